@@ -1,0 +1,22 @@
+// Package xtrkit is the root of a library of parts for LISP tunnel routers.
+//
+// LISP is the Locator/ID Separation Protocol (RFC 9300, RFC 9301): hosts keep
+// their address (the EID) while their packets are tunnelled over UDP port 4341
+// between locators (RLOCs), and a mapping system on UDP port 4342 says which
+// EID is behind which RLOC.
+//
+// The root package holds no code. Import what you need:
+//
+//   - lisp: the wire format. Decode, encode, sign and verify control messages
+//     and the data header. Standard library only.
+//   - mapcache: EID-to-RLOC cache with longest-prefix match and locator choice,
+//     lock-free for readers.
+//   - encap: the user-space data plane.
+//   - control: the xTR control plane without I/O (Engine), and the Runner that
+//     drives it and other cores over sockets.
+//   - control/mapserver: Map-Server and Map-Resolver without I/O.
+//   - tun: the lmn0 device with its addresses, routes and rules (Linux).
+//
+// examples/lispmn puts them together to a mobile node, examples/lispms to a
+// Map-Server. docs/ARCHITECTURE.md follows a packet through all of it.
+package xtrkit
