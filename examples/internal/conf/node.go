@@ -1,0 +1,281 @@
+package conf
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// Node is the configuration of lispmn.
+type Node struct {
+	File     string
+	Warnings []Problem // what the file asks for and does not get
+
+	Debug             int // 0..3, see LogLevel
+	MapResolvers      []netip.Addr
+	MapServers        []MapServer
+	Mappings          []DatabaseMapping // one per EID-Prefix
+	Static            []StaticMapping
+	ProxyETRs         []ProxyETR
+	Probing           Probing
+	MapRequestRetries int    // 0: the default of the protocol
+	SiteScope         bool   // ipv6-scope = SITE: prefer unique local IPv6 addresses as locators
+	ControlSocket     string // where the status can be read; empty: the default of the program
+	Device            Device
+}
+
+// Device is the TUN device and its routing table. Zero values stand for the
+// defaults of package tun.
+type Device struct {
+	Name  string
+	MTU   int
+	Table uint32
+}
+
+// MapServer is a Map-Server to register with.
+type MapServer struct {
+	Addr       netip.Addr
+	Key        Key
+	ProxyReply bool
+}
+
+// DatabaseMapping is one EID-Prefix of ours and where its locators come from.
+type DatabaseMapping struct {
+	IID      uint32
+	Prefix   netip.Prefix
+	TTL      time.Duration
+	Locators []LocatorSource
+	Line     int
+}
+
+// LocatorSource says where a locator comes from: an interface, of which the
+// address of one family is taken, or an address of the host.
+type LocatorSource struct {
+	Interface        string     // empty: Addr is given
+	Family           int        // 4 or 6
+	Addr             netip.Addr // invalid: from Interface
+	Priority, Weight uint8
+	Line             int
+}
+
+// StaticMapping is an entry of the map-cache that is configured.
+type StaticMapping struct {
+	IID    uint32
+	Prefix netip.Prefix
+	RLOCs  []RLOC
+}
+
+// RLOC is a remote locator.
+type RLOC struct {
+	Addr             netip.Addr
+	Priority, Weight uint8
+}
+
+// ProxyETR takes packets to destinations that are not EIDs.
+type ProxyETR struct {
+	RLOC
+	EIDFamily int // 4 or 6: for destinations of this family only; 0: both
+}
+
+// Probing is how locators of peers are probed.
+type Probing struct {
+	Interval      time.Duration // 0: not at all
+	Retries       int
+	RetryInterval time.Duration
+}
+
+// Defaults of the options that have one.
+const (
+	defaultPriority = 1
+	defaultWeight   = 100
+	defaultTTL      = 10 // minutes
+)
+
+// LoadNode reads the file of lispmn. The error is an *Error when the file was
+// read but cannot be used.
+func LoadNode(ctx context.Context, path string, opt Options) (*Node, error) {
+	src, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return ParseNode(ctx, path, src, opt)
+}
+
+// ParseNode is LoadNode for the text of a file.
+func ParseNode(ctx context.Context, file, src string, opt Options) (*Node, error) {
+	r := &reader{ctx: ctx, opt: opt, probs: &problems{file: file}}
+	g := r.open(src, roleXTR)
+	n := &Node{File: file}
+	if r.probs.err() == nil { // what follows a syntax error would only confuse
+		r.node(g, n)
+	}
+	sortByLine(r.probs.warnings)
+	n.Warnings = r.probs.warnings
+	if err := r.probs.err(); err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+func (r *reader) node(g *group, n *Node) {
+	n.Debug = r.debug(g)
+	r.nodeMode(g)
+	n.MapRequestRetries = int(g.num("map-request-retries", 0))
+	n.ControlSocket = g.str("control-socket", "")
+	n.SiteScope = r.scope(g)
+	n.Device = Device{Name: g.str("tun-name", ""), MTU: int(g.num("tun-mtu", 0)), Table: uint32(g.num("tun-table", 0))}
+	if len(n.Device.Name) > 15 || strings.ContainsAny(n.Device.Name, "/ %\n\t") {
+		g.errorf("tun-name", "'%s' cannot be the name of an interface (1 to 15 characters, no '/', '%%' or space)", n.Device.Name)
+	}
+	if e := g.str("encapsulation", "LISP"); !strings.EqualFold(e, "LISP") {
+		g.errorf("encapsulation", "'%s' is not supported; LISP is", e)
+	}
+	n.Probing = r.probing(g)
+	r.mapResolvers(g, n)
+	r.mapServers(g, n)
+	for _, d := range g.groups["database-mapping"] {
+		r.databaseMapping(d, n)
+	}
+	for _, s := range g.groups["static-map-cache"] {
+		r.static(s, n)
+	}
+	r.proxyETRs(g, n)
+	r.complete(n)
+}
+
+// nodeMode refuses the modes that this program does not have.
+func (r *reader) nodeMode(g *group) {
+	switch mode := g.str("operating-mode", "MN"); strings.ToUpper(mode) {
+	case "MN":
+	case "MS":
+		g.errorf("operating-mode", "this file is for a Map-Server: start lispms with it")
+	case "XTR", "RTR", "DDT", "DDT-MR":
+		g.errorf("operating-mode", "%s is not supported yet; MN (a mobile node) is", mode)
+	default:
+		hint := suggest(mode, []string{"MN", "MS", "xTR", "RTR", "DDT", "DDT-MR"})
+		if hint != "" {
+			hint = "; did you mean " + hint + "?"
+		}
+		g.errorf("operating-mode", "'%s' is not a mode%s", mode, hint)
+	}
+}
+
+func (r *reader) scope(g *group) bool {
+	switch s := g.str("ipv6-scope", "GLOBAL"); strings.ToUpper(s) {
+	case "GLOBAL":
+	case "SITE":
+		return true
+	default:
+		g.errorf("ipv6-scope", "'%s' is neither GLOBAL nor SITE", s)
+	}
+	return false
+}
+
+func (r *reader) probing(g *group) Probing {
+	sections := g.groups["rloc-probing"]
+	if len(sections) == 0 {
+		return Probing{Interval: 30 * time.Second, Retries: 2, RetryInterval: 5 * time.Second}
+	}
+	s := sections[0]
+	p := Probing{
+		Interval:      time.Duration(s.num("rloc-probe-interval", 0)) * time.Second,
+		Retries:       int(s.num("rloc-probe-retries", 3)),
+		RetryInterval: time.Duration(s.num("rloc-probe-retries-interval", 10)) * time.Second,
+	}
+	if !s.has("rloc-probe-interval") {
+		r.probs.warnf(s.line, s.name, "has no rloc-probe-interval, so locators are not probed")
+	}
+	if p.Retries > 5 {
+		s.warnf("rloc-probe-retries", "5 is the highest value")
+		p.Retries = 5
+	}
+	if p.Interval > 0 {
+		p.RetryInterval = min(max(p.RetryInterval, time.Second), p.Interval)
+	}
+	return p
+}
+
+func (r *reader) mapResolvers(g *group, n *Node) {
+	for _, v := range g.list("map-resolver") {
+		as, err := r.addresses(v.text)
+		if err != nil {
+			r.probs.errorf(v.line, "map-resolver", "%v", err)
+			continue
+		}
+		n.MapResolvers = append(n.MapResolvers, as...)
+	}
+}
+
+func (r *reader) mapServers(g *group, n *Node) {
+	for _, s := range g.groups["map-server"] {
+		addr, okAddr := r.needAddress(s, "address")
+		key, okKey := r.key(s)
+		if !okAddr || !okKey {
+			continue
+		}
+		for _, other := range n.MapServers {
+			if other.Addr == addr {
+				s.errorf("address", "%s is given twice", addr)
+			}
+		}
+		n.MapServers = append(n.MapServers, MapServer{Addr: addr, Key: key, ProxyReply: s.on("proxy-reply", false)})
+	}
+}
+
+func (r *reader) static(s *group, n *Node) {
+	prefix, ok := r.needPrefix(s, "eid-prefix")
+	if !ok {
+		return
+	}
+	m := StaticMapping{IID: r.iid(s), Prefix: prefix}
+	if s.has("rloc") {
+		if a, ok := r.needAddress(s, "rloc"); ok {
+			m.RLOCs = append(m.RLOCs, RLOC{Addr: a, Priority: octet(s, "priority", defaultPriority), Weight: octet(s, "weight", defaultWeight)})
+		}
+	}
+	for _, l := range s.groups["rloc-address"] {
+		if rloc, ok := r.rloc(l); ok {
+			m.RLOCs = append(m.RLOCs, rloc)
+		}
+	}
+	if len(m.RLOCs) == 0 {
+		r.probs.errorf(s.line, s.name, "has no locator: add rloc-address { address = ... }")
+	}
+	n.Static = append(n.Static, m)
+}
+
+// rloc reads the body of rloc-address or proxy-etr.
+func (r *reader) rloc(g *group) (RLOC, bool) {
+	a, ok := r.needAddress(g, "address")
+	return RLOC{Addr: a, Priority: octet(g, "priority", defaultPriority), Weight: octet(g, "weight", defaultWeight)}, ok
+}
+
+func (r *reader) proxyETRs(g *group, n *Node) {
+	for _, kind := range []struct {
+		name   string
+		family int
+	}{{"proxy-etr", 0}, {"proxy-etr-ipv4", 4}, {"proxy-etr-ipv6", 6}} {
+		for _, s := range g.groups[kind.name] {
+			if rloc, ok := r.rloc(s); ok {
+				n.ProxyETRs = append(n.ProxyETRs, ProxyETR{RLOC: rloc, EIDFamily: kind.family})
+			}
+		}
+	}
+}
+
+// octet reads a priority or weight; the table has checked its range.
+func octet(g *group, name string, def int64) uint8 { return uint8(g.num(name, def)) }
+
+// complete reports what a usable file lacks.
+func (r *reader) complete(n *Node) {
+	if len(n.Mappings) == 0 && len(r.probs.errors) == 0 {
+		r.probs.errorf(0, "", "there is no database-mapping: the node needs at least one EID")
+	}
+	if len(n.MapServers) == 0 && len(r.probs.errors) == 0 {
+		r.probs.warnf(0, "", "there is no map-server: nobody will find this node")
+	}
+	if len(n.MapResolvers) == 0 && len(r.probs.errors) == 0 {
+		r.probs.warnf(0, "", "there is no map-resolver: only destinations in static-map-cache can be reached")
+	}
+}

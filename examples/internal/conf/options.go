@@ -1,0 +1,251 @@
+package conf
+
+// kind is the type of an option.
+type kind uint8
+
+const (
+	kindString kind = iota
+	kindInt
+	kindBool
+	kindList
+	kindSection
+)
+
+func (k kind) String() string {
+	return [...]string{"a string", "a number", "on or off", "a list", "a section"}[k]
+}
+
+// support says what happens to a file that has the option.
+type support uint8
+
+const (
+	supported support = iota
+	ignored           // a warning: the node does its work without it
+	refused           // an error: without it the node would do something else than asked
+)
+
+// role is a program, or the part of one, that reads an option.
+type role uint8
+
+const (
+	roleXTR role = 1 << iota // lispmn
+	roleMS                   // lispms
+	roleRTR                  // no program yet
+	roleDDT                  // no program yet
+)
+
+// option is what is known about one name.
+type option struct {
+	kind     kind
+	min, max int64 // of a number, inclusive
+	bare     bool  // of a section: early formats give the address alone
+	once     bool  // of a section: it makes no sense twice
+	role     role  // who reads it; 0: everybody
+	support  support
+	harmless string // a value that asks for nothing, so that nothing is said
+	why      string // the reason for ignored and refused
+	sub      options
+}
+
+// options is a table of names, lower case.
+type options map[string]option
+
+// Ranges used more than once.
+const (
+	maxOctet = 255
+	maxIID   = 1<<24 - 2 // 0xffffff marks control messages on the data port
+	maxTTL   = 1<<31 - 1 // minutes
+	maxDelay = 86400     // seconds
+)
+
+func number(lo, hi int64) option { return option{kind: kindInt, min: lo, max: hi} }
+
+func flag() option { return option{kind: kindBool} }
+
+// not marks an option as known but not supported.
+func not(s support, k kind, why string) option {
+	return option{kind: k, support: s, why: why, min: -1 << 62, max: 1 << 62}
+}
+
+// notUnless is not for an option with a value that asks for nothing.
+func notUnless(s support, k kind, harmless, why string) option {
+	o := not(s, k, why)
+	o.harmless = harmless
+	return o
+}
+
+// of restricts an option to roles.
+func (o option) of(r role) option {
+	o.role = r
+	return o
+}
+
+// locatorOptions is the section rloc-address, also the body of proxy-etr.
+func locatorOptions() options {
+	return options{
+		"address":  {},
+		"priority": number(0, maxOctet),
+		"weight":   number(0, maxOctet),
+	}
+}
+
+// Reasons used more than once.
+const (
+	whyNAT  = "NAT traversal is not supported yet; the node must have a locator that the Map-Server and its peers can reach"
+	whyRTR  = "there is no RTR yet"
+	whyDDT  = "DDT is not supported yet; use map-resolver"
+	whyLCAF = "explicit locator paths, replication lists and multicast information are not supported; give addresses"
+	whyDNS  = "the resolver configuration of the system is left alone"
+	whySMR  = "nobody is told of a handover by SMR yet; peers notice when their mapping expires"
+)
+
+// known holds every option of lispd.conf (all versions), oor.conf and our own,
+// by name. To support another option, change its entry here and read it in
+// node.go or mapserver.go.
+func known() options {
+	loc := locatorOptions()
+	database := options{
+		"eid-prefix": {}, "iid": number(-1, maxIID), "ttl": number(0, maxTTL),
+		// LISPmob: one section per interface.
+		"interface":   {},
+		"priority_v4": number(-1, maxOctet), "weight_v4": number(0, maxOctet),
+		"priority_v6": number(-1, maxOctet), "weight_v6": number(0, maxOctet),
+		"priority": number(-1, maxOctet), "weight": number(0, maxOctet),
+		// OpenOverlayRouter: any number of these in one section.
+		"rloc-address": {kind: kindSection, sub: with(loc, options{
+			"local": notUnless(refused, kindBool, "on", "only own addresses can be locators of an own EID-Prefix"),
+		})},
+		"rloc-iface": {kind: kindSection, sub: options{
+			"interface": {}, "ip_version": number(4, 6),
+			"priority": number(0, maxOctet), "weight": number(0, maxOctet),
+		}},
+		// lispdroid.
+		"local": notUnless(refused, kindBool, "on", "only own addresses can be locators of an own EID-Prefix"),
+		"rloc":  {},
+	}
+	server := options{
+		"address": {}, "key-type": number(0, 3), "key": {}, "key-id": number(0, maxOctet), "proxy-reply": flag(),
+		"verify": notUnless(ignored, kindBool, "on", "what a Map-Server says is always verified"),
+	}
+	site := options{
+		"eid-prefix": {}, "iid": number(-1, maxIID), "key-type": number(0, 3), "key": {}, "key-id": number(0, maxOctet),
+		"accept-more-specifics": flag(), "proxy-reply": flag(), "name": {},
+		"merge":                 notUnless(refused, kindBool, "off", "merging the registrations of several xTRs is not supported yet"),
+		"ddt-ms-peers-complete": not(ignored, kindBool, whyDDT),
+		"ddt-ms-peers":          not(ignored, kindList, whyDDT),
+	}
+	static := options{
+		"eid-prefix": {}, "iid": number(-1, maxIID),
+		"rloc": {}, "priority": number(0, maxOctet), "weight": number(0, maxOctet),
+		"local": notUnless(ignored, kindBool, "off", "a static entry is always remote"),
+		"rloc-address": {kind: kindSection, sub: with(loc, options{
+			"local": notUnless(ignored, kindBool, "off", "a static entry is always remote"),
+		})},
+	}
+	probing := options{
+		"rloc-probe-interval":         number(0, maxDelay),
+		"rloc-probe-retries":          number(0, 1000),
+		"rloc-probe-retries-interval": number(0, maxDelay),
+	}
+	xtr := roleXTR
+	return options{
+		// Everybody.
+		"debug":          {}, // a number, or a bool in early formats
+		"operating-mode": {},
+		"log-file":       not(ignored, kindString, "messages go to standard error; let the service manager or the shell keep them"),
+		"ipv6-scope":     {},
+		"control-socket": {},
+
+		// The xTR.
+		"map-request-retries": number(0, 1000).of(xtr),
+		"encapsulation":       {role: xtr},
+		"rloc-probing":        {kind: kindSection, once: true, role: xtr, sub: probing},
+		"map-resolver":        {kind: kindList, role: xtr},
+		"map-server":          {kind: kindSection, role: xtr, sub: server},
+		"database-mapping":    {kind: kindSection, role: xtr, sub: database},
+		"static-map-cache":    {kind: kindSection, role: xtr, sub: static},
+		"proxy-etr":           {kind: kindSection, bare: true, role: xtr, sub: loc},
+		"proxy-etr-ipv4":      {kind: kindSection, role: xtr, sub: loc},
+		"proxy-etr-ipv6":      {kind: kindSection, role: xtr, sub: loc},
+		"tun-name":            {role: xtr},
+		"tun-mtu":             number(1280, 65535).of(xtr),
+		"tun-table":           number(1, 1<<32-1).of(xtr),
+
+		"proxy-itrs":             not(ignored, kindList, whySMR).of(xtr),
+		"allowed-dst-eids":       not(refused, kindList, "which destinations are resolved cannot be limited yet").of(xtr),
+		"nat_traversal_support":  notUnless(refused, kindBool, "off", whyNAT).of(xtr),
+		"use-nat-tunneling":      notUnless(refused, kindBool, "off", whyNAT).of(xtr),
+		"router-mode":            notUnless(refused, kindBool, "off", "only a mobile node (operating-mode = MN) is supported yet").of(xtr),
+		"ddt-client":             notUnless(refused, kindBool, "off", whyDDT).of(xtr),
+		"ddt-root-node":          {kind: kindSection, role: xtr, support: ignored, why: whyDDT, sub: loc},
+		"use-ms-as-petr":         notUnless(refused, kindBool, "off", "name the Proxy-ETR with proxy-etr-ipv4 or proxy-etr-ipv6").of(xtr),
+		"petr-address":           not(refused, kindString, "name the Proxy-ETR with proxy-etr-ipv4 or proxy-etr-ipv6").of(xtr),
+		"eid-interface":          not(ignored, kindString, "the EIDs are on the TUN device").of(xtr),
+		"eid-address-ipv4":       not(refused, kindString, "give the EID in a database-mapping").of(xtr),
+		"eid-address-ipv6":       not(refused, kindString, "give the EID in a database-mapping").of(xtr),
+		"instance-id":            not(refused, kindInt, "give the instance in the database-mapping, as iid").of(xtr),
+		"control-port":           notUnless(ignored, kindInt, "4342", "control messages use port 4342").of(xtr),
+		"rloc-probing-interval":  not(ignored, kindInt, "use rloc-probing { rloc-probe-interval = ... }").of(xtr),
+		"rloc-probe-interval":    not(ignored, kindInt, "use rloc-probing { rloc-probe-interval = ... }").of(xtr),
+		"rloc-probe-retries":     not(ignored, kindInt, "use rloc-probing { rloc-probe-retries = ... }").of(xtr),
+		"override-dns":           notUnless(ignored, kindBool, "off", whyDNS).of(xtr),
+		"override-dns-primary":   not(ignored, kindString, whyDNS).of(xtr),
+		"override-dns-secondary": not(ignored, kindString, whyDNS).of(xtr),
+		"nat-traversal": {kind: kindSection, once: true, role: xtr, sub: options{
+			"nat_aware": notUnless(refused, kindBool, "off", whyNAT),
+			"site_id":   not(ignored, kindString, whyNAT),
+			"xtr_id":    not(ignored, kindString, whyNAT),
+		}},
+		"interface": {kind: kindSection, role: xtr, support: ignored, why: "interfaces are named in the database-mappings", sub: options{
+			"name": {}, "detect-nat": {}, "nat-global-address": {}, "device-priority": {},
+		}},
+		"explicit-locator-path": {kind: kindSection, support: refused, why: whyLCAF, role: xtr, sub: options{
+			"elp-name": {},
+			"elp-node": {kind: kindSection, sub: options{"address": {}, "strict": flag(), "probe": flag(), "lookup": flag()}},
+		}},
+		"replication-list": {kind: kindSection, support: refused, why: whyLCAF, role: xtr, sub: options{
+			"rle-name": {},
+			"rle-node": {kind: kindSection, sub: options{"address": {}, "level": {}}},
+		}},
+		"multicast-info": {kind: kindSection, support: refused, why: whyLCAF, role: xtr, sub: options{
+			"mc-info-name": {}, "source": {}, "source-mask-length": {}, "group": {}, "group-mask-length": {}, "iid": {},
+		}},
+
+		// The Map-Server.
+		"control-iface": {role: roleMS | roleDDT},
+		"lisp-site":     {kind: kindSection, role: roleMS, sub: site},
+		"ms-static-registered-site": {kind: kindSection, support: refused, role: roleMS, why: "registrations come from Map-Registers only", sub: options{
+			"eid-prefix": {}, "iid": {}, "ttl": {}, "rloc-address": {kind: kindSection, sub: loc},
+		}},
+		"ms-rtr-node": {kind: kindSection, support: ignored, role: roleMS, why: whyNAT, sub: options{"name": {}, "address": {}, "key": {}}},
+		"ms-rtrs-set": {kind: kindSection, support: ignored, role: roleMS, why: whyNAT, sub: options{
+			"name": {}, "ttl": {}, "rtrs": {kind: kindList},
+		}},
+		"ms-advertised-rtrs-set": not(ignored, kindString, whyNAT).of(roleMS),
+
+		// RTR and DDT: known, so that a file shared between modes is not full of typos.
+		"rtr-data-iface": not(ignored, kindString, whyRTR).of(roleRTR),
+		"rtr-ifaces": {kind: kindSection, support: ignored, role: roleRTR, why: whyRTR, sub: options{
+			"rtr-iface": {kind: kindSection, sub: options{"iface": {}, "ip_version": {}, "priority": {}, "weight": {}}},
+		}},
+		"rtr-ms-node":          {kind: kindSection, support: ignored, role: roleRTR, why: whyRTR, sub: options{"address": {}, "key": {}, "draft-version": {}}},
+		"rtr-database-mapping": {kind: kindSection, support: ignored, role: roleRTR, why: whyRTR, sub: database},
+		"ddt-auth-site":        {kind: kindSection, support: ignored, role: roleDDT, why: whyDDT, sub: options{"eid-prefix": {}, "iid": {}}},
+		"ddt-deleg-site": {kind: kindSection, support: ignored, role: roleDDT, why: whyDDT, sub: options{
+			"eid-prefix": {}, "iid": {}, "delegation-type": {}, "deleg-nodes": {kind: kindList},
+		}},
+		"ddt-root-addresses": not(ignored, kindList, whyDDT).of(roleDDT),
+	}
+}
+
+// with returns a table that holds both.
+func with(a, b options) options {
+	r := options{}
+	for n, o := range a {
+		r[n] = o
+	}
+	for n, o := range b {
+		r[n] = o
+	}
+	return r
+}
