@@ -92,7 +92,12 @@ func securityLen(b []byte) (int, error) {
 		if len(b) < n+2 {
 			return 0, ErrTruncated
 		}
-		return n + int(binary.BigEndian.Uint16(b[n:])), nil
+		// EID-AD Length counts itself and the KDF ID behind it.
+		eidAD := int(binary.BigEndian.Uint16(b[n:]))
+		if eidAD < 4 {
+			return 0, fmt.Errorf("EID-AD Length %d: %w", eidAD, ErrMalformed)
+		}
+		return n + eidAD, nil
 	case ADTypeRTR:
 		return 8 + int(binary.BigEndian.Uint16(b[6:])), nil
 	}
