@@ -58,7 +58,7 @@ func reportUnknown(it item, path, in string, table options, probs *problems) {
 
 // whereKnown looks for the name in other sections.
 func whereKnown(name, not string) string {
-	table := known()
+	table := known
 	if _, ok := table[name]; ok {
 		return "the file itself, outside of any section"
 	}

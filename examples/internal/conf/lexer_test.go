@@ -59,7 +59,7 @@ func TestLineNumbers(t *testing.T) {
 
 func TestSuggest(t *testing.T) {
 	t.Parallel()
-	names := slices.Collect(maps.Keys(known()))
+	names := slices.Collect(maps.Keys(known))
 	for unknown, want := range map[string]string{
 		"map-resolvr":           "map-resolver",
 		"Map_Resolver":          "map-resolver",
@@ -93,5 +93,5 @@ func TestTable(t *testing.T) {
 			walk(p, o.sub)
 		}
 	}
-	walk("", known())
+	walk("", known)
 }

@@ -46,15 +46,36 @@ type Key struct {
 
 // reader turns a checked tree into a typed configuration.
 type reader struct {
-	ctx   context.Context
-	opt   Options
-	probs *problems
+	lookup func(host string) ([]netip.Addr, error)
+	getenv func(name string) (string, bool)
+	probs  *problems
+}
+
+// lookupTimeout bounds the resolution of one host name.
+const lookupTimeout = 5 * time.Second
+
+func newReader(ctx context.Context, file string, opt Options) *reader {
+	lookup := opt.Lookup
+	if lookup == nil {
+		lookup = func(ctx context.Context, host string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		}
+	}
+	return &reader{
+		lookup: func(host string) ([]netip.Addr, error) {
+			ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+			defer cancel()
+			return lookup(ctx, host)
+		},
+		getenv: opt.Getenv,
+		probs:  &problems{file: file},
+	}
 }
 
 // open reads, parses and checks a file's text.
 func (r *reader) open(src string, who role) *group {
-	root := parse(src, r.opt.Getenv, r.probs)
-	return check(root, known(), who, r.probs)
+	root := parse(src, r.getenv, r.probs)
+	return check(root, known, who, r.probs)
 }
 
 // readFile reads a configuration file, with an error that says what to do.
@@ -83,15 +104,7 @@ func (r *reader) addresses(text string) ([]netip.Addr, error) {
 	if !isHostName(text) {
 		return nil, fmt.Errorf("'%s' is neither an IP address nor a host name", text)
 	}
-	ctx, cancel := context.WithTimeout(r.ctx, 5*time.Second)
-	defer cancel()
-	lookup := r.opt.Lookup
-	if lookup == nil {
-		lookup = func(ctx context.Context, host string) ([]netip.Addr, error) {
-			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-		}
-	}
-	found, err := lookup(ctx, text)
+	found, err := r.lookup(text)
 	if err != nil {
 		return nil, fmt.Errorf("host name '%s' cannot be resolved: %w", text, err)
 	}

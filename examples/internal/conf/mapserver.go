@@ -46,7 +46,7 @@ func LoadMapServer(ctx context.Context, path string, opt Options) (*MapServerNod
 
 // ParseMapServer is LoadMapServer for the text of a file.
 func ParseMapServer(ctx context.Context, file, src string, opt Options) (*MapServerNode, error) {
-	r := &reader{ctx: ctx, opt: opt, probs: &problems{file: file}}
+	r := newReader(ctx, file, opt)
 	g := r.open(src, roleMS)
 	m := &MapServerNode{File: file}
 	if r.probs.err() == nil {

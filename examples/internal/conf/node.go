@@ -104,7 +104,7 @@ func LoadNode(ctx context.Context, path string, opt Options) (*Node, error) {
 
 // ParseNode is LoadNode for the text of a file.
 func ParseNode(ctx context.Context, file, src string, opt Options) (*Node, error) {
-	r := &reader{ctx: ctx, opt: opt, probs: &problems{file: file}}
+	r := newReader(ctx, file, opt)
 	g := r.open(src, roleXTR)
 	n := &Node{File: file}
 	if r.probs.err() == nil { // what follows a syntax error would only confuse

@@ -100,9 +100,12 @@ const (
 )
 
 // known holds every option of lispd.conf (all versions), oor.conf and our own,
-// by name. To support another option, change its entry here and read it in
-// node.go or mapserver.go.
-func known() options {
+// by name. It is never modified.
+var known = knownOptions()
+
+// knownOptions makes the table. To support another option, change its entry
+// here and read it in node.go or mapserver.go.
+func knownOptions() options {
 	loc := locatorOptions()
 	database := options{
 		"eid-prefix": {}, "iid": number(-1, maxIID), "ttl": number(0, maxTTL),
