@@ -1,0 +1,92 @@
+package statusd
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+)
+
+// Client talks to the Server at a socket. It is safe for concurrent use.
+type Client struct {
+	path string
+	http http.Client
+}
+
+// NewClient makes a client for the server at the socket path. Nothing is
+// connected until it is used.
+func NewClient(path string) *Client {
+	return &Client{path: path, http: http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", path)
+		},
+		DisableKeepAlives: true, // a connection must not outlive a server that is replaced
+	}}}
+}
+
+func (c *Client) get(ctx context.Context, path string) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://unix"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED) {
+			return nil, fmt.Errorf("nothing runs at %s: %w", c.path, err)
+		}
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		b, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
+		_ = resp.Body.Close()
+		return nil, fmt.Errorf("%s: %s: %s", c.path, resp.Status, strings.TrimSpace(string(b)))
+	}
+	return resp.Body, nil
+}
+
+// Status returns the present state.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var st Status
+	body, err := c.get(ctx, "/status")
+	if err != nil {
+		return st, err
+	}
+	defer body.Close()
+	if err := json.NewDecoder(body).Decode(&st); err != nil {
+		return st, fmt.Errorf("%s: %w", c.path, err)
+	}
+	return st, nil
+}
+
+// Events calls f for every event with a sequence number above after, those
+// kept and then new ones, until f returns an error, which is returned, or the server
+// ends, which is no error.
+func (c *Client) Events(ctx context.Context, after uint64, f func(Event) error) error {
+	body, err := c.get(ctx, fmt.Sprintf("/events?after=%d", after))
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	lines := bufio.NewScanner(body)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var e Event
+		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
+			return fmt.Errorf("%s: %w", c.path, err)
+		}
+		if err := f(e); err != nil {
+			return err
+		}
+	}
+	if err := lines.Err(); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return err
+	}
+	return ctx.Err()
+}

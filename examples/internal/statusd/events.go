@@ -1,0 +1,81 @@
+package statusd
+
+import (
+	"encoding/json"
+	"reflect"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+)
+
+// keptEvents is how many events are kept for those who come later.
+const keptEvents = 4096
+
+// log keeps the last events and wakes those who wait for more. It is safe for
+// concurrent use. Readers keep their own position, so a slow one costs
+// nothing; it misses what is no longer kept.
+type log struct {
+	mu   sync.Mutex
+	ring []Event
+	next uint64 // sequence number of the next event
+	more chan struct{}
+}
+
+func newLog() *log {
+	return &log{next: 1, more: make(chan struct{})}
+}
+
+func (l *log) add(e Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e.Seq = l.next
+	l.next++
+	if len(l.ring) < keptEvents {
+		l.ring = append(l.ring, e)
+	} else {
+		l.ring[(e.Seq-1)%keptEvents] = e
+	}
+	close(l.more)
+	l.more = make(chan struct{})
+}
+
+// after returns the kept events with a sequence number above seq, and a
+// channel that is closed when there are more.
+func (l *log) after(seq uint64) ([]Event, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	first := max(seq+1, l.next-uint64(len(l.ring)))
+	var es []Event
+	for s := first; s < l.next; s++ {
+		es = append(es, l.ring[(s-1)%keptEvents])
+	}
+	return es, l.more
+}
+
+// Describe makes an Event of a typed one: its kind is the name of its type,
+// its data the JSON of its exported fields.
+func Describe(at time.Time, text string, typed any) Event {
+	t := reflect.TypeOf(typed)
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	e := Event{Time: at, Kind: kebab(t.Name()), Text: text}
+	if b, err := json.Marshal(typed); err == nil && string(b) != "{}" {
+		e.Data = b
+	}
+	return e
+}
+
+// kebab turns MapRequestSent into map-request-sent, and EIDMoved into eid-moved.
+func kebab(s string) string {
+	var b strings.Builder
+	rs := []rune(s)
+	for i, r := range rs {
+		if unicode.IsUpper(r) && i > 0 && (unicode.IsLower(rs[i-1]) || i+1 < len(rs) && unicode.IsLower(rs[i+1])) {
+			b.WriteByte('-')
+		}
+		b.WriteRune(unicode.ToLower(r))
+	}
+	return b.String()
+}

@@ -1,0 +1,133 @@
+package statusd
+
+import (
+	"encoding/json"
+	"net/netip"
+	"time"
+)
+
+// Status is the state of a program at one moment.
+type Status struct {
+	Program string    `json:"program"` // lispmn or lispms
+	Version string    `json:"version"`
+	PID     int       `json:"pid"`
+	Started time.Time `json:"started"`
+	Time    time.Time `json:"time"` // when the snapshot was taken
+
+	Node      *Node      `json:"node,omitempty"`
+	MapServer *MapServer `json:"mapServer,omitempty"`
+}
+
+// Node is the state of a mobile node.
+type Node struct {
+	Device        string            `json:"device"`
+	MTU           int               `json:"mtu"` // octets
+	EIDs          []netip.Prefix    `json:"eids"`
+	Locals        []Local           `json:"locals"`
+	Registrations []Registration    `json:"registrations"`
+	Database      []Entry           `json:"database"`
+	MapCache      []Entry           `json:"mapCache"`
+	Traffic       Traffic           `json:"traffic"`
+	Control       map[string]uint64 `json:"control"`      // counters of control messages
+	ControlDrops  map[string]uint64 `json:"controlDrops"` // by reason, without zeros
+}
+
+// Local is an own locator.
+type Local struct {
+	Addr     netip.Addr `json:"addr"`
+	IfIndex  int        `json:"ifIndex"`
+	Priority uint8      `json:"priority"`
+	Weight   uint8      `json:"weight"`
+	Up       bool       `json:"up"`
+}
+
+// Registration is what a Map-Server knows of this node, as far as the node can tell.
+type Registration struct {
+	MapServer netip.Addr    `json:"mapServer"`
+	EIDs      []string      `json:"eids"`
+	State     string        `json:"state"`
+	Since     time.Time     `json:"since,omitzero"` // of the last confirmation
+	RTT       time.Duration `json:"rttNanoseconds,omitempty"`
+	LastError string        `json:"lastError,omitempty"`
+}
+
+// Entry is one mapping of the map-cache or of the own database.
+type Entry struct {
+	IID     uint32       `json:"iid,omitempty"`
+	Prefix  netip.Prefix `json:"prefix"`
+	Origin  string       `json:"origin"`
+	Action  string       `json:"action,omitempty"` // of a negative entry
+	Created time.Time    `json:"created,omitzero"`
+	Expires time.Time    `json:"expires,omitzero"` // zero: never
+	RLOCs   []RLOC       `json:"rlocs,omitempty"`
+}
+
+// RLOC is a locator of an Entry.
+type RLOC struct {
+	Addr     netip.Addr `json:"addr"`
+	Port     uint16     `json:"port,omitempty"`
+	Priority uint8      `json:"priority"`
+	Weight   uint8      `json:"weight"`
+	State    string     `json:"state"` // up or down
+}
+
+// Traffic is what the data plane has counted since the start.
+type Traffic struct {
+	Encapsulated Counter           `json:"encapsulated"`
+	Decapsulated Counter           `json:"decapsulated"`
+	Native       Counter           `json:"native"`
+	Held         uint64            `json:"held"`     // packets that waited for a mapping
+	Released     uint64            `json:"released"` // of those, the ones that then left
+	HeldNow      int               `json:"heldNow"`
+	Locators     []LocatorTraffic  `json:"locators"`
+	Drops        map[string]uint64 `json:"drops"` // by reason, without zeros
+}
+
+// Counter counts inner packets and their octets.
+type Counter struct {
+	Packets uint64 `json:"packets"`
+	Octets  uint64 `json:"octets"`
+}
+
+// LocatorTraffic is the traffic with one remote locator.
+type LocatorTraffic struct {
+	Addr netip.Addr `json:"addr"`
+	Out  Counter    `json:"out"`
+	In   Counter    `json:"in"`
+}
+
+// MapServer is the state of a Map-Server.
+type MapServer struct {
+	Sites         []Site            `json:"sites"`
+	Registrations []SiteEntry       `json:"registrations"`
+	Counters      map[string]uint64 `json:"counters"`
+	Refused       map[string]uint64 `json:"refused"` // by reason, without zeros
+}
+
+// Site is a configured LISP site.
+type Site struct {
+	Name     string   `json:"name"`
+	Prefixes []string `json:"prefixes"`
+}
+
+// SiteEntry is one registered EID-Prefix.
+type SiteEntry struct {
+	Site    string       `json:"site"`
+	IID     uint32       `json:"iid,omitempty"`
+	Prefix  netip.Prefix `json:"prefix"`
+	From    netip.Addr   `json:"from,omitzero"`
+	Expires time.Time    `json:"expires,omitzero"`
+	RLOCs   []RLOC       `json:"rlocs"`
+}
+
+// Event is something that happened.
+type Event struct {
+	Seq  uint64          `json:"seq"` // counts from 1 without gaps
+	Time time.Time       `json:"time"`
+	Kind string          `json:"kind"` // such as registered or map-request-sent
+	Text string          `json:"text"` // one line for people
+	Data json.RawMessage `json:"data,omitempty"`
+}
+
+// Decode reads the details of the event into v.
+func (e Event) Decode(v any) error { return json.Unmarshal(e.Data, v) }

@@ -1,0 +1,197 @@
+package statusd
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// start runs a server and returns it with a client.
+func start(t *testing.T, snapshot func(context.Context) (Status, error)) (*Server, *Client) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "dir", "s.sock")
+	s, err := Listen(Config{Path: path, Snapshot: snapshot})
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	go func() { done <- s.Run(t.Context()) }()
+	t.Cleanup(func() {
+		require.NoError(t, s.Close())
+		require.NoError(t, <-done)
+		assert.NoFileExists(t, path)
+	})
+	return s, NewClient(path)
+}
+
+func TestStatus(t *testing.T) {
+	t.Parallel()
+	want := Status{
+		Program: "lispmn", PID: 7, Started: time.Unix(1000, 0).UTC(), Time: time.Unix(2000, 5).UTC(),
+		Node: &Node{
+			Device: "lmn0", EIDs: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")},
+			MapCache: []Entry{{Prefix: netip.MustParsePrefix("192.0.2.2/32"), RLOCs: []RLOC{{Addr: netip.MustParseAddr("10.0.2.2"), Weight: 1, State: "up"}}}},
+			Traffic:  Traffic{Drops: map[string]uint64{"ttl": 3}},
+		},
+	}
+	fail := false
+	_, c := start(t, func(context.Context) (Status, error) {
+		if fail {
+			return Status{}, errors.New("the loop has ended")
+		}
+		return want, nil
+	})
+	got, err := c.Status(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, want, got)
+
+	fail = true
+	_, err = c.Status(t.Context())
+	require.ErrorContains(t, err, "the loop has ended")
+}
+
+func TestEvents(t *testing.T) {
+	t.Parallel()
+	s, c := start(t, nil)
+	s.Publish(Event{Kind: "one"})
+	s.Publish(Event{Kind: "two"})
+
+	got := make(chan Event)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- c.Events(t.Context(), 1, func(e Event) error { got <- e; return nil })
+	}()
+	assert.Equal(t, Event{Seq: 2, Kind: "two"}, <-got)
+	s.Publish(Event{Kind: "three", Data: []byte(`{"n":3}`)})
+	e := <-got
+	assert.Equal(t, uint64(3), e.Seq)
+	var data struct{ N int }
+	require.NoError(t, e.Decode(&data))
+	assert.Equal(t, 3, data.N)
+
+	// The client ends it.
+	enough := errors.New("enough")
+	err := c.Events(t.Context(), 0, func(e Event) error {
+		if e.Seq == 2 {
+			return enough
+		}
+		return nil
+	})
+	require.ErrorIs(t, err, enough)
+	ctx, cancel := context.WithCancel(t.Context())
+	err = c.Events(ctx, 2, func(Event) error { cancel(); return nil })
+	require.ErrorIs(t, err, context.Canceled)
+
+	// The server ends it, after the last event.
+	s.Publish(Event{Kind: "last"})
+	go func() { _ = s.Close() }()
+	assert.Equal(t, "last", (<-got).Kind)
+	require.NoError(t, <-ended)
+	require.ErrorContains(t, c.Events(t.Context(), 0, nil), "nothing runs at")
+}
+
+func TestBadRequests(t *testing.T) {
+	t.Parallel()
+	_, c := start(t, nil)
+	_, err := c.get(t.Context(), "/events?after=x")
+	require.ErrorContains(t, err, "not a sequence number")
+	_, err = c.get(t.Context(), "/nothing")
+	require.ErrorContains(t, err, "404")
+	resp, err := c.http.Post("http://unix/status", "", http.NoBody)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	assert.Equal(t, http.StatusMethodNotAllowed, resp.StatusCode)
+}
+
+// TestRing checks that what is kept is the newest.
+func TestRing(t *testing.T) {
+	t.Parallel()
+	l := newLog()
+	es, _ := l.after(0)
+	assert.Empty(t, es)
+	for range keptEvents + 10 {
+		l.add(Event{})
+	}
+	es, more := l.after(0)
+	require.Len(t, es, keptEvents)
+	for i, e := range es {
+		require.Equal(t, uint64(11+i), e.Seq)
+	}
+	es, _ = l.after(keptEvents + 8)
+	assert.Len(t, es, 2)
+	es, _ = l.after(1 << 40) // a client of an earlier run
+	assert.Empty(t, es)
+	select {
+	case <-more:
+		t.Fatal("there is nothing more")
+	default:
+	}
+	l.add(Event{})
+	<-more
+}
+
+func TestTwoServers(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "s.sock")
+	a, err := Listen(Config{Path: path})
+	require.NoError(t, err)
+	_, err = Listen(Config{Path: path})
+	require.ErrorIs(t, err, ErrRunning)
+	require.ErrorContains(t, err, "process ")
+	require.NoError(t, a.Close())
+	require.NoError(t, a.Close())
+	b, err := Listen(Config{Path: path})
+	require.NoError(t, err)
+	require.NoError(t, b.Close())
+	require.NoError(t, b.Run(t.Context()), "closed before it ran")
+}
+
+func TestLeftovers(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "s.sock")
+	ln, err := net.Listen("unix", path)
+	require.NoError(t, err)
+	ln.(*net.UnixListener).SetUnlinkOnClose(false) // as after kill -9
+	require.NoError(t, ln.Close())
+	s, err := Listen(Config{Path: path})
+	require.NoError(t, err)
+	fi, err := os.Stat(path)
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o600), fi.Mode().Perm())
+	require.NoError(t, s.Close())
+
+	file := filepath.Join(dir, "precious")
+	require.NoError(t, os.WriteFile(file, []byte("x"), 0o600))
+	_, err = Listen(Config{Path: file})
+	require.ErrorContains(t, err, "is not a socket")
+	assert.FileExists(t, file)
+	_, err = Listen(Config{Path: ""})
+	require.Error(t, err)
+	_, err = Listen(Config{Path: filepath.Join(file, "s.sock")})
+	require.Error(t, err)
+}
+
+type mapRequestSent struct {
+	Nonce int
+	At    time.Time `json:"-"`
+}
+
+func TestDescribe(t *testing.T) {
+	t.Parallel()
+	at := time.Unix(1, 0)
+	e := Describe(at, "text", &mapRequestSent{Nonce: 5})
+	assert.Equal(t, Event{Time: at, Kind: "map-request-sent", Text: "text", Data: []byte(`{"Nonce":5}`)}, e)
+	for in, want := range map[string]string{
+		"Registered": "registered", "EIDMoved": "eid-moved", "ProbeRTT": "probe-rtt", "X": "x", "": "",
+	} {
+		assert.Equal(t, want, kebab(in))
+	}
+}
