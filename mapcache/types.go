@@ -11,8 +11,25 @@ import (
 // Key names an entry: an EID-Prefix within an instance. Prefix is masked and
 // not IPv4-mapped; constructors in this package see to that.
 type Key struct {
-	IID    uint32
+	IID    uint32 // 0..0xffffff; 0 is no instance
 	Prefix netip.Prefix
+}
+
+// MakeKey returns the Key of an EID-Prefix: unmapped, masked and without zone. The
+// Prefix of the Key is the zero Prefix if p is not valid.
+func MakeKey(iid uint32, p netip.Prefix) Key {
+	a, bits := p.Addr(), p.Bits()
+	if a.Is4In6() && bits >= 96 { // a shorter one is no IPv4 prefix
+		a, bits = a.Unmap(), bits-96
+	}
+	p, _ = a.Prefix(bits) // the zero Prefix if bits do not fit
+	return Key{IID: iid, Prefix: p}
+}
+
+// HostKey returns the Key of a single EID.
+func HostKey(iid uint32, a netip.Addr) Key {
+	a = a.Unmap().WithZone("")
+	return Key{IID: iid, Prefix: netip.PrefixFrom(a, a.BitLen())}
 }
 
 // String prints the key as the field's tools do: 192.0.2.0/24 or [7]192.0.2.0/24.
@@ -57,26 +74,90 @@ const (
 	OriginStatic                 // configured; never expires, never evicted
 )
 
+var originNames = [...]string{"map-reply", "static"}
+
+func (o Origin) String() string {
+	if int(o) < len(originNames) {
+		return originNames[o]
+	}
+	return fmt.Sprintf("origin(%d)", uint8(o))
+}
+
 // TTLForever keeps an entry until it is removed.
 const TTLForever time.Duration = -1
+
+// RecordTTL converts the Record TTL of a message, in minutes (RFC 9301 §5.4): 0
+// removes, all ones leaves the lifetime to the receiver.
+func RecordTTL(minutes uint32) time.Duration {
+	if minutes == lisp.TTLUnlimited {
+		return TTLForever
+	}
+	// 2^32 minutes do not fit a Duration.
+	return time.Duration(min(int64(minutes), maxTTLMinutes)) * time.Minute
+}
+
+const maxTTLMinutes = 365 * 24 * 60
 
 // Mapping is the content of an entry: what a Map-Reply or a configuration says
 // about one EID-Prefix.
 type Mapping struct {
 	Key
-	RLOCs         []RLOC // empty: a negative mapping
+	RLOCs         []RLOC // empty: a negative mapping; the order is kept, at most 255
 	Action        lisp.Action
-	TTL           time.Duration // 0 removes the entry, TTLForever keeps it
+	TTL           time.Duration // 0 removes the entry; TTLForever of a learned one means Config.UnlimitedTTL
 	Origin        Origin
 	Authoritative bool
 	MapVersion    uint16
+	// Asked is the EID-Prefix of the Map-Request that the mapping answers, a
+	// host prefix after a miss. More-specific entries that cover it are replaced
+	// by this less-specific one (RFC 9301 §5.5): the mapping system would have
+	// answered with them if they still existed. The zero Prefix replaces none.
+	// It is not stored.
+	Asked netip.Prefix
 }
 
-// Change is one numbered mutation of a Cache, in the order made.
+// Negative reports whether the mapping has no locators.
+func (m *Mapping) Negative() bool { return len(m.RLOCs) == 0 }
+
+// Reason says why a Change was made.
+type Reason uint8
+
+// Reasons. The last two are about a locator, all others about an entry.
+const (
+	ReasonAdded       Reason = iota // a new entry
+	ReasonUpdated                   // an entry forwards differently now
+	ReasonRefreshed                 // stored again, forwarding as before
+	ReasonRemoved                   // by Remove, or by a mapping with TTL 0
+	ReasonExpired                   // its TTL ran out
+	ReasonEvicted                   // to make room
+	ReasonReplaced                  // by a less-specific mapping
+	ReasonLocatorUp                 // Change.Locator is usable again
+	ReasonLocatorDown               // Change.Locator is not usable
+)
+
+var reasonNames = [...]string{
+	"added", "updated", "refreshed", "removed", "expired", "evicted", "replaced", "locator-up", "locator-down",
+}
+
+func (r Reason) String() string {
+	if int(r) < len(reasonNames) {
+		return reasonNames[r]
+	}
+	return fmt.Sprintf("reason(%d)", uint8(r))
+}
+
+// Change is one numbered mutation of a Cache, in the order made. Seq grows by
+// one; a gap means that changes were not drained in time and are lost, and that
+// a mirror has to start over from [Cache.All].
+//
+// A change of a locator has no Key (its Prefix is the zero Prefix) and no
+// Forwarding; it is in force already, without Publish.
 type Change struct {
 	Seq      uint64
+	Reason   Reason
 	Key      Key
 	Old, New Forwarding
+	Locator  Locator // ReasonLocatorUp and ReasonLocatorDown only
 }
 
 // Verdict is what forwarding does with a packet.
@@ -84,19 +165,29 @@ type Verdict uint8
 
 // Verdicts. Miss is the zero value: nothing is known about the destination.
 const (
-	Miss          Verdict = iota
-	Encapsulate           // to the locator of the decision
-	Native                // forward unencapsulated
-	Drop                  // by the mapping's action
-	NoLocator             // positive mapping, but no usable locator
-	SendRequest           // like Drop, but every packet asks again (ACT 2)
+	Miss        Verdict = iota
+	Encapsulate         // to the locator of the decision
+	Native              // forward unencapsulated
+	Drop                // by the mapping's action
+	NoLocator           // positive mapping, but no usable locator
+	SendRequest         // like Drop, but every packet asks again (ACT 2)
 )
+
+var verdictNames = [...]string{"miss", "encapsulate", "native", "drop", "no-locator", "send-request"}
+
+func (v Verdict) String() string {
+	if int(v) < len(verdictNames) {
+		return verdictNames[v]
+	}
+	return fmt.Sprintf("verdict(%d)", uint8(v))
+}
 
 // Forwarding is the part of an entry that data planes mirror.
 type Forwarding struct {
 	Present bool
 	Verdict Verdict
-	RLOCs   []RLOC // nil unless Verdict is Encapsulate or NoLocator; do not modify
+	Action  lisp.Action // of a negative mapping
+	RLOCs   []RLOC      // nil unless Verdict is Encapsulate or NoLocator; do not modify
 }
 
 // Local is one of our own locators, as the data plane and the control plane see it.

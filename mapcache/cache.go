@@ -1,0 +1,401 @@
+package mapcache
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gaissmai/bart"
+
+	"github.com/xtrkit/xtrkit/lisp"
+)
+
+// Errors of Insert, wrapped with what is wrong.
+var (
+	ErrInvalid = errors.New("invalid mapping")
+	ErrStatic  = errors.New("a static mapping is not replaced by a learned one")
+	ErrFull    = errors.New("map-cache full of entries in use")
+)
+
+// maxIID is the largest Instance ID: 24 bits (RFC 9300 §5.3).
+const maxIID = 1<<24 - 1
+
+// Config configures a Cache. The zero value is good for an ordinary xTR.
+type Config struct {
+	// MaxEntries bounds the number of entries, static ones included. Zero is
+	// DefaultMaxEntries.
+	MaxEntries int
+	// MinTTL and MaxTTL clamp the TTL of learned mappings other than 0. Zero is
+	// no minimum, and 7 days. MaxTTL is at most a year.
+	MinTTL, MaxTTL time.Duration
+	// UnlimitedTTL is the lifetime of learned mappings that leave it to the
+	// receiver (TTLForever). Zero is 24 hours.
+	UnlimitedTTL time.Duration
+	// RefreshFraction is the part of its life after which an entry in use is
+	// reported for refresh, in (0,1), but never more than a minute before the
+	// end. Zero is 0.8.
+	RefreshFraction float64
+	// IdleTime is how long an entry is spared from eviction after its last use.
+	// Zero is one minute.
+	IdleTime time.Duration
+	// MaxChanges bounds the list of changes that nobody has drained: beyond it
+	// the oldest are dropped, which shows as a gap in Change.Seq. Zero is 16384;
+	// negative records none.
+	MaxChanges int
+}
+
+// DefaultMaxEntries is the default of Config.MaxEntries.
+const DefaultMaxEntries = 1 << 17
+
+func (cfg *Config) setDefaults() {
+	def(&cfg.MaxEntries, DefaultMaxEntries)
+	def(&cfg.MaxTTL, 7*24*time.Hour)
+	def(&cfg.UnlimitedTTL, 24*time.Hour)
+	def(&cfg.IdleTime, time.Minute)
+	def(&cfg.MaxChanges, 1<<14)
+	if cfg.RefreshFraction <= 0 || cfg.RefreshFraction >= 1 {
+		cfg.RefreshFraction = 0.8
+	}
+	cfg.MaxTTL = min(max(cfg.MaxTTL, cfg.MinTTL), maxTTLMinutes*time.Minute)
+}
+
+func def[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+// Cache is a Map-Cache, or the local database of an ETR. One goroutine at a time
+// uses it, save for View, which is safe for concurrent use.
+type Cache struct {
+	_    [0]sync.Mutex // not to be copied
+	view atomic.Pointer[View]
+
+	cfg       Config
+	start     time.Time // what the times of entries count from
+	started   bool
+	epoch     uint64 // of vec: number of the View under construction
+	dirty     bool   // something to publish
+	main      trie
+	tries     map[uint32]*trie      // other instances, none empty
+	published *bart.Table[instance] // what Views see of tries
+	stale     map[uint32]struct{}   // instances that changed since Publish
+	sets      sets
+	locators  locators
+	entries   slab[entry]
+	entryIDs  ids
+	size      int
+	used      bitmap
+	queue     queue
+	rings     [2]ring // of learned entries: negative, positive
+	changes   []Change
+	seq       uint64
+	scratch   []member
+	family    []uint32 // scratch: entries on the way up
+}
+
+// trie is the prefixes of one instance.
+type trie struct {
+	table *bart.Table[slot]
+	// shared is set once a View can reach the table: from then on updates copy.
+	// Before that they are made in place, which makes a bulk load 20 times faster.
+	shared bool
+}
+
+func (t *trie) insert(p netip.Prefix, s slot) {
+	if t.shared {
+		t.table = t.table.InsertPersist(p, s)
+	} else {
+		t.table.Insert(p, s)
+	}
+}
+
+func (t *trie) delete(p netip.Prefix) {
+	if t.shared {
+		t.table = t.table.DeletePersist(p)
+	} else {
+		t.table.Delete(p)
+	}
+}
+
+// New returns an empty cache.
+func New(cfg Config) *Cache {
+	cfg.setDefaults()
+	c := &Cache{
+		cfg:       cfg,
+		epoch:     1,
+		dirty:     true,
+		main:      trie{table: new(bart.Table[slot])},
+		tries:     make(map[uint32]*trie),
+		published: new(bart.Table[instance]),
+		stale:     make(map[uint32]struct{}),
+	}
+	c.sets.init()
+	c.locators.init()
+	c.used.grow(0)
+	// Number 0 of vec is reserved; give it a place so that Views can index it.
+	c.locators.hot.slot(0, c.epoch)
+	c.sets.hot.slot(0, c.epoch)
+	c.Publish()
+	return c
+}
+
+// View returns the mappings as last published. It never returns nil.
+func (c *Cache) View() *View { return c.view.Load() }
+
+// Publish makes the mappings visible to Views taken from now on. It costs
+// nothing if nothing has changed.
+func (c *Cache) Publish() {
+	if !c.dirty {
+		return
+	}
+	for iid := range c.stale {
+		t := c.tries[iid]
+		if t == nil {
+			c.published = c.published.DeletePersist(instancePrefix(iid))
+			continue
+		}
+		t.shared = true
+		c.published = c.published.InsertPersist(instancePrefix(iid), instance{t.table})
+	}
+	clear(c.stale)
+	c.main.shared = true
+	c.view.Store(&View{
+		main:      c.main.table,
+		instances: c.published,
+		sets:      c.sets.hot,
+		locators:  c.locators.hot,
+		down:      c.locators.down,
+		used:      c.used,
+	})
+	c.epoch++
+	c.dirty = false
+}
+
+// Len returns the number of entries.
+func (c *Cache) Len() int { return c.size }
+
+// since returns now as the cache's own time.
+func (c *Cache) since(now time.Time) int64 {
+	if !c.started {
+		c.start, c.started = now, true
+	}
+	return int64(now.Sub(c.start))
+}
+
+// time is the reverse of since; never gives the zero Time.
+func (c *Cache) time(at int64) time.Time {
+	if at == never {
+		return time.Time{}
+	}
+	return c.start.Add(time.Duration(at))
+}
+
+// trie returns the trie of an instance, or nil.
+func (c *Cache) trie(iid uint32) *trie {
+	if iid == 0 {
+		return &c.main
+	}
+	return c.tries[iid]
+}
+
+// write returns the trie of an instance for a mutation, making it if need be.
+func (c *Cache) write(iid uint32) *trie {
+	c.dirty = true
+	if iid == 0 {
+		return &c.main
+	}
+	c.stale[iid] = struct{}{}
+	t := c.tries[iid]
+	if t == nil {
+		t = &trie{table: new(bart.Table[slot])}
+		c.tries[iid] = t
+	}
+	return t
+}
+
+// find returns the entry of exactly k.
+func (c *Cache) find(k Key) (slot, bool) {
+	if t := c.trie(k.IID); t != nil {
+		return t.table.Get(k.Prefix)
+	}
+	return slot{}, false
+}
+
+// Insert stores a mapping, as a Map-Reply or a configuration gives it. The Key is
+// unmapped and masked, locators are unmapped and get their default port.
+//
+// A TTL of 0 removes the entry of that Key at once (RFC 9301 §5.4). A mapping for
+// an existing Key replaces it. More-specific mappings are added beside a
+// less-specific one. A less-specific one replaces the more-specific entries that
+// cover m.Asked, except those stored at the same now, which came with the same
+// message; it lives no longer than the more-specific ones that stay (§5.5), and
+// learned less-specific ones live no longer than it does.
+//
+// It fails with ErrInvalid, with ErrStatic if m is learned and the Key has a
+// static mapping, and with ErrFull if there is no room and nothing to evict.
+func (c *Cache) Insert(now time.Time, m Mapping) error {
+	m.Key = MakeKey(m.IID, m.Prefix)
+	if err := m.check(); err != nil {
+		return fmt.Errorf("mapcache: insert %v: %w", m.Key, err)
+	}
+	t := c.since(now)
+	s, exists := c.find(m.Key)
+	if exists && m.Origin != OriginStatic && c.entries.at(s.entry).origin == OriginStatic {
+		return fmt.Errorf("mapcache: insert %v: %w", m.Key, ErrStatic)
+	}
+	if m.TTL == 0 {
+		if exists {
+			c.remove(s.entry, ReasonRemoved)
+		}
+		return nil
+	}
+	if m.Origin != OriginStatic {
+		c.replaceCovered(m.Key, m.Asked, t)
+	}
+	if !exists && c.size >= c.cfg.MaxEntries && !c.evict(t) {
+		return fmt.Errorf("mapcache: insert %v: %w", m.Key, ErrFull)
+	}
+	c.store(t, &m, s)
+	return nil
+}
+
+// check reports what is wrong with a mapping whose Key is normal.
+func (m *Mapping) check() error {
+	switch {
+	case !m.Prefix.IsValid():
+		return fmt.Errorf("%w: no EID-Prefix", ErrInvalid)
+	case m.IID > maxIID:
+		return fmt.Errorf("%w: instance ID %d has more than 24 bits", ErrInvalid, m.IID)
+	case m.TTL < 0 && m.TTL != TTLForever:
+		return fmt.Errorf("%w: TTL %v", ErrInvalid, m.TTL)
+	case len(m.RLOCs) > 255:
+		return fmt.Errorf("%w: %d locators, more than 255", ErrInvalid, len(m.RLOCs))
+	case int(m.Origin) >= len(originNames):
+		return fmt.Errorf("%w: %v", ErrInvalid, m.Origin)
+	}
+	for i, r := range m.RLOCs {
+		if !r.Addr.IsValid() {
+			return fmt.Errorf("%w: locator %d has no address", ErrInvalid, i)
+		}
+	}
+	return nil
+}
+
+// verdict is what a mapping does with packets, reachability aside.
+func (m *Mapping) verdict() (Verdict, lisp.Action) {
+	if len(m.RLOCs) > 0 {
+		return Encapsulate, 0
+	}
+	switch m.Action {
+	case lisp.ActionNativelyForward:
+		return Native, m.Action
+	case lisp.ActionSendMapRequest:
+		return SendRequest, m.Action
+	}
+	// No-Action forbids to encapsulate and names no other way (RFC 9301 §5.4).
+	return Drop, m.Action
+}
+
+// members acquires the locators of a mapping. The result is valid until the next call.
+func (c *Cache) members(rlocs []RLOC) []member {
+	c.scratch = c.scratch[:0]
+	for _, r := range rlocs {
+		l := r.Locator.normal()
+		c.scratch = append(c.scratch, member{
+			locator:  c.locators.id(l, c.epoch),
+			priority: r.Priority, weight: r.Weight,
+			down: r.Down, never: !l.encapsulable(),
+		})
+	}
+	return c.scratch
+}
+
+// Remove removes the entry of exactly k, a static one too, and reports whether
+// there was one.
+func (c *Cache) Remove(now time.Time, k Key) bool {
+	c.since(now)
+	k = MakeKey(k.IID, k.Prefix)
+	s, ok := c.find(k)
+	if ok {
+		c.remove(s.entry, ReasonRemoved)
+	}
+	return ok
+}
+
+// Get returns the entry of exactly k.
+func (c *Cache) Get(k Key) (Entry, bool) {
+	s, ok := c.find(MakeKey(k.IID, k.Prefix))
+	if !ok {
+		return Entry{}, false
+	}
+	return c.entry(s.entry), true
+}
+
+// LookupEntry returns the entry that packets to a match, without marking it used.
+// Unlike a View it sees what is not published yet.
+func (c *Cache) LookupEntry(iid uint32, a netip.Addr) (Entry, bool) {
+	t := c.trie(iid)
+	if t == nil {
+		return Entry{}, false
+	}
+	s, ok := t.table.Lookup(a.Unmap())
+	if !ok {
+		return Entry{}, false
+	}
+	return c.entry(s.entry), true
+}
+
+// All iterates over the entries in the order of instance, IPv4 before IPv6, and
+// prefix. The cache must not be modified meanwhile.
+func (c *Cache) All() iter.Seq[Entry] {
+	return func(yield func(Entry) bool) {
+		for _, s := range c.main.table.AllSorted() {
+			if !yield(c.entry(s.entry)) {
+				return
+			}
+		}
+		for _, iid := range slices.Sorted(maps.Keys(c.tries)) {
+			for _, s := range c.tries[iid].table.AllSorted() {
+				if !yield(c.entry(s.entry)) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Changes returns the changes since the last call, oldest first. The caller owns
+// the slice.
+func (c *Cache) Changes() []Change {
+	list := c.changes
+	c.changes = nil
+	return list
+}
+
+func (c *Cache) record(ch Change) {
+	c.seq++
+	ch.Seq = c.seq
+	if c.cfg.MaxChanges < 0 {
+		return
+	}
+	if len(c.changes) >= c.cfg.MaxChanges { // drop the older half
+		c.changes = slices.Delete(c.changes, 0, (len(c.changes)+1)/2)
+	}
+	c.changes = append(c.changes, ch)
+}
+
+func (c *Cache) recordLocator(id uint32, down bool) {
+	reason := ReasonLocatorUp
+	if down {
+		reason = ReasonLocatorDown
+	}
+	c.record(Change{Reason: reason, Locator: c.locators.cold.at(id).locator})
+}

@@ -1,0 +1,214 @@
+package mapcache
+
+import (
+	"math"
+	"time"
+
+	"github.com/xtrkit/xtrkit/lisp"
+)
+
+// never is the time of what does not happen.
+const never = math.MaxInt64
+
+// Entry is an entry of the cache as the writer sees it: a snapshot.
+type Entry struct {
+	Mapping              // TTL as given to Insert; Asked is not kept
+	ID         uint32    // as in Decision.EntryID
+	Created    time.Time // when the Key got an entry
+	Updated    time.Time // when it was last stored
+	Expires    time.Time // zero: never
+	LastUsed   time.Time // zero: not since Created. Coarse: when the use was noticed
+	Refreshing bool      // reported for refresh, and not stored again since
+}
+
+// entry is what only the writer needs to know of an entry.
+type entry struct {
+	key              Key
+	created, updated int64
+	natural, expires int64 // by TTL alone; and not after any more-specific one
+	lastUsed         int64 // never: not noticed yet
+	armed            int64 // uses after it make a refresh
+	ttl              time.Duration
+	set              uint32 // 0: not alive
+	pos              int32  // in the queue, -1: not queued
+	prev, next       uint32 // in a ring
+	version          uint16
+	origin           Origin
+	action           lisp.Action // as given, also of a positive mapping
+	phase            phase
+	authoritative    bool
+	negative         bool
+	proven           bool // used again after its first moments
+}
+
+func (e *entry) alive() bool { return e.set != 0 }
+
+// learned entries expire and can be evicted.
+func (e *entry) learned() bool { return e.origin != OriginStatic }
+
+// entry returns the snapshot of an entry.
+func (c *Cache) entry(id uint32) Entry {
+	e := c.entries.at(id)
+	out := Entry{
+		Mapping: Mapping{
+			Key:           e.key,
+			RLOCs:         c.rlocs(e.set),
+			Action:        e.action,
+			TTL:           e.ttl,
+			Origin:        e.origin,
+			Authoritative: e.authoritative,
+			MapVersion:    e.version,
+		},
+		ID:         id,
+		Created:    c.time(e.created),
+		Updated:    c.time(e.updated),
+		Expires:    c.time(e.expires),
+		Refreshing: e.phase == phaseReported,
+	}
+	if e.lastUsed != never {
+		out.LastUsed = c.time(e.lastUsed)
+	}
+	return out
+}
+
+// rlocs returns the locators of a set as they were given to Insert.
+func (c *Cache) rlocs(set uint32) []RLOC {
+	members := c.sets.choice(set).members
+	if len(members) == 0 {
+		return nil
+	}
+	list := make([]RLOC, len(members))
+	for i, m := range members {
+		list[i] = RLOC{
+			Locator:  c.locators.cold.at(m.locator).locator,
+			Priority: m.priority, Weight: m.weight, Down: m.down,
+		}
+	}
+	return list
+}
+
+// forwarding returns what data planes mirror of a set; set 0 is no entry.
+func (c *Cache) forwarding(set uint32) Forwarding {
+	if set == 0 {
+		return Forwarding{}
+	}
+	h := c.sets.hot.at(set)
+	f := Forwarding{Present: true, Verdict: h.verdict, Action: h.action, RLOCs: c.rlocs(set)}
+	if f.Verdict == Encapsulate && h.buckets == 0 {
+		f.Verdict = NoLocator
+	}
+	return f
+}
+
+// store writes a checked mapping to the entry of s, or to a new one if s is zero.
+func (c *Cache) store(t int64, m *Mapping, s slot) {
+	verdict, action := m.verdict()
+	// The new set first: locators that the old one shares keep their state.
+	set := c.intern(verdict, action, c.members(m.RLOCs))
+	ch := Change{Reason: ReasonRefreshed, Key: m.Key}
+	id, old := s.entry, s.set
+	if old == 0 {
+		id = c.entryIDs.take()
+		c.entries.grow(id)
+		*c.entries.at(id) = entry{key: m.Key, created: t, lastUsed: never, pos: -1}
+		c.used.grow(id)
+		c.used.clear(id)
+		c.size++
+		ch.Reason = ReasonAdded
+	}
+	e := c.entries.at(id)
+	if old != 0 {
+		c.ring(e).unlink(c, id)
+		ch.Old = c.forwarding(old)
+	}
+	e.set, e.updated, e.ttl = set, t, m.TTL
+	e.origin, e.action, e.version = m.Origin, m.Action, m.MapVersion
+	e.authoritative, e.negative = m.Authoritative, m.Negative()
+	c.ring(e).push(c, id)
+	c.setVia(set, id)
+	if old != set {
+		c.write(m.IID).insert(m.Prefix, slot{set: set, entry: id})
+		if old != 0 {
+			ch.Reason = ReasonUpdated
+		}
+	}
+	if old != 0 {
+		c.releaseSet(old)
+	}
+	before := e.expires
+	if old == 0 {
+		before = never
+	}
+	e.natural = c.lifetime(t, m)
+	e.phase = phaseNew
+	if e.proven {
+		e.phase = phaseCached
+	}
+	c.reschedule(t, id, before)
+	ch.New = c.forwarding(set)
+	c.record(ch)
+}
+
+// lifetime returns when a mapping stored at t expires.
+func (c *Cache) lifetime(t int64, m *Mapping) int64 {
+	if m.Origin == OriginStatic {
+		return never
+	}
+	ttl := m.TTL
+	if ttl == TTLForever {
+		ttl = c.cfg.UnlimitedTTL
+	}
+	return t + int64(min(max(ttl, c.cfg.MinTTL), c.cfg.MaxTTL))
+}
+
+// remove removes an entry, records why, and lets less-specific ones live longer
+// that it had kept short.
+func (c *Cache) remove(id uint32, why Reason) {
+	e := c.entries.at(id)
+	key, expires, learned := e.key, e.expires, e.learned()
+	c.drop(id, why)
+	if learned {
+		c.relaxCovering(key, expires)
+	}
+}
+
+// drop removes an entry and nothing else.
+func (c *Cache) drop(id uint32, why Reason) {
+	e := c.entries.at(id)
+	c.record(Change{Reason: why, Key: e.key, Old: c.forwarding(e.set)})
+	c.ring(e).unlink(c, id)
+	c.queue.remove(c, id)
+	t := c.write(e.key.IID)
+	t.delete(e.key.Prefix)
+	if e.key.IID != 0 && t.table.Size() == 0 {
+		delete(c.tries, e.key.IID)
+	}
+	c.releaseSet(e.set)
+	*e = entry{}
+	c.entryIDs.put(id)
+	c.size--
+}
+
+// Used tells that a data plane which does not forward by a View used an entry:
+// the one of exactly k, or else the longest that covers k.
+func (c *Cache) Used(now time.Time, k Key) {
+	t := c.since(now)
+	k = MakeKey(k.IID, k.Prefix)
+	trie := c.trie(k.IID)
+	if trie == nil {
+		return
+	}
+	if s, ok := trie.table.LookupPrefix(k.Prefix); ok {
+		c.used.set(s.entry) // and stays set, for touch to see
+		c.entries.at(s.entry).lastUsed = t
+	}
+}
+
+// touch takes note of uses by packets since it was last called.
+func (c *Cache) touch(t int64, id uint32) {
+	if c.used.clear(id) {
+		e := c.entries.at(id)
+		e.lastUsed = t
+		e.proven = e.proven || e.phase != phaseNew
+	}
+}

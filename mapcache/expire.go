@@ -1,0 +1,190 @@
+package mapcache
+
+import "time"
+
+// phase is where an entry is in its life. Each phase has one next event in the
+// queue, so that an entry costs no timer of its own.
+type phase uint8
+
+const (
+	phaseNew      phase = iota // its first uses are those of the packets that asked for it
+	phaseCached                // nothing to do until refresh comes near
+	phaseWatched               // used from now on: report for refresh
+	phaseReported              // reported for refresh; expires unless stored again
+	phaseLast                  // too late for a refresh
+)
+
+const (
+	// probation is how long uses of a new entry prove nothing about its worth.
+	probation = 2 * time.Second
+	// maxLead is the longest time before the end at which a refresh is reported.
+	maxLead = time.Minute
+	// tooLate is when a refresh is not worth reporting any more.
+	tooLate = 2 * time.Second
+	// advanceWork bounds one Advance, in units of about 1 µs, so that many
+	// entries that end together do not hold up the loop.
+	advanceWork = 512
+	// dropWork is what the removal of an entry costs in those units.
+	dropWork = 8
+)
+
+// Advance does what is due at now: it removes expired entries, and returns the
+// keys of entries that are in use and should be resolved again before they
+// expire, each once until it is stored again. An entry counts as in use if a
+// packet used it during the last minute or so before its refresh time, or later.
+//
+// The work of one call is bounded: if more is due, Deadline is not after now.
+func (c *Cache) Advance(now time.Time) (refresh []Key) {
+	t := c.since(now)
+	for work := 0; work < advanceWork; work++ {
+		id, at := c.queue.first()
+		if at > t {
+			break
+		}
+		e := c.entries.at(id)
+		if e.expires <= t {
+			work += c.expire(id) * dropWork
+			continue
+		}
+		c.touch(t, id)
+		switch e.phase {
+		case phaseNew:
+			e.phase = phaseCached
+		case phaseCached:
+			e.phase, e.armed = phaseWatched, t
+		case phaseWatched:
+			switch {
+			case e.lastUsed != never && e.lastUsed > e.armed:
+				e.phase = phaseReported
+				refresh = append(refresh, e.key)
+			case e.expires-t < int64(tooLate):
+				e.phase = phaseLast
+			default:
+				e.armed = t
+			}
+		}
+		c.plan(t, id)
+	}
+	return refresh
+}
+
+// Deadline is when Advance has something to do: a time not after the last now
+// means at once, the zero Time never.
+func (c *Cache) Deadline() time.Time {
+	_, at := c.queue.first()
+	return c.time(at)
+}
+
+// plan queues the next event of an entry after its phase or its end changed.
+func (c *Cache) plan(t int64, id uint32) {
+	e := c.entries.at(id)
+	if e.expires == never {
+		c.queue.remove(c, id)
+		return
+	}
+	at := e.expires
+	lead := min(int64(float64(e.expires-e.updated)*(1-c.cfg.RefreshFraction)), int64(maxLead))
+	switch e.phase {
+	case phaseNew:
+		at = e.updated + int64(probation)
+	case phaseCached:
+		at = e.expires - 2*lead
+	case phaseWatched:
+		// An idle entry is looked at again and again, at half the time that is left.
+		at = max(e.expires-lead, t+(e.expires-t)/2)
+	}
+	c.queue.set(c, id, min(at, e.expires))
+}
+
+// expire removes an entry together with the less-specific ones, which would
+// otherwise attract its traffic and are due as well. It returns their number.
+func (c *Cache) expire(id uint32) int {
+	family := append(c.covering(c.entries.at(id).key), id)
+	for _, id := range family {
+		c.drop(id, ReasonExpired)
+	}
+	return len(family)
+}
+
+// queue is a heap of entries by the time of their next event. It grows by chunks
+// and never moves as a whole.
+type queue struct {
+	items slab[event]
+	n     int32
+}
+
+type event struct {
+	at int64
+	id uint32
+}
+
+// first returns the entry with the earliest event; its time is never if there is none.
+func (q *queue) first() (id uint32, at int64) {
+	if q.n == 0 {
+		return 0, never
+	}
+	e := q.items.at(0)
+	return e.id, e.at
+}
+
+// set queues an entry, or moves it if it is queued.
+func (q *queue) set(c *Cache, id uint32, at int64) {
+	pos := c.entries.at(id).pos
+	if pos < 0 {
+		pos = q.n
+		q.n++
+		q.items.grow(uint32(pos)) //nolint:gosec // not negative
+	}
+	q.place(c, pos, event{at, id})
+	q.fix(c, pos)
+}
+
+// remove takes an entry out, if it is queued.
+func (q *queue) remove(c *Cache, id uint32) {
+	pos := c.entries.at(id).pos
+	if pos < 0 {
+		return
+	}
+	c.entries.at(id).pos = -1
+	q.n--
+	if pos == q.n {
+		return
+	}
+	q.place(c, pos, *q.get(q.n))
+	q.fix(c, pos)
+}
+
+func (q *queue) get(pos int32) *event { return q.items.at(uint32(pos)) } //nolint:gosec // not negative
+
+func (q *queue) place(c *Cache, pos int32, e event) {
+	*q.get(pos) = e
+	c.entries.at(e.id).pos = pos
+}
+
+// fix restores the heap after the event at pos changed.
+func (q *queue) fix(c *Cache, pos int32) {
+	e := *q.get(pos)
+	for pos > 0 {
+		up := (pos - 1) / 2
+		if q.get(up).at <= e.at {
+			break
+		}
+		q.place(c, pos, *q.get(up))
+		pos = up
+	}
+	for {
+		down := 2*pos + 1
+		if down >= q.n {
+			break
+		}
+		if down+1 < q.n && q.get(down+1).at < q.get(down).at {
+			down++
+		}
+		if e.at <= q.get(down).at {
+			break
+		}
+		q.place(c, pos, *q.get(down))
+		pos = down
+	}
+	q.place(c, pos, e)
+}

@@ -1,0 +1,51 @@
+package mapcache
+
+import "net/netip"
+
+// ChooseLocal picks the locator of ours from which to send a flow to remote:
+// among those of the same address family that are Up and whose Priority is not
+// 255, the lowest Priority, shared by Weight (RFC 9300 §9: which of its own RLOCs
+// it sends from is the ITR's choice). The choice is consistent: a flow
+// moves only when its locator goes away. It reports false if there is none.
+// No allocation; O(len(ls)).
+func ChooseLocal(ls []Local, remote netip.Addr, hash uint32) (int, bool) {
+	is4 := remote.Unmap().Is4()
+	level, at, ties := 2*255, -1, 0
+	for i := range ls {
+		l := ls[i].level(is4)
+		switch {
+		case l < level:
+			level, at, ties = l, i, 1
+		case l == level && at >= 0:
+			ties++
+		}
+	}
+	if ties <= 1 {
+		return max(at, 0), at >= 0
+	}
+	var best score
+	at = -1
+	for i := range ls {
+		if ls[i].level(is4) != level {
+			continue
+		}
+		salt := Locator{Addr: ls[i].Addr.Unmap(), IfIndex: ls[i].IfIndex}.salt()
+		if s := makeScore(hash, salt, ls[i].Weight); at < 0 || s.less(best) {
+			at, best = i, s
+		}
+	}
+	return at, true
+}
+
+// level orders locators for ChooseLocal; 2*255 and more is unusable.
+func (l *Local) level(is4 bool) int {
+	a := l.Addr.Unmap()
+	if !l.Up || !a.IsValid() || a.Is4() != is4 {
+		return 2 * 255
+	}
+	level := 2 * int(l.Priority)
+	if l.Weight == 0 {
+		level++
+	}
+	return level
+}
