@@ -238,7 +238,7 @@ func TestLeakedMarkerIsIgnored(t *testing.T) {
 }
 
 func TestNoNamespaces(t *testing.T) {
-	Require(t)
+	Require(t, Veth)
 	// In a user namespace of its own the limit can be set to none.
 	const limit = "/proc/sys/user/max_user_namespaces"
 	cmd := exec.Command("/proc/self/exe")

@@ -1,9 +1,13 @@
 package netlab
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
+	"os"
+	"regexp"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -32,8 +36,8 @@ type LinkConfig struct {
 	// process, at some ten thousand frames a second.
 	Delay time.Duration
 	// Drop is asked for each frame (Ethernet header and all) in the order of its
-	// arrival, from one goroutine for each direction, and loses it by returning
-	// true. fromA says that end A sent it.
+	// arrival, and loses it by returning true. fromA says that end A sent it.
+	// There is never more than one call at a time.
 	Drop func(fromA bool, frame []byte) bool
 	// Relay makes the link pass through this process even without Delay and
 	// Drop, so that SetDelay and SetDrop can be used later.
@@ -119,9 +123,14 @@ func (k *Link) make(cfg LinkConfig) error {
 			}
 		}
 	}
-	for _, e := range ends {
-		if err := e.awaitUp(); err != nil {
+	for i, addrs := range [][]string{cfg.A.Addrs, cfg.B.Addrs} {
+		if err := ends[i].awaitUp(); err != nil {
 			return err
+		}
+		for _, a := range addrs {
+			if err := ends[i].awaitAddr(a); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -192,6 +201,28 @@ func (e *Interface) addAddr(s string) error {
 	return e.Host.nl.AddrAdd(e.link(), a)
 }
 
+// awaitAddr waits until the kernel answers for an IPv6 address: it joins the
+// solicited-node multicast group some time after the address was added, and
+// whoever asks before that asks again only after a second.
+func (e *Interface) awaitAddr(s string) error {
+	p, err := netip.ParsePrefix(s)
+	if err != nil || p.Addr().Is4() {
+		return err
+	}
+	a := p.Addr().As16()
+	line := fmt.Sprintf(" %s ff0200000000000000000001ff%x ", e.Name, a[13:])
+	return Eventually(e.Host.lab.ctx, "address "+s, func() bool {
+		var groups []byte
+		err = e.Host.Do(func() (err error) {
+			groups, err = os.ReadFile("/proc/thread-self/net/igmp6")
+			return err
+		})
+		return err != nil || bytes.Contains(spaces.ReplaceAll(groups, []byte(" ")), []byte(line))
+	})
+}
+
+var spaces = regexp.MustCompile(` +`)
+
 // awaitUp waits until the interface has a carrier and the kernel has noticed.
 func (e *Interface) awaitUp() error {
 	ctx, cancel := context.WithTimeout(e.Host.lab.ctx, awaitLimit)
@@ -222,7 +253,12 @@ func (e *Interface) Down() { e.build("down", func() error { return e.setFlags(fa
 
 // AddAddr adds an address with prefix length, usable at once.
 func (e *Interface) AddAddr(addr string) {
-	e.build("add address", func() error { return e.addAddr(addr) })
+	e.build("add address", func() error {
+		if err := e.addAddr(addr); err != nil {
+			return err
+		}
+		return e.awaitAddr(addr)
+	})
 }
 
 // DelAddr removes an address with prefix length.

@@ -19,7 +19,8 @@ const relayQueue = 8192
 // namespace of their own: the delay that a kernel without netem cannot make.
 type relay struct {
 	delay atomic.Int64 // nanoseconds
-	drop  atomic.Pointer[func(fromA bool, frame []byte) bool]
+	mu    sync.Mutex   // over drop and its calls
+	drop  func(fromA bool, frame []byte) bool
 	lost  atomic.Uint64
 	a, b  *os.File
 	wg    sync.WaitGroup
@@ -37,11 +38,8 @@ func (k *Link) makeRelay(cfg LinkConfig) error {
 		return err
 	}
 	names := [2]string{fmt.Sprintf("a%d", n), fmt.Sprintf("b%d", n)}
-	r := &relay{}
+	r := &relay{drop: cfg.Drop}
 	r.delay.Store(int64(cfg.Delay))
-	if cfg.Drop != nil {
-		r.drop.Store(&cfg.Drop)
-	}
 	files := [2]*os.File{}
 	for i, e := range []*Interface{k.A, k.B} {
 		if err := addVeth(e.Host, e.Name, inner, names[i], cfg.MTU); err != nil {
@@ -122,7 +120,7 @@ func (r *relay) carry(from, to *os.File, fromA bool) {
 		if err != nil {
 			continue // the device went down; it may come up again
 		}
-		if drop := r.drop.Load(); drop != nil && *drop != nil && (*drop)(fromA, buf[:n]) {
+		if r.dropped(fromA, buf[:n]) {
 			continue
 		}
 		f := delayedFrame{time.Now().Add(time.Duration(r.delay.Load())), append([]byte(nil), buf[:n]...)}
@@ -132,6 +130,12 @@ func (r *relay) carry(from, to *os.File, fromA bool) {
 			r.lost.Add(1)
 		}
 	}
+}
+
+func (r *relay) dropped(fromA bool, frame []byte) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.drop != nil && r.drop(fromA, frame)
 }
 
 // SetDelay changes the delay of each direction. The link must have been made with
@@ -153,7 +157,9 @@ func (k *Link) SetDrop(drop func(fromA bool, frame []byte) bool) {
 		if k.relay == nil {
 			return errors.New("not a relayed link")
 		}
-		k.relay.drop.Store(&drop)
+		k.relay.mu.Lock()
+		defer k.relay.mu.Unlock()
+		k.relay.drop = drop
 		return nil
 	})
 }
