@@ -1,0 +1,55 @@
+package encap
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"net/netip"
+)
+
+// sum adds b, as big-endian 16-bit words padded with a zero octet, to a one's
+// complement sum. Eight octets at a time: a one's complement sum of 64-bit
+// words folds to the same value.
+func sum(acc uint64, b []byte) uint64 {
+	for len(b) >= 8 {
+		var carry uint64
+		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(b), 0)
+		acc += carry
+		b = b[8:]
+	}
+	if len(b) > 0 {
+		var tail [8]byte
+		copy(tail[:], b)
+		var carry uint64
+		acc, carry = bits.Add64(acc, binary.BigEndian.Uint64(tail[:]), 0)
+		acc += carry
+	}
+	return acc
+}
+
+// fold reduces a sum to 16 bits.
+func fold(acc uint64) uint16 {
+	acc = acc>>32 + acc&0xffffffff
+	acc = acc>>16 + acc&0xffff
+	acc = acc>>16 + acc&0xffff
+	acc = acc>>16 + acc&0xffff
+	return uint16(acc)
+}
+
+// checksum is the Internet checksum of b (RFC 1071).
+func checksum(b []byte) uint16 { return ^fold(sum(0, b)) }
+
+// pseudoSum is the sum of the IPv4 or IPv6 pseudo-header.
+func pseudoSum(src, dst netip.Addr, proto uint8, length int) uint64 {
+	var acc uint64
+	if src.Is4() {
+		s, d := src.As4(), dst.As4()
+		acc = sum(sum(0, s[:]), d[:])
+	} else {
+		s, d := src.As16(), dst.As16()
+		acc = sum(sum(0, s[:]), d[:])
+	}
+	var tail [8]byte
+	binary.BigEndian.PutUint32(tail[:], uint32(length))
+	tail[7] = proto
+	return sum(acc, tail[:])
+}

@@ -1,0 +1,198 @@
+package encap
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/gaissmai/bart"
+
+	"github.com/xtrkit/xtrkit/lisp"
+	"github.com/xtrkit/xtrkit/mapcache"
+)
+
+const (
+	dataPort      = lisp.DataPort
+	dataHeaderLen = lisp.DataHeaderLen
+
+	// overhead4 and overhead6 are H of RFC 9300 §7.1: outer IP, UDP and data
+	// header.
+	overhead4 = ipv4HeaderLen + udpHeaderLen + dataHeaderLen
+	overhead6 = ipv6HeaderLen + udpHeaderLen + dataHeaderLen
+)
+
+// Defaults of Config.
+const (
+	DefaultMTU        = 1500
+	DefaultHoldTime   = 4 * time.Second
+	DefaultHoldPerEID = 32
+	DefaultHoldTotal  = 1024
+	DefaultHoldOctets = 4 << 20
+	DefaultICMPRate   = 100
+)
+
+// Overhead is how many octets encapsulation adds to a packet that is sent to a
+// locator of the given address: 36 over IPv4, 56 over IPv6 (H of RFC 9300
+// §7.1).
+func Overhead(locator netip.Addr) int {
+	if locator.Is4() || locator.Is4In6() {
+		return overhead4
+	}
+	return overhead6
+}
+
+// Overlay is one instance of the EID space: a device whose packets are
+// tunnelled, and the EIDs behind it.
+type Overlay struct {
+	// InstanceID is sent and expected with every packet; 0 for none.
+	InstanceID uint32
+	// Device is where the packets of the instance come from and go to. The
+	// Forwarder closes it.
+	Device Device
+	// EIDs are the prefixes behind Device. Only packets from them are
+	// encapsulated, and only packets to them are decapsulated.
+	EIDs []netip.Prefix
+}
+
+// Config configures a Forwarder. The zero value of a field means its default; it
+// must not be changed after NewForwarder.
+type Config struct {
+	Overlays []Overlay // at least one, each with an InstanceID of its own
+
+	// View returns the published map-cache; mandatory. It is called once per
+	// batch of packets, from several goroutines.
+	View func() *mapcache.View
+	// FlowSeed is the seed of the flow hash, the same as the map-cache's.
+	FlowSeed uint32
+
+	// Underlay carries encapsulated packets; mandatory. The Forwarder closes it.
+	Underlay Underlay
+	// Native forwards packets that are not for an EID; nil drops them. The
+	// Forwarder closes it.
+	Native NativeSender
+	// Control gets what arrives on the data port for instance 0xFFFFFF, data
+	// header included; nil drops it. It is called by the goroutine that
+	// receives and must not keep d.Bytes.
+	Control func(d lisp.Datagram)
+
+	// MTU is the largest outer packet sent, in octets (L of RFC 9300 §7.1). The
+	// interface's MTU counts if it is smaller, and alone if this is 0; where
+	// neither is known it is DefaultMTU.
+	MTU int
+
+	// Packets without a mapping wait HoldTime for one: at most HoldPerEID to
+	// one destination, HoldTotal packets and HoldOctets octets in all.
+	// Negative values hold nothing.
+	HoldTime                          time.Duration
+	HoldPerEID, HoldTotal, HoldOctets int
+
+	// ICMPRate bounds the ICMP errors about packets that were not forwarded,
+	// per second; negative sends none.
+	ICMPRate int
+
+	// Logger gets what an operator should know; nil is silent. Nothing is
+	// logged per packet.
+	Logger *slog.Logger
+}
+
+func setDefault[T int | time.Duration](v *T, d T) {
+	if *v == 0 {
+		*v = d
+	}
+}
+
+func (cfg *Config) complete() error {
+	switch {
+	case cfg.View == nil:
+		return errors.New("no View")
+	case cfg.Underlay == nil:
+		return errors.New("no Underlay")
+	case len(cfg.Overlays) == 0:
+		return errors.New("no Overlays")
+	case cfg.MTU != 0 && cfg.MTU < minIPv4MTU+overhead4:
+		return fmt.Errorf("MTU %d is too small", cfg.MTU)
+	}
+	setDefault(&cfg.HoldTime, DefaultHoldTime)
+	setDefault(&cfg.HoldPerEID, DefaultHoldPerEID)
+	setDefault(&cfg.HoldTotal, DefaultHoldTotal)
+	setDefault(&cfg.HoldOctets, DefaultHoldOctets)
+	setDefault(&cfg.ICMPRate, DefaultICMPRate)
+	if cfg.HoldTime < 0 {
+		cfg.HoldPerEID = -1
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+// overlay is an Overlay as the packets see it.
+type overlay struct {
+	device Device
+	iid    uint32
+	header lisp.DataHeader
+	eids   eidSet
+	writer deviceWriter
+}
+
+func newOverlay(o Overlay) (*overlay, error) {
+	switch {
+	case o.Device == nil:
+		return nil, errors.New("no Device")
+	case o.InstanceID >= lisp.InstanceIDControl:
+		return nil, errors.New("an instance ID has 24 bits, and 0xffffff is not for data")
+	case len(o.EIDs) == 0:
+		return nil, errors.New("no EIDs")
+	}
+	v := &overlay{device: o.Device, iid: o.InstanceID}
+	// On the public Internet N, L, E and V stay 0 (RFC 9300 §4.1), and none of
+	// what they announce is in use.
+	if o.InstanceID != 0 {
+		v.header = v.header.WithInstanceID(o.InstanceID)
+	}
+	for _, p := range o.EIDs {
+		if !p.IsValid() || p.Addr().Is4In6() {
+			return nil, fmt.Errorf("EID-Prefix %v is not a plain prefix", p)
+		}
+		v.eids.add(p.Masked())
+	}
+	v.writer.device = o.Device
+	return v, nil
+}
+
+// eidSet is a set of EID-Prefixes. A node has a few, which are compared one by
+// one; a router may have many.
+type eidSet struct {
+	few  []netip.Prefix
+	many *bart.Lite
+}
+
+const fewEIDs = 4
+
+func (s *eidSet) add(p netip.Prefix) {
+	if s.many == nil && len(s.few) < fewEIDs {
+		s.few = append(s.few, p)
+		return
+	}
+	if s.many == nil {
+		s.many = new(bart.Lite)
+		for _, q := range s.few {
+			s.many.Insert(q)
+		}
+	}
+	s.many.Insert(p)
+}
+
+func (s *eidSet) contains(a netip.Addr) bool {
+	if s.many != nil {
+		return s.many.Lookup(a)
+	}
+	for _, p := range s.few {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}

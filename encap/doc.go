@@ -1,0 +1,43 @@
+// Package encap is the data plane of a LISP tunnel router in user space: it
+// encapsulates what a device such as a TUN interface hands over, by the
+// map-cache, and decapsulates what arrives at UDP port 4341.
+//
+// # What it does
+//
+//   - The header rules of RFC 9300 §5.3: all four combinations of inner and outer
+//     family, TTL and DSCP both ways, ECN by RFC 6040, outer DF, source ports by
+//     flow hash, Instance IDs.
+//   - The stateless MTU rule of RFC 9300 §7.1: an inner IPv4 packet without DF is
+//     cut before it is encapsulated, the source of any other is told the size
+//     that fits. What the kernel knows of a path MTU counts too.
+//   - Checks before anything is tunnelled or delivered; a counter per reason for
+//     what is dropped, and ICMP errors, rate-limited, to sources of packets that
+//     can't be forwarded.
+//   - A hold table: the first packets to an EID wait for its mapping and leave in
+//     order when it comes.
+//   - Native forwarding of what is not for an EID: unmodified, by a raw socket
+//     bound to the uplink.
+//   - Linux sockets in batches, with segmentation and receive offload where the
+//     kernel has them ([NewUDP], [NewNative]).
+//
+// # What it does not
+//
+// Locator-Status-Bits, echo-nonce and Map-Versioning are neither sent nor obeyed:
+// they are not for the public Internet (RFC 9300 §4.1). Encrypted payloads
+// (RFC 8061) are dropped. LISP-GPE (RFC 9305) is accepted with an IPv4 or IPv6
+// payload and never sent. There is no multicast.
+//
+// # Shape
+//
+// A [Forwarder] ties together devices ([Overlay]), the published map-cache
+// (Config.View), an [Underlay] and a [NativeSender]; all are interfaces or
+// functions, so it runs in memory as well as on a host. It is what package
+// control calls a data plane: Apply, SetLocals, Usage, PendingMisses,
+// Discoveries and Send.
+//
+// # Concurrency
+//
+// All methods of a Forwarder are safe for concurrent use. Run has one goroutine
+// per device and one per receiving socket. Packets take one mapcache.View per
+// batch, no lock while nothing is held, and allocate nothing in steady state.
+package encap

@@ -1,0 +1,339 @@
+package encap
+
+import (
+	"errors"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"github.com/xtrkit/xtrkit/lisp"
+	"github.com/xtrkit/xtrkit/mapcache"
+)
+
+// egress takes inner packets on their way out. One goroutine at a time.
+type egress struct {
+	f *Forwarder
+
+	// Of the batch: what was published and which locators we had at its start.
+	view   *mapcache.View
+	locals *localTable
+
+	out   [][]Outgoing // encapsulated packets that wait for flush, by local locator
+	parts fragments
+	cut   []Outgoing // fragments of one packet
+	icmp  [1][]byte
+}
+
+func newEgress(f *Forwarder) *egress {
+	e := &egress{f: f}
+	e.icmp[0] = make([]byte, 0, Headroom+icmpMaxLen)
+	return e
+}
+
+// begin starts a batch.
+func (e *egress) begin() {
+	e.view = e.f.cfg.View()
+	e.locals = e.f.locals.Load()
+	for len(e.out) < len(e.locals.locals) {
+		e.out = append(e.out, make([]Outgoing, 0, 128))
+	}
+}
+
+// packet forwards the packet of n octets that starts at buf[Headroom]. The
+// buffer must not change until flush.
+func (e *egress) packet(o *overlay, buf []byte, n int) {
+	b := buf[Headroom : Headroom+n]
+	var p inner
+	if why := e.admit(o, b, &p); why != DropNone {
+		e.f.drop(why)
+		return
+	}
+	b = b[:p.length]
+	hash := mapcache.FlowHash(e.f.cfg.FlowSeed, b)
+	d := e.view.Forward(o.iid, p.dst, hash)
+	if d.Verdict == mapcache.Miss {
+		if !e.miss(o, b, &p, hash, &d) {
+			return
+		}
+	} else if e.f.hold.busy.Load() != 0 {
+		e.f.release(holdKey{o, p.dst})
+	}
+	e.decided(o, buf, &p, hash, &d)
+}
+
+// admit parses the packet and says whether it may enter the overlay.
+func (e *egress) admit(o *overlay, b []byte, p *inner) DropReason {
+	if why := parseInner(b, p); why != DropNone {
+		return why
+	}
+	switch {
+	case !p.routable():
+		return DropScope
+	case !o.eids.contains(p.src):
+		// Also what a locator sends: the outer packets of a tunnel that
+		// strayed into the device would otherwise be tunnelled again, forever.
+		if e.locals.owns(p.src) {
+			return DropLoop
+		}
+		return DropSource
+	case e.locals.owns(p.dst):
+		return DropLoop
+	case p.proto == protoUDP && lispHeaders(b[:p.length], p) >= 2:
+		return DropNesting
+	}
+	return DropNone
+}
+
+// miss holds the packet until there is a mapping. It returns true with a
+// decision if one was published meanwhile.
+func (e *egress) miss(o *overlay, b []byte, p *inner, hash uint32, d *mapcache.Decision) (decided bool) {
+	f := e.f
+	now := time.Now()
+	key := holdKey{o, p.dst}
+	f.hold.mu.Lock()
+	// A mapping may have been published since the batch began. Apply releases
+	// what is held under the same lock, after publishing: either it finds this
+	// packet or the packet finds the mapping.
+	*d = f.cfg.View().Forward(o.iid, p.dst, hash)
+	if d.Verdict != mapcache.Miss {
+		f.releaseLocked(key)
+		f.hold.mu.Unlock()
+		return true
+	}
+	wasEmpty := f.hold.oldest == nil
+	first := f.hold.add(now, key, b)
+	f.hold.mu.Unlock()
+	f.c.held.Add(1)
+	if wasEmpty {
+		f.wakeHouse()
+	}
+	if first {
+		f.discover(mapcache.Discovery{Kind: mapcache.DiscoveryMiss, Key: key.mapKey()})
+	}
+	return false
+}
+
+// decided does what the map-cache says about the packet.
+func (e *egress) decided(o *overlay, buf []byte, p *inner, hash uint32, d *mapcache.Decision) {
+	b := buf[Headroom : Headroom+p.length]
+	switch d.Verdict {
+	case mapcache.Encapsulate:
+		e.encapsulate(o, buf, p, hash, d)
+	case mapcache.Native:
+		e.native(o, b, p)
+	case mapcache.SendRequest:
+		e.f.drop(DropRequest)
+		e.f.discover(mapcache.Discovery{Kind: mapcache.DiscoveryRequest, Key: holdKey{o, p.dst}.mapKey()})
+	case mapcache.NoLocator:
+		e.refuse(o, b, p, DropNoLocator)
+	default:
+		kind := icmpUnreachable
+		if d.Action == lisp.ActionDropPolicyDenied || d.Action == lisp.ActionDropAuthFailure {
+			kind = icmpProhibited
+		}
+		e.f.drop(DropAction)
+		e.answer(o, b, p, kind, 0)
+	}
+}
+
+// refuse drops the packet and tells its source.
+func (e *egress) refuse(o *overlay, b []byte, p *inner, why DropReason) {
+	e.f.drop(why)
+	e.answer(o, b, p, icmpUnreachable, 0)
+}
+
+// encapsulate puts the packet into the batch of the local locator it leaves by.
+func (e *egress) encapsulate(o *overlay, buf []byte, p *inner, hash uint32, d *mapcache.Decision) {
+	b := buf[Headroom : Headroom+p.length]
+	remote := d.Locator.Addr
+	if remote == p.dst || e.locals.owns(remote) {
+		e.refuse(o, b, p, DropLoop)
+		return
+	}
+	local, ok := e.locals.choose(&d.Locator, hash)
+	if !ok {
+		e.refuse(o, b, p, DropNoSource)
+		return
+	}
+	out := Outgoing{
+		Remote:  netip.AddrPortFrom(remote, d.Locator.Port),
+		Hash:    hash,
+		TTL:     p.ttl,
+		TOS:     p.tos, // with its ECN field: the normal mode of RFC 6040 §4.1
+		counter: e.f.remotes.forID(d.LocatorID, &d.Locator),
+		inner:   p.length,
+		overlay: o,
+	}
+	const at = Headroom - dataHeaderLen
+	lisp.PutDataHeader(buf[at:], o.header)
+	out.Bytes = buf[at : Headroom+p.length]
+	room := e.f.paths.limit(remote, e.locals.mtus[local]) - Overhead(remote)
+	if p.length > room {
+		e.flushLocal(local) // what came before leaves before
+		e.tooBig(p, local, &out, room)
+		return
+	}
+	e.out[local] = append(e.out[local], out)
+}
+
+// tooBig deals with a packet that is larger than room, the most that the path
+// to a locator leaves for an inner packet (S of RFC 9300 §7.1): it is cut, or
+// its source is told.
+func (e *egress) tooBig(p *inner, local int, out *Outgoing, room int) {
+	b := out.Bytes[dataHeaderLen:]
+	e.cut = e.cut[:0]
+	switch {
+	case p.v6 && room < minIPv6MTU && p.length <= minIPv6MTU:
+		// A source is never asked for less than 1280 octets (RFC 8200 §5), so
+		// the network has to fragment the outer packet.
+		e.f.c.outerFragmented.Add(1)
+		e.cut = append(e.cut, *out)
+		e.cut[0].MayFragment = true
+	case e.parts.split(b, p, room):
+		e.f.c.fragmented.Add(1)
+		for i, size := range e.parts.sizes {
+			slot := e.parts.slots[i]
+			lisp.PutDataHeader(slot[Headroom-dataHeaderLen:], out.overlay.header)
+			part := *out
+			part.Bytes = slot[Headroom-dataHeaderLen : Headroom+size]
+			part.inner = size
+			e.cut = append(e.cut, part)
+		}
+	default:
+		e.f.drop(DropTooBig)
+		e.answer(out.overlay, b, p, icmpTooBig, room)
+		return
+	}
+	ok := e.locals.paths[local].Send(e.cut)
+	e.account(e.cut)
+	if ok {
+		return
+	}
+	for i := range e.cut {
+		if err := e.cut[i].Err; errors.Is(err, ErrTooBig) {
+			e.f.drop(DropTooBig)
+		} else if err != nil {
+			e.f.drop(DropSend)
+		}
+	}
+}
+
+// flush sends the batch.
+func (e *egress) flush() {
+	for i := range e.locals.locals {
+		e.flushLocal(i)
+	}
+}
+
+func (e *egress) flushLocal(i int) {
+	out := e.out[i]
+	if len(out) == 0 {
+		return
+	}
+	ok := e.locals.paths[i].Send(out)
+	e.account(out)
+	if !ok {
+		for j := range out {
+			if out[j].Err != nil {
+				e.failed(i, &out[j])
+			}
+		}
+	}
+	e.out[i] = out[:0]
+}
+
+// account counts what was sent.
+func (e *egress) account(out []Outgoing) {
+	packets, octets := 0, 0
+	for i := 0; i < len(out); {
+		c, n, o := out[i].counter, 0, 0
+		for ; i < len(out) && out[i].counter == c; i++ {
+			if out[i].Err == nil {
+				n++
+				o += out[i].inner
+			}
+		}
+		c.out.add(n, o)
+		packets += n
+		octets += o
+	}
+	e.f.c.encapsulated.add(packets, octets)
+}
+
+// failed deals with a packet that the network did not take.
+func (e *egress) failed(local int, out *Outgoing) {
+	b := out.Bytes[dataHeaderLen:]
+	var p inner
+	if parseInner(b, &p) != DropNone {
+		e.f.drop(DropSend)
+		return
+	}
+	remote := out.Remote.Addr()
+	switch {
+	case errors.Is(out.Err, ErrTooBig):
+		mtu := e.locals.paths[local].PathMTU(remote)
+		room := mtu - Overhead(remote)
+		if mtu <= 0 || room >= p.length {
+			e.f.drop(DropTooBig)
+			return
+		}
+		e.f.paths.learn(time.Now(), remote, mtu)
+		e.f.wakeHouse()
+		out.Err = nil
+		e.tooBig(&p, local, out, room)
+	case errors.Is(out.Err, syscall.ENETUNREACH), errors.Is(out.Err, syscall.EHOSTUNREACH):
+		e.refuse(out.overlay, b, &p, DropSend)
+	default:
+		e.f.drop(DropSend)
+	}
+}
+
+// native forwards the packet as it is.
+func (e *egress) native(o *overlay, b []byte, p *inner) {
+	if e.f.cfg.Native == nil {
+		e.refuse(o, b, p, DropNative)
+		return
+	}
+	mtu, err := e.f.cfg.Native.Forward(b)
+	switch {
+	case err == nil:
+		e.f.c.native.add(1, len(b))
+	case !errors.Is(err, ErrTooBig):
+		e.refuse(o, b, p, DropNative)
+	case e.parts.split(b, p, mtu):
+		e.f.c.fragmented.Add(1)
+		for i, size := range e.parts.sizes {
+			part := e.parts.slots[i][Headroom : Headroom+size]
+			if _, err := e.f.cfg.Native.Forward(part); err != nil {
+				e.f.drop(DropNative)
+				continue
+			}
+			e.f.c.native.add(1, size)
+		}
+	default:
+		e.f.drop(DropTooBig)
+		e.answer(o, b, p, icmpTooBig, mtu)
+	}
+}
+
+// answer tells the source of the packet, through the device, why it was not
+// forwarded. mtu is only used with icmpTooBig.
+func (e *egress) answer(o *overlay, b []byte, p *inner, kind icmpKind, mtu int) {
+	if e.f.icmpLimit == nil {
+		return
+	}
+	buf := appendICMP(e.icmp[0][:Headroom], b, p, kind, mtu)
+	if buf == nil {
+		return
+	}
+	if !e.f.icmpLimit.Allow() {
+		e.f.c.icmpLimited.Add(1)
+		return
+	}
+	e.icmp[0] = buf
+	if err := o.writer.write(e.icmp[:]); err != nil {
+		e.f.drop(DropDevice)
+		return
+	}
+	e.f.c.icmpSent.Add(1)
+}

@@ -1,0 +1,211 @@
+package encap
+
+import (
+	"net/netip"
+
+	"github.com/xtrkit/xtrkit/lisp"
+)
+
+// ingress takes encapsulated packets from one receiver and delivers what is in
+// them. One goroutine at a time.
+type ingress struct {
+	f      *Forwarder
+	r      Receiver
+	locals *localTable
+
+	batch []Incoming
+	slots [][]byte
+	ready [][]byte // the packets of the batch that wait for deliver, in slots
+	to    *overlay // where they go
+	limit int      // how many to takes at once
+
+	octets     int
+	source     netip.Addr      // whose counter counter is
+	counter    *locatorCounter // of the locator that sent
+	fromSource Counter         // of it, not yet added
+}
+
+func newIngress(f *Forwarder, r Receiver) *ingress {
+	n := 1
+	for _, o := range f.overlays {
+		n = max(n, o.device.BatchSize())
+	}
+	return &ingress{
+		f: f, r: r,
+		batch: make([]Incoming, max(1, r.BatchSize())),
+		slots: newSlots(n),
+		ready: make([][]byte, 0, n),
+	}
+}
+
+func (g *ingress) run() error {
+	for {
+		n, err := g.r.Receive(g.batch)
+		if err != nil {
+			return err
+		}
+		g.receive(g.batch[:n])
+	}
+}
+
+// receive takes one batch from the network.
+func (g *ingress) receive(batch []Incoming) {
+	g.locals = g.f.locals.Load()
+	for i := range batch {
+		g.datagrams(&batch[i])
+	}
+	g.deliver()
+	g.settle()
+}
+
+// datagrams takes the datagrams that arrived as one.
+func (g *ingress) datagrams(in *Incoming) {
+	rest := in.Bytes
+	known := !in.Local.IsValid() || g.locals.owns(in.Local)
+	if a := in.Remote.Addr(); a != g.source || g.counter == nil {
+		g.settle()
+		g.source, g.counter = a, g.f.remotes.forSource(a)
+	}
+	for first := true; first || len(rest) > 0; first = false {
+		n := len(rest)
+		if in.Segment > 0 {
+			n = min(n, in.Segment)
+		}
+		why := DropNotLocator
+		if known {
+			why = g.datagram(in, rest[:n])
+		}
+		// The inner length decides how far a packet reaches: behind one data
+		// header there can be one packet of several segments' length, when a
+		// kernel on the same host left its segmentation to the receiver.
+		if why == DropTruncated && n < len(rest) && spans(rest, n) {
+			why, n = DropSuperPacket, len(rest)
+		}
+		if why != DropNone {
+			g.f.drop(why)
+		}
+		rest = rest[n:]
+	}
+}
+
+// spans reports whether the inner packet in the first segment, of n octets, says
+// it is longer than that, and no longer than all that arrived.
+func spans(b []byte, n int) bool {
+	var p inner
+	return n >= dataHeaderLen && parseInner(b[dataHeaderLen:], &p) == DropNone && p.length > n-dataHeaderLen
+}
+
+// datagram takes one datagram: the data header, and the inner packet that
+// becomes part of the batch if it is for us.
+func (g *ingress) datagram(in *Incoming, b []byte) DropReason {
+	h, err := lisp.ParseDataHeader(b)
+	if err != nil {
+		return DropHeader
+	}
+	if h.KeyID() != 0 {
+		return DropEncrypted
+	}
+	iid, _ := h.InstanceID()
+	if iid, ok := h.InstanceID(); ok && iid == lisp.InstanceIDControl {
+		if g.f.cfg.Control == nil {
+			return DropControl
+		}
+		g.f.cfg.Control(lisp.Datagram{
+			Local: netip.AddrPortFrom(in.Local, dataPort), Remote: in.Remote, IfIndex: in.IfIndex, Bytes: b,
+		})
+		return DropNone
+	} else if !ok {
+		iid = 0
+	}
+	next := uint8(0)
+	if h.Flags()&flagP != 0 {
+		// LISP-GPE (RFC 9305 §3): N, E and V mean nothing.
+		next = b[3]
+		if next != nextIPv4 && next != nextIPv6 {
+			return DropProtocol
+		}
+	} else if _, _, ok := h.MapVersions(); ok {
+		// Our mappings have no version (RFC 9302 §6.1).
+		return DropMapVersion
+	}
+	o := g.f.overlay(iid)
+	if o == nil {
+		return DropInstance
+	}
+
+	b = b[dataHeaderLen:]
+	var p inner
+	if why := parseInner(b, &p); why != DropNone {
+		return why
+	}
+	switch {
+	case next == nextIPv4 && p.v6, next == nextIPv6 && !p.v6:
+		return DropProtocol
+	case !p.v6 && fold(sum(0, b[:p.headerLen])) != 0xffff:
+		return DropChecksum
+	case !p.routable():
+		return DropScope
+	case !o.eids.contains(p.dst):
+		return DropNotOurEID
+	}
+	tos, ttl := p.tos, p.ttl
+	if in.HasTOS {
+		var odd, ok bool
+		tos, odd, ok = decapTOS(p.tos, in.TOS)
+		if odd {
+			g.f.c.ecnOdd.Add(1)
+		}
+		if !ok {
+			return DropECN
+		}
+	}
+	if in.TTL != 0 {
+		ttl = decapTTL(p.ttl, in.TTL)
+	}
+	g.deliverLater(o, b[:p.length], &p, tos, ttl)
+	return DropNone
+}
+
+const (
+	flagP    = 0x04 // Next Protocol present (RFC 9305 §3)
+	nextIPv4 = 1
+	nextIPv6 = 2
+)
+
+func (g *ingress) deliverLater(o *overlay, b []byte, p *inner, tos, ttl uint8) {
+	if g.to != o || len(g.ready) == g.limit {
+		g.deliver()
+		g.to, g.limit = o, min(len(g.slots), max(1, o.device.BatchSize()))
+	}
+	slot := g.slots[len(g.ready)]
+	copy(slot[Headroom:], b)
+	if tos != p.tos || ttl != p.ttl {
+		setTOSTTL(slot[Headroom:], p, tos, ttl)
+	}
+	// The spare capacity behind the packet is for the device to merge into.
+	g.ready = append(g.ready, slot[:Headroom+len(b)])
+	g.octets += len(b)
+	g.fromSource.Packets++
+	g.fromSource.Octets += uint64(len(b))
+}
+
+// deliver hands the packets that are ready to the device.
+func (g *ingress) deliver() {
+	if len(g.ready) == 0 {
+		return
+	}
+	if err := g.to.writer.write(g.ready); err != nil {
+		// The device does not say which of them; one error, one drop.
+		g.f.drop(DropDevice)
+	}
+	g.f.c.decapsulated.add(len(g.ready), g.octets)
+	g.ready, g.octets = g.ready[:0], 0
+}
+
+// settle adds what is not yet counted for the current source.
+func (g *ingress) settle() {
+	if g.fromSource.Packets != 0 {
+		g.counter.in.add(int(g.fromSource.Packets), int(g.fromSource.Octets))
+		g.fromSource = Counter{}
+	}
+}

@@ -1,0 +1,246 @@
+package encap
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"github.com/xtrkit/xtrkit/mapcache"
+)
+
+// DropReason says why a packet was not forwarded.
+type DropReason uint8
+
+// Reasons for a drop. The ones before DropHeader concern an inner packet on
+// either side, those up to DropNotOurEID arriving encapsulated packets, the
+// rest packets that were to leave.
+const (
+	DropNone        DropReason = iota
+	DropTruncated              // shorter than its headers say
+	DropVersion                // neither IPv4 nor IPv6
+	DropMalformed              // impossible header length
+	DropTTL                    // inner TTL or hop limit 0
+	DropScope                  // multicast, link-local, loopback or broadcast inner address
+	DropNesting                // would carry, or carries, more than two data headers
+	DropHeader                 // no complete data header
+	DropEncrypted              // KK bits set (RFC 8061), which needs a key we never offered
+	DropProtocol               // LISP-GPE payload that is not IP, or not the IP version it says
+	DropMapVersion             // V bit set while our mappings have no version (RFC 9302 §6.1)
+	DropControl                // instance 0xFFFFFF: control traffic that nobody takes
+	DropInstance               // an instance that we have no overlay for
+	DropNotLocator             // the outer destination is not one of our locators
+	DropSuperPacket            // one inner packet behind several datagrams' worth of octets
+	DropChecksum               // inner IPv4 header checksum wrong
+	DropECN                    // congestion experienced, and the inner flow does not know ECN (RFC 6040 §4.2)
+	DropNotOurEID              // inner destination is not an EID of ours
+	DropSource                 // inner source is not an EID of ours
+	DropLoop                   // bound for a locator of ours, or for the locator it would be tunnelled to
+	DropAction                 // the mapping says drop
+	DropRequest                // the mapping says ask again (ACT 2)
+	DropNoLocator              // the mapping has no usable locator
+	DropNoSource               // we have no usable locator of the family
+	DropHoldFull               // held for a mapping, and pushed out by later packets
+	DropHoldExpired            // held for a mapping that did not come in time
+	DropTooBig                 // exceeds the MTU and must not be fragmented
+	DropNative                 // native forwarding failed or is not configured
+	DropSend                   // the network refused the encapsulated packet
+	DropDevice                 // the device refused the packet
+	numDropReasons
+)
+
+var dropReasonNames = [numDropReasons]string{
+	"none", "truncated", "ip version", "malformed", "ttl", "scope", "nesting",
+	"data header", "encrypted", "next protocol", "map-version", "control", "instance", "not our locator",
+	"super-packet", "header checksum", "ecn", "not our eid", "source not our eid", "loop", "action", "send map-request",
+	"no locator", "no source locator", "hold full", "hold expired", "too big", "native", "send", "device",
+}
+
+// String is a short name in lower case.
+func (r DropReason) String() string {
+	if r < numDropReasons {
+		return dropReasonNames[r]
+	}
+	return "unknown"
+}
+
+// NumDropReasons is the length of Stats.Drops.
+const NumDropReasons = int(numDropReasons)
+
+// Stats is a snapshot of a Forwarder's counters since its start.
+type Stats struct {
+	Encapsulated Counter // inner packets sent to locators
+	Decapsulated Counter // inner packets delivered to the device
+	Native       Counter // inner packets forwarded without encapsulation
+	Drops        [NumDropReasons]uint64
+	Held         uint64 // packets that waited for a mapping, since the start
+	Released     uint64 // of those, the ones that left
+	HeldNow      int    // packets waiting now
+	HeldEIDs     int    // destinations they wait for
+	Fragmented   uint64 // inner IPv4 packets cut before encapsulation or native forwarding
+	// OuterFragmented counts inner IPv6 packets of up to 1280 octets that
+	// exceed the path and are left to the network to fragment.
+	OuterFragmented uint64
+	ECNOdd          uint64 // combinations of ECN fields that no tunnel ingress produces (RFC 6040 §4.2)
+	ICMPSent        uint64 // ICMP errors written to the device
+	ICMPLimited     uint64 // ICMP errors that the rate limit suppressed
+	DiscoveryDrops  uint64 // discoveries that nobody took in time
+	Locators        []LocatorStats
+}
+
+// Counter counts packets and octets of inner packets.
+type Counter struct{ Packets, Octets uint64 }
+
+// LocatorStats counts inner packets per remote locator. Packets from sources
+// beyond the number that is tracked are under the zero Locator.
+type LocatorStats struct {
+	Locator mapcache.Locator
+	Out, In Counter
+}
+
+// Drop returns the number of packets dropped for a reason.
+func (s *Stats) Drop(r DropReason) uint64 { return s.Drops[r] }
+
+// counter is a Counter that several goroutines add to.
+type counter struct{ packets, octets atomic.Uint64 }
+
+func (c *counter) add(packets, octets int) {
+	c.packets.Add(uint64(packets))
+	c.octets.Add(uint64(octets))
+}
+
+func (c *counter) load() Counter { return Counter{c.packets.Load(), c.octets.Load()} }
+
+// counters are what Stats shows. The padding keeps the two directions, which
+// different goroutines write, on different cache lines.
+type counters struct {
+	encapsulated, native        counter
+	fragmented, outerFragmented atomic.Uint64
+	_                           [64]byte
+	decapsulated                counter
+	ecnOdd                      atomic.Uint64
+	_                           [64]byte
+	held, released              atomic.Uint64
+	icmpSent, icmpLimited       atomic.Uint64
+	discoveryDrops              atomic.Uint64
+	drops                       [numDropReasons]atomic.Uint64
+}
+
+// maxLocators bounds how many remote locators are counted one by one;
+// maxSources is the smaller bound for those that only packets from outside have
+// named, since anyone can send from any number of source addresses.
+const (
+	maxLocators = 1 << 16
+	maxSources  = 1 << 12
+)
+
+// locatorCounter counts for one remote locator.
+type locatorCounter struct {
+	locator mapcache.Locator
+	out     counter
+	_       [64]byte
+	in      counter
+
+	// What the last Usage report said; only Usage touches it.
+	reported struct{ out, in Counter }
+}
+
+// locatorCounters finds the counter of a locator: by the map-cache's locator
+// id on the way out, by the outer source address on the way in.
+type locatorCounters struct {
+	byID atomic.Pointer[[]atomic.Pointer[locatorCounter]]
+
+	mu        sync.RWMutex
+	byLocator map[mapcache.Locator]*locatorCounter
+	byAddr    map[netip.Addr]*locatorCounter // the first locator known with the address
+	other     *locatorCounter
+}
+
+func newLocatorCounters() *locatorCounters {
+	return &locatorCounters{
+		byLocator: make(map[mapcache.Locator]*locatorCounter),
+		byAddr:    make(map[netip.Addr]*locatorCounter),
+		other:     new(locatorCounter),
+	}
+}
+
+// forID returns the counter of l, whose id in the map-cache is id. Ids are used
+// again for other locators, hence the comparison.
+func (c *locatorCounters) forID(id uint32, l *mapcache.Locator) *locatorCounter {
+	if t := c.byID.Load(); t != nil && uint64(id) < uint64(len(*t)) {
+		if lc := (*t)[id].Load(); lc != nil && lc.locator == *l {
+			return lc
+		}
+	}
+	return c.learn(id, *l)
+}
+
+func (c *locatorCounters) learn(id uint32, l mapcache.Locator) *locatorCounter {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	lc := c.get(l, maxLocators)
+	if id >= maxLocators {
+		return lc
+	}
+	t := c.byID.Load()
+	if t == nil || int(id) >= len(*t) {
+		size := 64
+		for size <= int(id) {
+			size *= 2
+		}
+		grown := make([]atomic.Pointer[locatorCounter], size)
+		if t != nil {
+			for i := range *t {
+				grown[i].Store((*t)[i].Load())
+			}
+		}
+		t = &grown
+		c.byID.Store(t)
+	}
+	(*t)[id].Store(lc)
+	return lc
+}
+
+// forSource returns the counter of the locator that packets from an outer
+// source address belong to.
+func (c *locatorCounters) forSource(a netip.Addr) *locatorCounter {
+	c.mu.RLock()
+	lc := c.byAddr[a]
+	full := len(c.byLocator) >= maxSources
+	c.mu.RUnlock()
+	switch {
+	case lc != nil:
+		return lc
+	case full:
+		return c.other
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.get(mapcache.Locator{Addr: a, Port: dataPort}, maxSources)
+}
+
+// get finds or makes the counter of l, unless there are limit of them. It needs
+// mu.
+func (c *locatorCounters) get(l mapcache.Locator, limit int) *locatorCounter {
+	lc := c.byLocator[l]
+	if lc == nil {
+		if len(c.byLocator) >= limit {
+			return c.other
+		}
+		lc = &locatorCounter{locator: l}
+		c.byLocator[l] = lc
+		if c.byAddr[l.Addr] == nil {
+			c.byAddr[l.Addr] = lc
+		}
+	}
+	return lc
+}
+
+// each calls f for every counter, the shared one last.
+func (c *locatorCounters) each(f func(*locatorCounter)) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for _, lc := range c.byLocator {
+		f(lc)
+	}
+	f(c.other)
+}

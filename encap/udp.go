@@ -1,0 +1,59 @@
+package encap
+
+import (
+	"log/slog"
+	"net/netip"
+)
+
+// ChecksumPolicy says what UDP checksum data packets carry. The kernel accepts
+// packets with a zero checksum and with a right one, and drops others.
+type ChecksumPolicy uint8
+
+const (
+	// ChecksumAuto sends zero, as RFC 9300 §5.3 recommends, where that costs
+	// nothing: not where the kernel segments large sends, which needs a
+	// checksum and is several times faster.
+	ChecksumAuto ChecksumPolicy = iota
+	// ChecksumZero always sends zero; the kernel then segments nothing.
+	ChecksumZero
+	// ChecksumComputed always sends a checksum.
+	ChecksumComputed
+)
+
+// DefaultSourcePorts is the default of UDPConfig.SourcePorts.
+const DefaultSourcePorts = 16
+
+// UDPConfig configures NewUDP. The zero value listens at all addresses.
+type UDPConfig struct {
+	// Listen are the addresses to receive at. Without any, all addresses of
+	// both families; then a missing IPv6 is no error.
+	Listen []netip.Addr
+	// Port is the UDP port to receive at; 0 is 4341.
+	Port uint16
+	// SourcePorts is how many source ports share the flows of one of our
+	// locators (RFC 9300 §12), one socket each.
+	SourcePorts int
+	// Checksum is the UDP checksum of what is sent.
+	Checksum ChecksumPolicy
+	// NoOffload keeps UDP_SEGMENT and UDP_GRO off.
+	NoOffload bool
+	// Logger; nil is silent.
+	Logger *slog.Logger
+}
+
+func (cfg *UDPConfig) complete() {
+	if cfg.Port == 0 {
+		cfg.Port = dataPort
+	}
+	setDefault(&cfg.SourcePorts, DefaultSourcePorts)
+	cfg.SourcePorts = max(1, cfg.SourcePorts)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+// sourcePort spreads flows over n source ports. The multiplication keeps the
+// choice apart from those that the low bits of the same hash have decided.
+func sourcePort(hash uint32, n int) int {
+	return int(uint64(hash*0x9e3779b1) * uint64(n) >> 32)
+}

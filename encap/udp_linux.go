@@ -1,0 +1,181 @@
+package encap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xtrkit/xtrkit/lisp"
+	"github.com/xtrkit/xtrkit/mapcache"
+)
+
+// Socket buffers asked for; the kernel may give less. A receive buffer has to
+// bear the bursts that arrive while the receiver delivers the last batch.
+const (
+	receiveBuffer = 4 << 20
+	sendBuffer    = 1 << 20
+)
+
+// udpUnderlay is the Underlay of UDP sockets: one or two to receive with, and a
+// pool per local locator to send with.
+type udpUnderlay struct {
+	cfg       UDPConfig
+	receivers []*udpReceiver
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// NewUDP opens the sockets that data packets arrive at and returns the Underlay
+// of this machine. In a network namespace it must be called by a thread that is
+// in it, and so must the Forwarder's SetLocals.
+func NewUDP(cfg UDPConfig) (Underlay, error) {
+	cfg.complete()
+	listen, both := cfg.Listen, false
+	if len(listen) == 0 {
+		listen, both = []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}, true
+	}
+	u := &udpUnderlay{cfg: cfg}
+	for _, a := range listen {
+		r, err := newUDPReceiver(cfg, a.Unmap())
+		if err != nil {
+			if both && a.Is6() && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) {
+				cfg.Logger.Info("no IPv6 here, receiving over IPv4 only", "err", err)
+				continue
+			}
+			u.Close()
+			if errors.Is(err, unix.EADDRINUSE) {
+				err = fmt.Errorf("UDP port %d is taken; another LISP router or a VXLAN device on that port must go first: %w", cfg.Port, err)
+			}
+			return nil, fmt.Errorf("encap: %w", err)
+		}
+		u.receivers = append(u.receivers, r)
+	}
+	return u, nil
+}
+
+// Receivers returns one receiver per socket.
+func (u *udpUnderlay) Receivers() []Receiver {
+	rs := make([]Receiver, len(u.receivers))
+	for i, r := range u.receivers {
+		rs[i] = r
+	}
+	return rs
+}
+
+// Close closes the receivers.
+func (u *udpUnderlay) Close() error {
+	u.closeOnce.Do(func() {
+		var errs []error
+		for _, r := range u.receivers {
+			errs = append(errs, r.conn.Close())
+		}
+		u.closeErr = errors.Join(errs...)
+	})
+	return u.closeErr
+}
+
+// WriteDatagram sends from the socket that data packets arrive at.
+func (u *udpUnderlay) WriteDatagram(d lisp.Datagram) error {
+	remote := netip.AddrPortFrom(d.Remote.Addr().Unmap(), d.Remote.Port())
+	local := d.Local.Addr().Unmap()
+	for _, r := range u.receivers {
+		if r.addr.Is4() != remote.Addr().Is4() || !r.addr.IsUnspecified() && local.IsValid() && local != r.addr {
+			continue
+		}
+		var control []byte
+		switch {
+		case local.Is4():
+			control = unix.PktInfo4(&unix.Inet4Pktinfo{Ifindex: int32(d.IfIndex), Spec_dst: local.As4()})
+		case local.Is6():
+			control = unix.PktInfo6(&unix.Inet6Pktinfo{Ifindex: uint32(d.IfIndex), Addr: local.As16()})
+		}
+		_, _, err := r.conn.WriteMsgUDPAddrPort(d.Bytes, control, remote)
+		return err
+	}
+	return fmt.Errorf("no socket for %v from %v: %w", remote, local, unix.EADDRNOTAVAIL)
+}
+
+// openSocket binds a UDP socket; set is called before the bind.
+func openSocket(addr netip.AddrPort, set func(fd int) error) (*net.UDPConn, syscall.RawConn, error) {
+	network := "udp4"
+	if addr.Addr().Is6() {
+		network = "udp6"
+	}
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		if e := c.Control(func(fd uintptr) { err = set(int(fd)) }); e != nil {
+			return e
+		}
+		return err
+	}}
+	pc, err := lc.ListenPacket(context.Background(), network, addr.String())
+	if err != nil {
+		return nil, nil, err
+	}
+	conn := pc.(*net.UDPConn)
+	rc, err := conn.SyscallConn()
+	if err != nil {
+		conn.Close()
+		return nil, nil, err
+	}
+	return conn, rc, nil
+}
+
+// sockopts collects the first error of a series of socket options.
+type sockopts struct {
+	fd  int
+	err error
+}
+
+func (s *sockopts) set(level, opt, value int, name string) {
+	if s.err == nil {
+		if err := unix.SetsockoptInt(s.fd, level, opt, value); err != nil {
+			s.err = fmt.Errorf("socket option %s: %w", name, os.NewSyscallError("setsockopt", err))
+		}
+	}
+}
+
+// buffer asks for a socket buffer, past the system's limit if we may.
+func buffer(fd, force, opt, size int) {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, size) != nil {
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, opt, size) // what there is then is what there is
+	}
+}
+
+// Open returns the sockets to send from a locator with.
+func (u *udpUnderlay) Open(l mapcache.Local) (Path, error) {
+	return newUDPPath(u.cfg, l)
+}
+
+// interfaceMTU returns the MTU of the interface that a locator is on; 0 when
+// that can't be told.
+func interfaceMTU(l mapcache.Local) int {
+	if l.IfIndex != 0 {
+		if ifi, err := net.InterfaceByIndex(l.IfIndex); err == nil {
+			return ifi.MTU
+		}
+		return 0
+	}
+	ifs, err := net.Interfaces()
+	if err != nil {
+		return 0
+	}
+	for _, ifi := range ifs {
+		addrs, _ := ifi.Addrs()
+		for _, a := range addrs {
+			if n, ok := a.(*net.IPNet); ok {
+				if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap() == l.Addr {
+					return ifi.MTU
+				}
+			}
+		}
+	}
+	return 0
+}

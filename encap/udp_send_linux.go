@@ -1,0 +1,412 @@
+package encap
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xtrkit/xtrkit/mapcache"
+)
+
+const (
+	// maxMessages is how many messages one sendmmsg takes.
+	maxMessages = 64
+	// maxSegments and maxSegmented bound what the kernel segments: 64 was
+	// UDP_MAX_SEGMENTS when it came, and the whole must be a UDP datagram.
+	maxSegments  = 64
+	maxSegmented = 65535 - ipv6HeaderLen - udpHeaderLen
+)
+
+// udpPath sends from one local locator, from one of several source ports.
+type udpPath struct {
+	cfg   UDPConfig
+	local mapcache.Local
+	v6    bool
+	mtu   int
+
+	mu      sync.Mutex // for what follows
+	sockets []udpSocket
+	loose   *udpSocket // sends without DF; opened when first needed
+	segment bool       // UDP_SEGMENT works
+	closed  bool
+
+	// What one sendmmsg needs. The control messages are laid out once: TTL,
+	// traffic class, and last the segment size, which can be left out.
+	messages    [maxMessages]mmsghdr
+	names       [maxMessages]sockaddr
+	controls    [maxMessages]sendControl
+	runs        [maxMessages]struct{ first, n int } // of the packets
+	iovs        []unix.Iovec
+	controlLen  int
+	segmentLen  int
+	call        []mmsghdr // arguments and result of write
+	sent        int
+	errno       unix.Errno
+	writeOnce   func(fd uintptr) bool
+	singleWrite [1]mmsghdr
+}
+
+type udpSocket struct {
+	conn *net.UDPConn
+	raw  syscall.RawConn
+}
+
+// sendControl is the control messages of one message.
+type sendControl struct {
+	buf               [96]byte
+	ttl, tos, segment []byte // in buf
+}
+
+func newUDPPath(cfg UDPConfig, l mapcache.Local) (*udpPath, error) {
+	p := &udpPath{cfg: cfg, local: l, v6: l.Addr.Is6(), mtu: interfaceMTU(l)}
+	p.segment = !cfg.NoOffload && cfg.Checksum != ChecksumZero
+	for range cfg.SourcePorts {
+		s, err := p.open(false)
+		if err != nil {
+			p.Close()
+			return nil, err
+		}
+		p.sockets = append(p.sockets, s)
+	}
+	level, ttl, tos := int32(unix.IPPROTO_IP), int32(unix.IP_TTL), int32(unix.IP_TOS)
+	if p.v6 {
+		level, ttl, tos = unix.IPPROTO_IPV6, unix.IPV6_HOPLIMIT, unix.IPV6_TCLASS
+	}
+	for i := range p.controls {
+		c := &p.controls[i]
+		var rest []byte
+		c.ttl, rest = cmsgHeader(c.buf[:], level, ttl, 4)
+		c.tos, rest = cmsgHeader(rest, level, tos, 4)
+		c.segment, _ = cmsgHeader(rest, unix.SOL_UDP, unix.UDP_SEGMENT, 2)
+		h := &p.messages[i].hdr
+		h.Name = (*byte)(unsafe.Pointer(&p.names[i]))
+		h.Control = &c.buf[0]
+	}
+	p.controlLen = 2 * unix.CmsgSpace(4)
+	p.segmentLen = unix.CmsgSpace(2)
+	p.writeOnce = p.tryWrite
+	return p, nil
+}
+
+// open opens a socket of the path. Packets from a loose one may be fragmented
+// on their way.
+func (p *udpPath) open(loose bool) (udpSocket, error) {
+	conn, raw, err := openSocket(netip.AddrPortFrom(p.local.Addr, 0), func(fd int) error {
+		s := sockopts{fd: fd}
+		if p.local.IfIndex != 0 {
+			s.set(unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, p.local.IfIndex, "SO_BINDTOIFINDEX")
+		}
+		// DF set, and the kernel's path MTU obeyed: a larger packet is EMSGSIZE.
+		if !p.v6 {
+			discover := unix.IP_PMTUDISC_DO
+			if loose {
+				discover = unix.IP_PMTUDISC_DONT
+			}
+			s.set(unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, discover, "IP_MTU_DISCOVER")
+		} else if !loose {
+			s.set(unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO, "IPV6_MTU_DISCOVER")
+			s.set(unix.IPPROTO_IPV6, unix.IPV6_DONTFRAG, 1, "IPV6_DONTFRAG")
+		}
+		zero := p.cfg.Checksum == ChecksumZero
+		if p.segment {
+			if _, err := unix.GetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT); err != nil {
+				p.segment = false
+			}
+		}
+		if zero || p.cfg.Checksum == ChecksumAuto && !p.segment {
+			if p.v6 {
+				s.set(unix.SOL_UDP, unix.UDP_NO_CHECK6_TX, 1, "UDP_NO_CHECK6_TX")
+			} else {
+				s.set(unix.SOL_SOCKET, unix.SO_NO_CHECK, 1, "SO_NO_CHECK")
+			}
+		}
+		buffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, sendBuffer)
+		if s.err == nil {
+			s.err = dropAll(fd)
+		}
+		return s.err
+	})
+	return udpSocket{conn, raw}, err
+}
+
+// dropAll makes a socket that is only for sending discard what is sent to its
+// port, so that nobody fills its buffer.
+func dropAll(fd int) error {
+	filter := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
+	err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &filter[0]})
+	if err != nil {
+		return fmt.Errorf("socket option SO_ATTACH_FILTER: %w", err)
+	}
+	return nil
+}
+
+// MTU is the MTU of the locator's interface.
+func (p *udpPath) MTU() int { return p.mtu }
+
+// Close closes the sockets.
+func (p *udpPath) Close() error {
+	p.mu.Lock()
+	sockets := p.sockets
+	if p.loose != nil {
+		sockets = append(sockets, *p.loose)
+	}
+	p.closed = true
+	p.mu.Unlock()
+	var errs []error
+	for _, s := range sockets {
+		if err := s.conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Send transmits the packets: runs of one flow and equal size as one message
+// that the kernel segments, and up to maxMessages messages with one system
+// call.
+func (p *udpPath) Send(out []Outgoing) (ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ok = true
+	if len(p.iovs) < len(out) {
+		p.iovs = make([]unix.Iovec, len(out)+maxSegments)
+	}
+	n, socket := 0, 0
+	for i := 0; i < len(out); {
+		s := sourcePort(out[i].Hash, len(p.sockets))
+		if out[i].MayFragment {
+			s = -1
+		}
+		if n == maxMessages || n > 0 && s != socket {
+			ok = p.write(socket, out, n) && ok
+			n = 0
+		}
+		socket = s
+		i = p.message(n, out, i)
+		n++
+	}
+	if n > 0 {
+		ok = p.write(socket, out, n) && ok
+	}
+	return ok
+}
+
+// message lays out message m for the run of packets that starts at out[first]
+// and returns the index behind the run.
+func (p *udpPath) message(m int, out []Outgoing, first int) int {
+	o := &out[first]
+	size, total, n := len(o.Bytes), 0, 0
+	for i := first; i < len(out); i++ {
+		x := &out[i]
+		if n > 0 {
+			if !p.segment || n == maxSegments || len(x.Bytes) > size || total+len(x.Bytes) > maxSegmented ||
+				x.Hash != o.Hash || x.TTL != o.TTL || x.TOS != o.TOS || x.MayFragment || o.MayFragment || x.Remote != o.Remote {
+				break
+			}
+		}
+		x.Err = nil
+		p.iovs[i].Base = &x.Bytes[0]
+		p.iovs[i].SetLen(len(x.Bytes))
+		total += len(x.Bytes)
+		n++
+		if len(x.Bytes) < size {
+			break // a short one is the last
+		}
+	}
+	c := &p.controls[m]
+	binary.NativeEndian.PutUint32(c.ttl, uint32(o.TTL))
+	binary.NativeEndian.PutUint32(c.tos, uint32(o.TOS))
+	h := &p.messages[m].hdr
+	if n > 1 {
+		binary.NativeEndian.PutUint16(c.segment, uint16(size))
+		h.SetControllen(p.controlLen + p.segmentLen)
+	} else {
+		h.SetControllen(p.controlLen)
+	}
+	h.Namelen = p.names[m].set(o.Remote)
+	h.Iov = &p.iovs[first]
+	h.SetIovlen(n)
+	p.runs[m].first, p.runs[m].n = first, n
+	return first + n
+}
+
+// write sends the first n messages from a socket, and puts errors into their
+// packets. socket -1 is the loose one.
+func (p *udpPath) write(socket int, out []Outgoing, n int) (ok bool) {
+	s, err := p.socket(socket)
+	if err != nil {
+		for m := range n {
+			p.fail(out, m, err)
+		}
+		return false
+	}
+	ok = true
+	for m := 0; m < n; {
+		sent, err := p.call1(s, p.messages[m:n])
+		m += sent
+		if err == nil {
+			continue
+		}
+		if p.runs[m].n > 1 && segmentError(err) {
+			ok = p.singly(s, out, m, err) && ok
+		} else {
+			p.fail(out, m, err)
+			ok = false
+		}
+		m++
+	}
+	return ok
+}
+
+func (p *udpPath) socket(i int) (*udpSocket, error) {
+	if p.closed {
+		return nil, net.ErrClosed
+	}
+	if i >= 0 {
+		return &p.sockets[i], nil
+	}
+	if p.loose == nil {
+		s, err := p.open(true)
+		if err != nil {
+			return nil, err
+		}
+		p.loose = &s
+	}
+	return p.loose, nil
+}
+
+// fail puts the error of message m into its packets.
+func (p *udpPath) fail(out []Outgoing, m int, err error) {
+	if errors.Is(err, unix.EMSGSIZE) {
+		err = ErrTooBig
+	}
+	r := p.runs[m]
+	for i := r.first; i < r.first+r.n; i++ {
+		out[i].Err = err
+	}
+}
+
+// segmentError reports whether err may be due to UDP_SEGMENT alone: EIO where
+// the device computes no checksums, EINVAL from older kernels and for sizes
+// that do not fit, EMSGSIZE when a segment exceeds the path MTU.
+func segmentError(err error) bool {
+	return errors.Is(err, unix.EIO) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EMSGSIZE)
+}
+
+// singly sends the packets of message m one by one, after the kernel refused
+// them as one, and stops using UDP_SEGMENT if that helped.
+func (p *udpPath) singly(s *udpSocket, out []Outgoing, m int, cause error) (ok bool) {
+	ok = true
+	r := p.runs[m]
+	for i := r.first; i < r.first+r.n; i++ {
+		one := &p.singleWrite[0]
+		*one = p.messages[m]
+		one.hdr.SetControllen(p.controlLen)
+		one.hdr.Iov = &p.iovs[i]
+		one.hdr.SetIovlen(1)
+		if _, err := p.call1(s, p.singleWrite[:]); err != nil {
+			if errors.Is(err, unix.EMSGSIZE) {
+				err = ErrTooBig
+			}
+			out[i].Err = err
+			ok = false
+		}
+	}
+	if ok && p.segment {
+		p.segment = false
+		p.cfg.Logger.Info("segmentation offload does not work, sending packets one by one",
+			"rloc", p.local.Addr, "err", cause)
+	}
+	return ok
+}
+
+// call1 sends messages from a socket until one fails, and returns how many were
+// sent. It waits while the socket's buffer is full.
+func (p *udpPath) call1(s *udpSocket, messages []mmsghdr) (int, error) {
+	p.call, p.sent, p.errno = messages, 0, 0
+	if err := s.raw.Write(p.writeOnce); err != nil {
+		return 0, err
+	}
+	if p.errno != 0 {
+		return 0, errnoError(p.errno)
+	}
+	return p.sent, nil
+}
+
+// tryWrite is called with the socket's descriptor; false waits until it can be
+// written.
+func (p *udpPath) tryWrite(fd uintptr) bool {
+	for {
+		p.sent, p.errno = sendmmsg(fd, p.call)
+		switch p.errno {
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			return false
+		}
+		return true
+	}
+}
+
+// errnoError boxes an errno without allocating for the usual ones.
+func errnoError(e unix.Errno) error {
+	switch e {
+	case unix.EMSGSIZE:
+		return errEMSGSIZE
+	case unix.ENOBUFS:
+		return errENOBUFS
+	case unix.ENETUNREACH:
+		return errENETUNREACH
+	case unix.EHOSTUNREACH:
+		return errEHOSTUNREACH
+	}
+	return e
+}
+
+var (
+	errEMSGSIZE     error = unix.EMSGSIZE
+	errENOBUFS      error = unix.ENOBUFS
+	errENETUNREACH  error = unix.ENETUNREACH
+	errEHOSTUNREACH error = unix.EHOSTUNREACH
+)
+
+// PathMTU asks the kernel for the path MTU to a locator, by a socket connected
+// to it.
+func (p *udpPath) PathMTU(remote netip.Addr) int {
+	family, level, opt := unix.AF_INET, unix.IPPROTO_IP, unix.IP_MTU
+	if p.v6 {
+		family, level, opt = unix.AF_INET6, unix.IPPROTO_IPV6, unix.IPV6_MTU
+	}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0
+	}
+	defer unix.Close(fd)
+	if p.local.IfIndex != 0 {
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, p.local.IfIndex) != nil {
+			return 0
+		}
+	}
+	if unix.Bind(fd, unixSockaddr(p.local.Addr, 0)) != nil || unix.Connect(fd, unixSockaddr(remote, dataPort)) != nil {
+		return 0
+	}
+	mtu, err := unix.GetsockoptInt(fd, level, opt)
+	if err != nil {
+		return 0
+	}
+	return mtu
+}
+
+func unixSockaddr(a netip.Addr, port int) unix.Sockaddr {
+	if a.Is4() {
+		return &unix.SockaddrInet4{Addr: a.As4(), Port: port}
+	}
+	return &unix.SockaddrInet6{Addr: a.As16(), Port: port}
+}
