@@ -1,0 +1,410 @@
+package mapserver
+
+import (
+	"container/heap"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/xtrkit/xtrkit/lisp"
+)
+
+// Apply brings authenticated Map-Registers into the state, in the order given,
+// and queues their Map-Notifies. The Updates must come from Workers of this
+// Server; each is applied once.
+func (s *Server) Apply(now time.Time, us ...*Update) {
+	ticks := s.toTicks(now)
+	for _, u := range us {
+		s.apply(now, ticks, u)
+	}
+}
+
+func (s *Server) apply(now time.Time, ticks int64, u *Update) {
+	x := s.xtrs[u.xtr]
+	if x == nil {
+		if s.full(len(s.xtrs)) {
+			s.refuse(now, u, ReasonLimit)
+			return
+		}
+		x = &xtrState{key: u.xtr}
+	}
+	v, relaxed := x.judge(ticks, int64(s.cfg.RegisterTimeout), u.algorithm, u.nonce, u.fingerprint)
+	switch v {
+	case verdictReplay:
+		s.log.Warn("map-register with an old nonce, possibly replayed",
+			"peer", u.from, "site", u.xtr.site.name, "nonce", lisp.Nonce(u.nonce), "last", lisp.Nonce(x.nonce.Load()))
+		s.refuse(now, u, ReasonReplay)
+		return
+	case verdictDuplicate:
+		s.duplicate(now, ticks, u)
+		return
+	case verdictNew:
+	}
+	if u.refresh != nil {
+		s.applyRefresh(now, ticks, u, x)
+		return
+	}
+	if i, reason, ok := s.admissible(ticks, u); !ok {
+		s.refuseRecord(now, u, &u.items[i], reason)
+		return
+	}
+	if relaxed {
+		s.log.Info("xtr was silent and its nonce went back, nonces are no longer enforced until it counts again",
+			"peer", u.from, "site", u.xtr.site.name)
+		x.run = 0
+	}
+	s.xtrs[u.xtr] = x
+	s.xtrCount.Store(int64(len(s.xtrs)))
+	x.accept(ticks, u.algorithm, u.nonce, u.fingerprint)
+	s.worker.stats.accepted.Add(1)
+	for i := range u.items {
+		it := &u.items[i]
+		o := s.tick(now)
+		expires := ticks
+		if it.ttl != 0 {
+			expires += s.lifetime(u.flags, it.ttl)
+		}
+		s.mergeClaim(now, ticks, &claimChange{
+			key: it.key, site: it.site, holder: u.holder, xtr: x, from: u.from, keyID: u.xtr.keyID, algorithm: u.algorithm,
+			flags: u.flags, record: u.records[i], content: o, stamp: o, nonce: u.nonce, expires: expires, seen: ticks,
+		}, true)
+	}
+	s.notify(u)
+}
+
+// applyRefresh stamps the claims of a Map-Register that changes nothing.
+func (s *Server) applyRefresh(now time.Time, ticks int64, u *Update, x *xtrState) {
+	s.xtrs[u.xtr] = x
+	x.accept(ticks, u.algorithm, u.nonce, u.fingerprint)
+	s.worker.stats.accepted.Add(1)
+	s.worker.stats.refreshes.Add(1)
+	for _, c := range u.refresh {
+		if c.replaced || !c.live(ticks) {
+			continue // meanwhile it changed; the next Map-Register settles it
+		}
+		c.stamp = s.tick(now)
+		c.nonce.Store(u.nonce)
+		c.seen.Store(ticks)
+		life := s.lifetime(c.flags, c.ttl())
+		c.expires.Store(ticks + life)
+		s.record(c, false)
+		if s.cfg.EventBuffer > 0 {
+			s.addEvent(Registered{
+				Time: now, Change: ChangeRefreshed, Site: c.site.name, IID: c.key.inst.iid, EID: c.key.prefix,
+				From: u.from, XTRID: u.holder.xtr, Lifetime: time.Duration(life),
+			})
+		}
+	}
+}
+
+// duplicate answers a repeated Map-Register with the Map-Notify that it had got
+// (the same message makes the same Map-Notify), at a limited rate.
+func (s *Server) duplicate(now time.Time, ticks int64, u *Update) {
+	s.worker.stats.duplicates.Add(1)
+	if len(u.notify.Bytes) > 0 {
+		if s.limits.allow(ticks, u.from.Addr(), u.from.Addr()) {
+			s.notify(u)
+		} else {
+			s.worker.stats.dropped[ReasonRate].Add(1)
+		}
+	}
+	for i := range u.items {
+		s.addEvent(Registered{
+			Time: now, Change: ChangeDuplicate, Site: u.items[i].site.name, IID: u.items[i].key.inst.iid,
+			EID: u.items[i].key.prefix, From: u.from, XTRID: u.holder.xtr,
+		})
+	}
+}
+
+func (s *Server) notify(u *Update) {
+	if len(u.notify.Bytes) > 0 {
+		s.worker.stats.notifies.Add(1)
+		s.enqueue(u.notify)
+	}
+}
+
+// admissible checks all records before any is applied.
+func (s *Server) admissible(ticks int64, u *Update) (int, Reason, bool) {
+	added := 0
+	for i := range u.items {
+		it := &u.items[i]
+		r := s.get(it.key)
+		if r == nil || r.find(u.holder) == nil {
+			added++
+		}
+		if added > 0 && s.full(s.claimCount+added-1) {
+			return i, ReasonLimit, false
+		}
+		if r == nil {
+			continue
+		}
+		// RFC 9302 §5: a Map-Register with an old version is dropped.
+		if c := r.newest(ticks); c != nil && versionOlder(recordVersion(u.records[i]), recordVersion(c.record)) {
+			return i, ReasonVersion, false
+		}
+	}
+	return 0, 0, true
+}
+
+func (s *Server) full(n int) bool { return s.cfg.MaxRegistrations > 0 && n >= s.cfg.MaxRegistrations }
+
+func (s *Server) refuse(now time.Time, u *Update, r Reason) {
+	var it *registerItem
+	switch {
+	case len(u.items) > 0:
+		it = &u.items[0]
+	case len(u.refresh) > 0:
+		it = &registerItem{key: u.refresh[0].key, site: u.refresh[0].site}
+	}
+	s.refuseRecord(now, u, it, r)
+}
+
+func (s *Server) refuseRecord(now time.Time, u *Update, it *registerItem, r Reason) {
+	s.worker.stats.dropped[r].Add(1)
+	s.addEvent(Refused{
+		Time: now, Reason: r, Site: it.site.name, IID: it.key.inst.iid, EID: it.key.prefix, From: u.from, KeyID: u.xtr.keyID,
+	})
+}
+
+// get finds a registration, live or not.
+func (s *Server) get(k regKey) *registration {
+	if r, ok := k.inst.published.Load().Get(k.prefix); ok {
+		return r
+	}
+	return s.dead[k]
+}
+
+// claimChange is a claim as it shall become: content, stamp, or both.
+type claimChange struct {
+	key       regKey
+	site      *site
+	holder    holder
+	xtr       *xtrState
+	from      netip.AddrPort
+	keyID     uint8
+	algorithm lisp.Algorithm
+	flags     uint8
+	record    []byte // empty: a stamp only
+	content   order
+	stamp     order
+	nonce     uint64
+	expires   int64
+	seen      int64
+}
+
+// mergeClaim brings a change into the state. Content and stamp each are a
+// last-writer-wins register, so that the order of arrival and repetitions
+// don't matter. local says that it was accepted here. It reports whether
+// anything changed.
+func (s *Server) mergeClaim(now time.Time, ticks int64, ch *claimChange, local bool) bool {
+	r := s.get(ch.key)
+	if r == nil {
+		r = &registration{key: ch.key, site: ch.site}
+	}
+	old := r.find(ch.holder)
+	newContent := len(ch.record) > 0 && (old == nil || ch.content.compare(old.content) > 0)
+	newStamp := old == nil || ch.stamp.compare(old.stamp) > 0
+	if !newContent && !newStamp {
+		return false
+	}
+	wasLive := r.live(ticks)
+	before := s.effective(r, ticks)
+	due := old == nil || newContent || !old.live(ticks) || ch.expires < old.expires.Load()
+	c := old
+	if newContent || old == nil {
+		c = &claim{key: ch.key, site: ch.site, holder: ch.holder}
+		if old != nil {
+			c.xtr, c.stamp = old.xtr, old.stamp
+			c.expires.Store(old.expires.Load())
+			c.seen.Store(old.seen.Load())
+			c.nonce.Store(old.nonce.Load())
+			old.replaced = true
+		} else {
+			s.claimCount++
+		}
+		if newContent {
+			c.content, c.record, c.from = ch.content, ch.record, ch.from.Addr()
+			c.keyID, c.algorithm, c.flags = ch.keyID, ch.algorithm, ch.flags
+		}
+		s.setXTR(c, ch.xtr)
+		r = r.with(c, old)
+	}
+	if newStamp {
+		c.stamp = ch.stamp
+		c.expires.Store(ch.expires)
+		c.seen.Store(ch.seen)
+		c.nonce.Store(ch.nonce)
+	}
+	r = s.boundClaims(r)
+	s.publish(ticks, r)
+	if due {
+		s.schedule(c)
+	}
+	if local {
+		s.record(c, true)
+	}
+	s.report(now, ticks, r, c, ch.from, before, wasLive)
+	return true
+}
+
+// setXTR moves a claim to an association and drops the old one if it is of no
+// use any more.
+func (s *Server) setXTR(c *claim, x *xtrState) {
+	if c.xtr == x {
+		return
+	}
+	x.claims++
+	s.releaseXTR(c)
+	c.xtr = x
+}
+
+func (s *Server) releaseXTR(c *claim) {
+	x := c.xtr
+	if x == nil {
+		return
+	}
+	c.xtr = nil
+	x.claims--
+	// One whose nonces are enforced is remembered for good (RFC 9301 §5.6).
+	if x.claims == 0 && !x.enforced(x.algorithm) {
+		delete(s.xtrs, x.key)
+		s.xtrCount.Store(int64(len(s.xtrs)))
+	}
+}
+
+// boundClaims drops the oldest claims of an EID-Prefix that has too many.
+func (s *Server) boundClaims(r *registration) *registration {
+	for len(r.claims) > maxClaimsPerEID {
+		c := r.claims[len(r.claims)-1]
+		r = r.with(nil, c)
+		s.dropClaim(c)
+	}
+	return r
+}
+
+func (s *Server) dropClaim(c *claim) {
+	c.replaced = true
+	s.claimCount--
+	s.releaseXTR(c)
+}
+
+// schedule has a claim looked at when it expires. Items of replaced claims are
+// left behind in the heap, so it is swept when they are too many.
+func (s *Server) schedule(c *claim) {
+	if len(s.expiry) > 2*s.claimCount+1024 {
+		s.expiry = slices.DeleteFunc(s.expiry, func(it deadlineItem) bool { return it.claim.replaced })
+		heap.Init(&s.expiry)
+	}
+	heap.Push(&s.expiry, deadlineItem{at: c.expires.Load(), claim: c})
+}
+
+// publish makes r what workers see, or takes it away when nothing of it is live.
+func (s *Server) publish(ticks int64, r *registration) {
+	k := r.key
+	t := k.inst.published.Load()
+	old, had := t.Get(k.prefix)
+	if r.live(ticks) {
+		delete(s.dead, k)
+		if old != r {
+			k.inst.published.Store(t.InsertPersist(k.prefix, r))
+		}
+		if !had {
+			s.registered.Add(1)
+		}
+		return
+	}
+	if had {
+		k.inst.published.Store(t.DeletePersist(k.prefix))
+		s.registered.Add(-1)
+	}
+	if len(r.claims) > 0 {
+		s.dead[k] = r
+	} else {
+		delete(s.dead, k)
+	}
+}
+
+// report makes the event of a change.
+func (s *Server) report(now time.Time, ticks int64, r *registration, c *claim, from netip.AddrPort, before string, wasLive bool) {
+	live := r.live(ticks)
+	site, iid, eid := r.site.name, r.key.inst.iid, r.key.prefix
+	if !live {
+		if wasLive {
+			s.log.Info("registration withdrawn", "eid", eid, "iid", iid, "site", site, "peer", from)
+			s.addEvent(Withdrawn{Time: now, Site: site, IID: iid, EID: eid, From: from, XTRID: c.holder.xtr})
+		}
+		return
+	}
+	change := ChangeNew
+	if wasLive {
+		change = ChangeMapping
+		if s.effective(r, ticks) == before {
+			change = ChangeRefreshed
+		}
+	}
+	if change == ChangeRefreshed {
+		s.worker.stats.refreshes.Add(1)
+	} else {
+		s.log.Info("registration "+change.String(), "eid", eid, "iid", iid, "site", site, "peer", from)
+	}
+	if s.cfg.EventBuffer < 0 {
+		return
+	}
+	e := Registered{
+		Time: now, Change: change, Site: site, IID: iid, EID: eid, From: from, XTRID: c.holder.xtr,
+		Lifetime: time.Duration(c.expires.Load() - ticks),
+	}
+	if change != ChangeRefreshed {
+		e.RLOCs = mergedRLOCs(r.current(ticks, nil))
+	}
+	s.addEvent(e)
+}
+
+// effective is the mapping of a registration in comparable form: without what
+// differs between xTRs that register the same (L and p bits).
+func (s *Server) effective(r *registration, ticks int64) string {
+	w := s.worker
+	n := len(w.reply.Records)
+	defer func() { w.reply.Records = w.reply.Records[:n] }()
+	w.ticks = ticks
+	if !w.positive(r, r.key.inst.iid, r.key.prefix) {
+		return ""
+	}
+	b, err := appendRecord(nil, &w.reply.Records[n])
+	if err != nil {
+		return ""
+	}
+	return string(b)
+}
+
+// expire looks at a claim that is due. It returns when to look again.
+func (s *Server) expire(now time.Time, ticks int64, c *claim) (int64, bool) {
+	if c.replaced {
+		return 0, false
+	}
+	expires := c.expires.Load()
+	if expires > ticks {
+		return expires, true
+	}
+	r := s.get(c.key)
+	if r == nil {
+		return 0, false
+	}
+	drop := saturatingAdd(expires, tombstoneTime)
+	if drop <= ticks {
+		r = r.with(nil, c)
+		s.dropClaim(c)
+		s.publish(ticks, r)
+		return 0, false
+	}
+	if _, published := c.key.inst.published.Load().Get(c.key.prefix); published && len(c.record) > 0 && !c.withdrawn() {
+		if !r.live(ticks) {
+			s.publish(ticks, r)
+		}
+		s.log.Info("registration expired", "eid", c.key.prefix, "iid", c.key.inst.iid, "site", c.site.name, "peer", c.from)
+		s.addEvent(Expired{
+			Time: now, Site: c.site.name, IID: c.key.inst.iid, EID: c.key.prefix, From: c.from, XTRID: c.holder.xtr,
+		})
+	}
+	return drop, true
+}

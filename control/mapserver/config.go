@@ -1,0 +1,260 @@
+package mapserver
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/gaissmai/bart"
+
+	"github.com/xtrkit/xtrkit/lisp"
+)
+
+// Defaults of a zero Config.
+const (
+	DefaultRegisterTimeout  = 3 * time.Minute // RFC 9301 §8.2
+	DefaultMaxRegistrations = 1 << 20
+	DefaultRatePerSource    = 1_000   // datagrams a second
+	DefaultRateTotal        = 100_000 // datagrams a second
+	DefaultEventBuffer      = 1024
+)
+
+// ErrConfig is wrapped by every error about a Config.
+var ErrConfig = errors.New("mapserver: bad configuration")
+
+// Config configures a Server. The zero value of a field is its default, a
+// negative number turns the thing off. It must not be modified after New.
+type Config struct {
+	// Sites may register their EID-Prefixes here. An EID-Prefix and instance ID
+	// belongs to one site; prefixes of different sites may overlap, the more
+	// specific one wins.
+	Sites []Site
+
+	// RegisterTimeout is how long a registration lives without a valid
+	// Map-Register, unless the ETR asks for its Record TTL by the T bit.
+	RegisterTimeout time.Duration
+
+	// Locals are the server's own addresses. When given, a Map-Request is
+	// forwarded, and a Map-Reply sent, only to addresses of a family that occurs
+	// in it, and a Map-Request whose ETR is one of them is left to the ETR in
+	// the same process. Without it every family is taken to work.
+	Locals []netip.Addr
+
+	// MaxRegistrations bounds the state: the number of pairs of EID-Prefix and
+	// xTR, and as many remembered xTRs.
+	MaxRegistrations int
+
+	// RatePerSource and RateTotal bound the datagrams a second that
+	// unauthenticated Map-Requests can make the server send: per source and per
+	// answered address (an IPv6 /64 counts as one), and in all. Bursts of one
+	// second's worth pass. A Map-Notify for a repeated Map-Register counts too.
+	RatePerSource, RateTotal float64
+
+	// EventBuffer is how many events wait for NextEvent; more are lost and
+	// counted. Negative: no events are made.
+	EventBuffer int
+
+	// Journal is how many changes wait for Changes. Zero or negative: none are kept.
+	Journal int
+
+	// ID tells this server's Deltas from those of others; 0 draws one from Rand.
+	ID uint64
+
+	Rand   io.Reader    // nil: crypto/rand
+	Logger *slog.Logger // nil: silent
+}
+
+// Site is a group of ETRs that may register certain EID-Prefixes with certain keys.
+type Site struct {
+	Name     string // shown in events; unique
+	Prefixes []SitePrefix
+
+	// Keys accepted from the site. Several Key IDs allow keys to be rotated
+	// without interruption (RFC 9301 §5.6). lisp.AlgorithmNone is not accepted.
+	Keys []lisp.Key
+
+	// ProxyReply answers Map-Requests for the site even if no ETR asked for it.
+	ProxyReply bool
+
+	Replay ReplayMode
+	Deny   Deny
+}
+
+// SitePrefix is an EID-Prefix that a site may register.
+type SitePrefix struct {
+	IID                 uint32 // instance ID, 0..0xffffff
+	Prefix              netip.Prefix
+	AcceptMoreSpecifics bool // also any longer prefix within it
+}
+
+// ReplayMode says how strictly the nonces of Map-Registers must increase
+// (RFC 9301 §5.6). Whatever the mode, a repetition of one of the last 32
+// accepted Map-Registers changes nothing.
+type ReplayMode uint8
+
+// Replay modes.
+const (
+	// ReplayAuto enforces increasing nonces for Algorithm 3, and for an xTR-ID
+	// that has shown ten nonces in a row each one more than the last. The second
+	// kind is let off after it has been silent for RegisterTimeout: it may
+	// have restarted and lost its nonce. Running peers of the older RFCs send
+	// unordered nonces, which is why this is the default.
+	ReplayAuto ReplayMode = iota
+	ReplayStrict
+	ReplayOff
+)
+
+func (m ReplayMode) String() string {
+	switch m {
+	case ReplayAuto:
+		return "auto"
+	case ReplayStrict:
+		return "strict"
+	case ReplayOff:
+		return "off"
+	}
+	return fmt.Sprintf("replay mode %d", uint8(m))
+}
+
+// Deny makes the server refuse to resolve a site's EID-Prefixes (RFC 9301 §8.3).
+type Deny uint8
+
+// Values of Deny.
+const (
+	DenyNone      Deny = iota
+	DenyPolicy         // negative reply: Drop/Policy-Denied, 15 minutes
+	DenyTemporary      // negative reply: Send-Map-Request, 1 minute
+)
+
+// site is a compiled Site.
+type site struct {
+	name   string
+	keys   []lisp.Key
+	proxy  bool
+	replay ReplayMode
+	deny   Deny
+}
+
+// sitePrefix is a configured prefix as the trie holds it. It must not have a
+// Clone method: bart would copy it on every change.
+type sitePrefix struct {
+	site *site
+	more bool
+}
+
+// compileSites builds the instances; they are immutable but for the published
+// registrations.
+func compileSites(sites []Site) (map[uint32]*instance, map[string]*site, error) {
+	instances := make(map[uint32]*instance)
+	byName := make(map[string]*site)
+	for i := range sites {
+		in := &sites[i]
+		if in.Name == "" {
+			return nil, nil, fmt.Errorf("%w: site %d has no name", ErrConfig, i)
+		}
+		if byName[in.Name] != nil {
+			return nil, nil, fmt.Errorf("%w: two sites named %q", ErrConfig, in.Name)
+		}
+		if in.Replay > ReplayOff || in.Deny > DenyTemporary {
+			return nil, nil, fmt.Errorf("%w: site %q: unknown replay mode or denial", ErrConfig, in.Name)
+		}
+		for _, k := range in.Keys {
+			if k.Algorithm == lisp.AlgorithmNone || len(k.Secret) == 0 {
+				return nil, nil, fmt.Errorf("%w: site %q: key %d has no algorithm or no secret", ErrConfig, in.Name, k.ID)
+			}
+		}
+		st := &site{name: in.Name, keys: slices.Clone(in.Keys), proxy: in.ProxyReply, replay: in.Replay, deny: in.Deny}
+		byName[in.Name] = st
+		for _, p := range in.Prefixes {
+			if !p.Prefix.IsValid() || p.Prefix.Addr().Is4In6() || p.IID > 0xffffff {
+				return nil, nil, fmt.Errorf("%w: site %q: EID-Prefix [%d]%v", ErrConfig, in.Name, p.IID, p.Prefix)
+			}
+			inst := instances[p.IID]
+			if inst == nil {
+				inst = newInstance(p.IID)
+				instances[p.IID] = inst
+			}
+			prefix := p.Prefix.Masked()
+			if other, ok := inst.sites.Get(prefix); ok {
+				return nil, nil, fmt.Errorf("%w: EID-Prefix [%d]%v belongs to %q and %q",
+					ErrConfig, p.IID, prefix, other.site.name, in.Name)
+			}
+			inst.sites.Insert(prefix, &sitePrefix{site: st, more: p.AcceptMoreSpecifics})
+		}
+	}
+	return instances, byName, nil
+}
+
+func newInstance(iid uint32) *instance {
+	inst := &instance{iid: iid, sites: new(bart.Table[*sitePrefix])}
+	inst.published.Store(new(bart.Table[*registration]))
+	return inst
+}
+
+// New makes a Server. The error wraps ErrConfig and says which site is wrong.
+func New(cfg Config) (*Server, error) {
+	instances, byName, err := compileSites(cfg.Sites)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.RegisterTimeout == 0 {
+		cfg.RegisterTimeout = DefaultRegisterTimeout
+	}
+	if cfg.RegisterTimeout < 0 {
+		return nil, fmt.Errorf("%w: negative RegisterTimeout", ErrConfig)
+	}
+	if cfg.MaxRegistrations == 0 {
+		cfg.MaxRegistrations = DefaultMaxRegistrations
+	}
+	if cfg.RatePerSource == 0 {
+		cfg.RatePerSource = DefaultRatePerSource
+	}
+	if cfg.RateTotal == 0 {
+		cfg.RateTotal = DefaultRateTotal
+	}
+	if cfg.EventBuffer == 0 {
+		cfg.EventBuffer = DefaultEventBuffer
+	}
+	if cfg.Rand == nil {
+		cfg.Rand = rand.Reader
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	var seeds [16]byte
+	if _, err := io.ReadFull(cfg.Rand, seeds[:]); err != nil {
+		return nil, fmt.Errorf("mapserver: random seed: %w", err)
+	}
+	if cfg.ID == 0 {
+		cfg.ID = binary.BigEndian.Uint64(seeds[8:])
+	}
+	s := &Server{
+		cfg:       cfg,
+		log:       cfg.Logger.With("component", "mapserver"),
+		instances: instances,
+		sites:     byName,
+		xtrs:      make(map[xtrKey]*xtrState),
+		dead:      make(map[regKey]*registration),
+		limits:    newLimits(cfg.RatePerSource, cfg.RateTotal, binary.BigEndian.Uint64(seeds[:8])),
+	}
+	for _, a := range cfg.Locals {
+		switch a = a.Unmap(); {
+		case a.Is4():
+			s.haveIPv4 = true
+		case a.Is6():
+			s.haveIPv6 = true
+		}
+		s.locals = append(s.locals, a)
+	}
+	if len(s.locals) == 0 {
+		s.haveIPv4, s.haveIPv6 = true, true
+	}
+	s.worker = s.NewWorker()
+	return s, nil
+}

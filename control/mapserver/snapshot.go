@@ -1,0 +1,167 @@
+package mapserver
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/xtrkit/xtrkit/lisp"
+)
+
+// Registration is a registered EID-Prefix, for people to look at.
+type Registration struct {
+	Site  string
+	IID   uint32
+	EID   netip.Prefix
+	RLOCs []lisp.RLOCRecord // merged, as a proxy Map-Reply has them
+	Proxy bool              // the server answers for it
+	XTRs  []RegisteredXTR   // newest first; those that make the mapping have Current
+}
+
+// RegisteredXTR is one xTR's part in a Registration.
+type RegisteredXTR struct {
+	XTRID     lisp.XTRID // zero when it has none
+	SiteID    lisp.SiteID
+	From      netip.Addr // source of the last Map-Register
+	KeyID     uint8
+	Algorithm lisp.Algorithm
+	Merge     bool
+	Current   bool
+	Nonce     lisp.Nonce
+	Seen      time.Time // last Map-Register
+	Expiry    time.Time
+}
+
+// SiteStatus is a configured site.
+type SiteStatus struct {
+	Name       string
+	Prefixes   []SitePrefix
+	Registered int // EID-Prefixes registered now
+}
+
+// Registrations lists what is registered at now, by instance and EID-Prefix. Safe
+// for concurrent use.
+func (s *Server) Registrations(now time.Time) []Registration {
+	ticks := s.toTicks(now)
+	var all []Registration
+	for _, iid := range slices.Sorted(maps.Keys(s.instances)) {
+		for p, r := range s.instances[iid].published.Load().AllSorted() {
+			current := r.current(ticks, nil)
+			if len(current) == 0 {
+				continue
+			}
+			reg := Registration{Site: r.site.name, IID: iid, EID: p, RLOCs: mergedRLOCs(current), Proxy: r.site.proxy}
+			for _, c := range r.claims {
+				if !c.live(ticks) {
+					continue
+				}
+				x := RegisteredXTR{
+					XTRID: c.holder.xtr, SiteID: c.holder.site, From: c.from, KeyID: c.keyID, Algorithm: c.algorithm,
+					Merge: c.merge(), Current: slices.Contains(current, c), Nonce: lisp.Nonce(c.nonce.Load()),
+					Seen: s.fromTicks(c.seen.Load()), Expiry: s.fromTicks(c.expires.Load()),
+				}
+				reg.Proxy = reg.Proxy || x.Current && c.flags&flagProxy != 0
+				reg.XTRs = append(reg.XTRs, x)
+			}
+			all = append(all, reg)
+		}
+	}
+	return all
+}
+
+// Sites lists the configured sites by name. Safe for concurrent use.
+func (s *Server) Sites(now time.Time) []SiteStatus {
+	ticks := s.toTicks(now)
+	byName := make(map[string]*SiteStatus)
+	for name := range s.sites {
+		byName[name] = &SiteStatus{Name: name}
+	}
+	for _, iid := range slices.Sorted(maps.Keys(s.instances)) {
+		inst := s.instances[iid]
+		for p, sp := range inst.sites.AllSorted() {
+			st := byName[sp.site.name]
+			st.Prefixes = append(st.Prefixes, SitePrefix{IID: iid, Prefix: p, AcceptMoreSpecifics: sp.more})
+		}
+		for _, r := range inst.published.Load().All() {
+			if r.live(ticks) {
+				byName[r.site.name].Registered++
+			}
+		}
+	}
+	all := make([]SiteStatus, 0, len(byName))
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		all = append(all, *byName[name])
+	}
+	return all
+}
+
+// mergedRLOCs are the locators of some claims as a proxy Map-Reply has them:
+// not local, not probed, sorted, of two with one address the newer.
+func mergedRLOCs(claims []*claim) []lisp.RLOCRecord {
+	var m lisp.MapReply
+	var rlocs []lisp.RLOCRecord
+	for _, c := range claims {
+		if r, err := decodeRecord(&m, c.record); err == nil {
+			rlocs = mergeRLOCs(rlocs, r.Locators)
+		}
+	}
+	slices.SortStableFunc(rlocs, compareRLOCs)
+	return rlocs
+}
+
+func mergeRLOCs(dst, src []lisp.RLOCRecord) []lisp.RLOCRecord {
+	for _, l := range src {
+		l.Local, l.Probed, l.Unused = false, false, 0
+		same := func(e lisp.RLOCRecord) bool { return e.RLOC == l.RLOC }
+		if !slices.ContainsFunc(dst, same) && len(dst) < 255 {
+			dst = append(dst, l)
+		}
+	}
+	return dst
+}
+
+// Stats counts since New. Dropped is indexed by Reason and includes refused
+// Map-Registers.
+type Stats struct {
+	Registers  uint64 // Map-Registers received
+	Accepted   uint64 // of these, not refused and not repeated
+	Refreshes  uint64 // of these, changed nothing but the lifetime
+	Duplicates uint64 // repeated Map-Registers
+	Notifies   uint64 // Map-Notifies sent
+	Requests   uint64 // encapsulated Map-Requests received
+	Replies    uint64 // EID-Prefixes answered for an ETR
+	Negatives  uint64 // EID-Prefixes answered negatively
+	Forwards   uint64 // Map-Requests forwarded to an ETR
+	EventsLost uint64
+	Dropped    [NumReasons]uint64
+
+	Registrations int // EID-Prefixes registered now
+	XTRs          int // security associations remembered
+}
+
+// Stats is safe for concurrent use.
+func (s *Server) Stats() Stats {
+	st := Stats{
+		Registrations: int(s.registered.Load()), XTRs: int(s.xtrCount.Load()),
+		EventsLost: uint64(s.eventsLost.Load()), //nolint:gosec // never negative
+	}
+	s.workersMu.Lock()
+	defer s.workersMu.Unlock()
+	for _, w := range s.workers {
+		c := &w.stats
+		st.Registers += c.registers.Load()
+		st.Accepted += c.accepted.Load()
+		st.Refreshes += c.refreshes.Load()
+		st.Duplicates += c.duplicates.Load()
+		st.Notifies += c.notifies.Load()
+		st.Requests += c.requests.Load()
+		st.Replies += c.replies.Load()
+		st.Negatives += c.negatives.Load()
+		st.Forwards += c.forwards.Load()
+		for i := range c.dropped {
+			st.Dropped[i] += c.dropped[i].Load()
+		}
+	}
+	return st
+}

@@ -1,0 +1,213 @@
+package mapserver
+
+import (
+	"cmp"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+
+	"github.com/gaissmai/bart"
+
+	"github.com/xtrkit/xtrkit/lisp"
+)
+
+// instance is one EID space: what is configured in it and what is registered.
+type instance struct {
+	iid   uint32
+	sites *bart.Table[*sitePrefix] // immutable
+
+	// published is what workers read: the registrations that have a live claim.
+	// The writer replaces it by a modified copy that shares all but one path.
+	published atomic.Pointer[bart.Table[*registration]]
+}
+
+// regKey names a registration.
+type regKey struct {
+	inst   *instance
+	prefix netip.Prefix // masked
+}
+
+// registration is everything registered for one EID-Prefix. It is immutable;
+// the stamps inside its claims are not. It must not have a Clone method: bart
+// would copy it on every change.
+type registration struct {
+	key    regKey
+	site   *site
+	claims []*claim // newest content first
+}
+
+// holder says whose claim it is: an xTR by its identifiers, or by the address
+// it registers from when it has none.
+type holder struct {
+	xtr  lisp.XTRID
+	site lisp.SiteID
+	addr netip.Addr // only without an xTR-ID
+}
+
+// order is a position in the order of all changes everywhere: by the hybrid
+// clock, then by server.
+type order struct{ seq, origin uint64 }
+
+func (o order) compare(p order) int {
+	return cmp.Or(cmp.Compare(o.seq, p.seq), cmp.Compare(o.origin, p.origin))
+}
+
+// Flags of a claim, from the Map-Register.
+const (
+	flagProxy    = 1 << iota // P
+	flagSecurity             // S
+	flagUseTTL               // T
+	flagMerge                // a
+	flagMobile               // R
+)
+
+// claim is what one xTR has registered for one EID-Prefix.
+type claim struct {
+	// Content: fixed.
+	key       regKey
+	site      *site
+	holder    holder
+	from      netip.Addr
+	algorithm lisp.Algorithm
+	keyID     uint8
+	flags     uint8
+	record    []byte // EID-Record as it came; empty when only a stamp has arrived
+	content   order
+
+	// Stamps: written by the writer, read by workers.
+	expires atomic.Int64 // ticks
+	seen    atomic.Int64 // ticks of the last accepted Map-Register
+	nonce   atomic.Uint64
+
+	// The writer's own.
+	xtr      *xtrState
+	stamp    order
+	replaced bool // another claim stands in its place, or none
+}
+
+// withdrawn tells by the Record TTL, the first word of an EID-Record.
+func (c *claim) withdrawn() bool { return c.ttl() == 0 }
+
+func (c *claim) ttl() uint32 { return binary.BigEndian.Uint32(c.record) }
+
+// recordVersion is the Map-Version of an encoded EID-Record.
+func recordVersion(record []byte) uint16 { return binary.BigEndian.Uint16(record[8:]) & 0xfff }
+
+func (c *claim) live(now int64) bool {
+	return len(c.record) > 0 && c.expires.Load() > now && !c.withdrawn()
+}
+
+func (c *claim) merge() bool { return c.flags&flagMerge != 0 }
+
+// current appends the claims that make the mapping to dst: the newest live one,
+// and with it, if it asks for merging, all live ones that ask for the same
+// (RFC 9301 §5.6, a bit).
+func (r *registration) current(now int64, dst []*claim) []*claim {
+	for _, c := range r.claims {
+		switch {
+		case !c.live(now):
+		case len(dst) == 0:
+			dst = append(dst, c)
+			if !c.merge() {
+				return dst
+			}
+		case c.merge():
+			dst = append(dst, c)
+		}
+	}
+	return dst
+}
+
+func (r *registration) live(now int64) bool {
+	return slices.ContainsFunc(r.claims, func(c *claim) bool { return c.live(now) })
+}
+
+// newest is the live claim with the newest content.
+func (r *registration) newest(now int64) *claim {
+	for _, c := range r.claims {
+		if c.live(now) {
+			return c
+		}
+	}
+	return nil
+}
+
+func (r *registration) find(h holder) *claim {
+	for _, c := range r.claims {
+		if c.holder == h {
+			return c
+		}
+	}
+	return nil
+}
+
+// with is a copy of r in which c replaces old; either may be nil.
+func (r *registration) with(c, old *claim) *registration {
+	n := &registration{key: r.key, site: r.site, claims: make([]*claim, 0, len(r.claims)+1)}
+	for _, e := range r.claims {
+		if e != old {
+			n.claims = append(n.claims, e)
+		}
+	}
+	if c != nil {
+		i, _ := slices.BinarySearchFunc(n.claims, c, func(e, c *claim) int { return c.content.compare(e.content) })
+		n.claims = slices.Insert(n.claims, i, c)
+	}
+	return n
+}
+
+// match finds the longest live registration that covers p.
+func (inst *instance) match(now int64, p netip.Prefix) *registration {
+	t := inst.published.Load()
+	for {
+		lpm, r, ok := t.LookupPrefixLPM(p)
+		if !ok || r.live(now) {
+			return r
+		}
+		// Expired, but not yet removed by the writer.
+		if lpm.Bits() == 0 {
+			return nil
+		}
+		p = netip.PrefixFrom(p.Addr(), lpm.Bits()-1).Masked()
+	}
+}
+
+// siteOf finds whose EID-Prefix p is. It fails when p is longer than configured
+// and the site doesn't accept that.
+func (inst *instance) siteOf(p netip.Prefix) (*sitePrefix, bool) {
+	if inst == nil {
+		return nil, false
+	}
+	lpm, sp, ok := inst.sites.LookupPrefixLPM(p)
+	if !ok || lpm.Bits() != p.Bits() && !sp.more {
+		return nil, false
+	}
+	return sp, true
+}
+
+// hole is the least specific prefix that contains p, is at least least bits
+// long, and for which taken is false. taken must be monotone: true for every
+// prefix that contains one for which it is true.
+func hole(p netip.Prefix, least int, taken func(netip.Prefix) bool) netip.Prefix {
+	lo, hi := least, p.Bits()
+	for lo < hi {
+		mid := (lo + hi) / 2
+		if taken(netip.PrefixFrom(p.Addr(), mid).Masked()) {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	return netip.PrefixFrom(p.Addr(), lo).Masked()
+}
+
+// contains tells whether t has a prefix inside p other than except.
+func contains[V any](t *bart.Table[V], p, except netip.Prefix) bool {
+	for q := range t.Subnets(p) {
+		if q != except {
+			return true
+		}
+	}
+	return false
+}

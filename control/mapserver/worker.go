@@ -1,0 +1,120 @@
+package mapserver
+
+import (
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/xtrkit/xtrkit/lisp"
+)
+
+// Worker verifies and answers datagrams over what its Server has published. It
+// changes no registration. One goroutine at a time; any number of Workers run
+// at once, and beside the writer. It holds scratch memory, so keep it.
+type Worker struct {
+	s     *Server
+	stats counters
+
+	now    time.Time
+	ticks  int64
+	result Result
+
+	register     lisp.MapRegister
+	request      lisp.MapRequest
+	reply        lisp.MapReply
+	ecm          lisp.EncapsulatedControl
+	scratchReply lisp.MapReply // for decodeRecord
+	claims       []*claim
+	items        []registerItem
+	buf          []byte // holds what result.Out points to
+	scratch      []byte
+}
+
+// Result is what came of one datagram. It is valid until the Worker's next Handle.
+type Result struct {
+	// Claimed: the datagram was for a Map-Server or Map-Resolver. One that is
+	// not claimed may be for another role behind the same port.
+	Claimed bool
+
+	// Out are datagrams to send now.
+	Out []lisp.Datagram
+
+	// Update, if not nil, is for Server.Apply. It doesn't alias the datagram and
+	// stays valid.
+	Update *Update
+
+	// Events that happened in the Worker; Apply makes those of the Update.
+	Events []Event
+}
+
+// NewWorker makes one more Worker. Safe for concurrent use.
+func (s *Server) NewWorker() *Worker {
+	w := &Worker{s: s}
+	s.workersMu.Lock()
+	s.workers = append(s.workers, w)
+	s.workersMu.Unlock()
+	return w
+}
+
+// Handle verifies or answers one datagram. d.Bytes are only read during the call.
+func (w *Worker) Handle(now time.Time, d lisp.Datagram) Result {
+	clear(w.result.Events)
+	w.result = Result{Out: w.result.Out[:0], Events: w.result.Events[:0]}
+	w.buf = w.buf[:0]
+	w.now, w.ticks = now, w.s.toTicks(now)
+	d.Remote = unmap(d.Remote)
+	d.Local = unmap(d.Local)
+
+	if len(d.Bytes) == 0 {
+		return w.result
+	}
+	switch t := lisp.TypeOf(d.Bytes); t {
+	case lisp.TypeMapRegister:
+		w.result.Claimed = true
+		w.handleRegister(d)
+	case lisp.TypeEncapsulatedControl:
+		w.result.Claimed = w.handleECM(d)
+	case lisp.TypeMapRequest:
+		// A Map-Resolver takes Map-Requests encapsulated only (RFC 9301 §8.4); a
+		// bare one is a probe or for an ETR behind this port.
+		w.drop(ReasonNotEncapsulated, t, d)
+	case lisp.TypeMapReply, lisp.TypeMapNotify, lisp.TypeMapNotifyAck:
+		// Nothing was asked. It may be for an xTR behind this port.
+		w.drop(ReasonUnexpected, t, d)
+	}
+	return w.result
+}
+
+func (w *Worker) drop(r Reason, t lisp.Type, d lisp.Datagram) {
+	w.stats.dropped[r].Add(1)
+	w.event(func() Event { return Dropped{Time: w.now, Reason: r, Type: t, From: d.Remote} })
+}
+
+// event makes an event only if somebody wants it.
+func (w *Worker) event(f func() Event) {
+	if w.s.cfg.EventBuffer > 0 {
+		w.result.Events = append(w.result.Events, f())
+	}
+}
+
+// send queues octets that were appended to w.buf from start on. Growing w.buf
+// leaves the octets of earlier datagrams where they are.
+func (w *Worker) send(local, remote netip.AddrPort, ifIndex, start int) {
+	w.result.Out = append(w.result.Out, lisp.Datagram{
+		Local: local, Remote: remote, IfIndex: ifIndex, Bytes: w.buf[start:len(w.buf):len(w.buf)],
+	})
+}
+
+func unmap(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}
+
+// counters of one Worker, so that Workers don't share cache lines.
+type counters struct {
+	registers, notifies           atomic.Uint64
+	requests, replies, negatives  atomic.Uint64
+	forwards, accepted, refreshes atomic.Uint64
+	duplicates                    atomic.Uint64
+	dropped                       [NumReasons]atomic.Uint64
+	_                             [64]byte
+}
