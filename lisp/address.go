@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"strconv"
+	"strings"
 )
 
 // AFI is an address family number as IANA assigns them.
@@ -21,12 +23,6 @@ const (
 	AFILCAF              AFI = 16387 // LISP Canonical Address Format (RFC 8060)
 	AFIMAC48             AFI = 16389 // 6 octets, 48-bit MAC
 )
-
-// LCAFType is the type of a LISP Canonical Address Format address (RFC 8060).
-type LCAFType uint8
-
-// LCAFInstanceID is the type of an address within an instance (RFC 8060 §4.1).
-const LCAFInstanceID LCAFType = 2
 
 const (
 	lcafHeaderLen  = 8  // AFI, Rsvd1, Flags, Type, Rsvd2, Length
@@ -93,7 +89,7 @@ func (a Address) EID() (iid uint32, ip netip.Addr, ok bool) {
 		return 0, netip.Addr{}, false
 	}
 	var inner Address
-	body := []byte(a.raw[6:])
+	body := []byte(a.raw[6:min(len(a.raw), 6+4+2+16)])
 	if _, err := inner.decode(body[4:]); err != nil {
 		return 0, netip.Addr{}, false
 	}
@@ -102,18 +98,6 @@ func (a Address) EID() (iid uint32, ip netip.Addr, ok bool) {
 		return 0, netip.Addr{}, false
 	}
 	return binary.BigEndian.Uint32(body), ip, true
-}
-
-// LCAF returns the type of an LCAF address and the octets behind its Length field.
-func (a Address) LCAF() (t LCAFType, body []byte, ok bool) {
-	if a.afi != AFILCAF {
-		return 0, nil, false
-	}
-	b, err := a.AppendBinary(nil)
-	if err != nil {
-		return 0, nil, false
-	}
-	return LCAFType(b[4]), b[lcafHeaderLen:], true
 }
 
 // maskBits returns how many bits a mask-len over a may have.
@@ -262,9 +246,12 @@ func (a *Address) UnmarshalBinary(b []byte) error {
 }
 
 // String prints the address as the field's tools do: 192.0.2.1, [7]2001:db8::1
-// (instance 7), 02:00:00:00:00:01, "a-name". Other LCAFs print as their type
-// and body in hexadecimal.
-func (a Address) String() string {
+// (instance 7), 02:00:00:00:00:01, "a-name", and an LCAF by its type, such as
+// afi-list(192.0.2.1, 2001:db8::1). See MarshalText for what can be read back.
+func (a Address) String() string { return a.text(0) }
+
+// text is String inside depth LCAFs.
+func (a Address) text(depth int) string {
 	switch {
 	case a.ip.IsValid() && a.afi == AFILCAF:
 		return fmt.Sprintf("[%d]%s", a.iid, a.ip)
@@ -275,16 +262,114 @@ func (a Address) String() string {
 	case a.afi == AFIMAC || a.afi == AFIMAC48:
 		return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", a.raw[0], a.raw[1], a.raw[2], a.raw[3], a.raw[4], a.raw[5])
 	case a.afi == AFIDistinguishedName:
-		return fmt.Sprintf("%q", a.raw[:len(a.raw)-1])
+		return strconv.Quote(a.raw[:len(a.raw)-1])
 	}
-	if iid, ip, ok := a.EID(); ok {
-		return fmt.Sprintf("[%d]%s", iid, ip)
+	if depth < maxLCAFDepth {
+		if l, err := a.LCAF(); err == nil {
+			return l.text(depth + 1)
+		}
 	}
-	t, body, _ := a.LCAF()
-	return fmt.Sprintf("lcaf-%d(%s)", t, hex.EncodeToString(body))
+	return fmt.Sprintf("%s(%x)", LCAFType(a.raw[2]), a.raw[6:])
 }
 
 // prefixString prints a and a mask-len as <address>/<mask-len>.
-func prefixString(a Address, maskLen uint8) string {
-	return fmt.Sprintf("%s/%d", a, maskLen)
+func prefixString(a Address, maskLen uint8) string { return prefixText(a, maskLen, 0) }
+
+func prefixText(a Address, maskLen uint8, depth int) string {
+	return fmt.Sprintf("%s/%d", a.text(depth), maskLen)
+}
+
+const rawTextPrefix = "afi-"
+
+// MarshalText returns a text that UnmarshalText turns into the same address, so
+// that a configuration, JSON and a log agree: what String prints for IPv4, IPv6,
+// instances, MAC addresses (AFI 6) and names, "" for no address. An IID mask-len
+// other than 32 is added, [7/0]192.0.2.1. Everything else, MAC addresses of AFI
+// 16389 and most LCAFs, is written as afi-<number>:<hexadecimal octets>.
+func (a Address) MarshalText() ([]byte, error) {
+	switch {
+	case a.afi == AFINone:
+		return []byte{}, nil
+	case a.ip.IsValid() && a.afi == AFILCAF && a.iidMask != instanceIDMask:
+		return fmt.Appendf(nil, "[%d/%d]%s", a.iid, a.iidMask, a.ip), nil
+	case a.ip.IsValid(), a.afi == AFIMAC, a.afi == AFIDistinguishedName:
+		return []byte(a.String()), nil
+	}
+	return fmt.Appendf(nil, "%s%d:%x", rawTextPrefix, a.afi, a.raw), nil
+}
+
+// UnmarshalText reads what MarshalText writes, and "none" for no address.
+func (a *Address) UnmarshalText(text []byte) error {
+	d, err := ParseAddress(string(text))
+	if err == nil {
+		*a = d
+	}
+	return err
+}
+
+// ParseAddress reads an address as MarshalText writes it, or "none".
+func ParseAddress(s string) (Address, error) {
+	bad := func(what string) (Address, error) {
+		return Address{}, fmt.Errorf("lisp: address %q: %s: %w", s, what, ErrMalformed)
+	}
+	switch {
+	case s == "" || s == "none":
+		return Address{}, nil
+	case s[0] == '"':
+		name, err := strconv.Unquote(s)
+		if err != nil || strings.IndexByte(name, 0) >= 0 {
+			return bad("name")
+		}
+		return Address{afi: AFIDistinguishedName, raw: name + "\x00"}, nil
+	case s[0] == '[':
+		return parseInstance(s, bad)
+	case strings.HasPrefix(s, rawTextPrefix):
+		number, octets, _ := strings.Cut(s[len(rawTextPrefix):], ":")
+		afi, err := strconv.ParseUint(number, 10, 16)
+		if err != nil {
+			return bad("address family")
+		}
+		raw, err := hex.DecodeString(octets)
+		if err != nil {
+			return bad("octets")
+		}
+		var a Address
+		if err := a.UnmarshalBinary(append(binary.BigEndian.AppendUint16(nil, uint16(afi)), raw...)); err != nil {
+			return Address{}, err
+		}
+		return a, nil
+	}
+	if ip, err := netip.ParseAddr(s); err == nil && ip.Zone() == "" {
+		return AddressFrom(ip), nil
+	}
+	if mac, err := hex.DecodeString(strings.ReplaceAll(s, ":", "")); err == nil && len(mac) == 6 && strings.Count(s, ":") == 5 {
+		if a := (Address{afi: AFIMAC, raw: string(mac)}); a.String() == strings.ToLower(s) {
+			return a, nil
+		}
+	}
+	return bad("neither IP address nor another form")
+}
+
+// parseInstance reads [iid]address and [iid/mask-len]address.
+func parseInstance(s string, bad func(string) (Address, error)) (Address, error) {
+	instance, host, ok := strings.Cut(s[1:], "]")
+	if !ok {
+		return bad("no ]")
+	}
+	number, mask, hasMask := strings.Cut(instance, "/")
+	iid, err := strconv.ParseUint(number, 10, 32)
+	if err != nil {
+		return bad("Instance ID")
+	}
+	maskLen := uint64(instanceIDMask)
+	if hasMask {
+		if maskLen, err = strconv.ParseUint(mask, 10, 8); err != nil {
+			return bad("IID mask-len")
+		}
+	}
+	ip, err := netip.ParseAddr(host)
+	if err != nil || ip.Zone() != "" {
+		return bad("IP address")
+	}
+	return Address{afi: AFILCAF, ip: ip, iid: uint32(iid), iidMask: uint8(maskLen)}, nil
 }

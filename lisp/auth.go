@@ -102,7 +102,7 @@ func authData(msg []byte) ([]byte, error) {
 		return nil, fmt.Errorf("lisp: %s: authentication data: %w", TypeOf(msg), ErrTruncated)
 	}
 	switch TypeOf(msg) {
-	case TypeMapRegister, TypeMapNotify, TypeMapNotifyAck:
+	case TypeMapRegister, TypeMapNotify, TypeMapNotifyAck, TypeInfo:
 	default:
 		return nil, fmt.Errorf("lisp: %s carries no authentication data: %w", TypeOf(msg), ErrUnsupported)
 	}
@@ -113,40 +113,72 @@ func authData(msg []byte) ([]byte, error) {
 	return msg[authOffset : authOffset+n], nil
 }
 
-// mac starts the HMAC of msg with the authentication data as zeros, over the
-// octets up to end.
+// mac starts the HMAC of msg with the authentication data as zeros, up to and
+// including these.
 func (k Key) mac(msg []byte, dataLen int) (hash.Hash, error) {
-	var h hash.Hash
-	switch k.Algorithm {
-	case AlgorithmHMACSHA1:
-		h = hmac.New(sha1.New, k.Secret)
-	case AlgorithmHMACSHA256:
-		h = hmac.New(sha256.New, k.Secret)
-	case AlgorithmHMACSHA256HKDF:
-		derived, err := k.messageKey(TypeOf(msg), msg[4:12])
-		if err != nil {
+	secret := k.Secret
+	if k.Algorithm == AlgorithmHMACSHA256HKDF {
+		var err error
+		if secret, err = k.messageKey(msg); err != nil {
 			return nil, err
 		}
-		h = hmac.New(sha256.New, derived)
-	default:
-		return nil, fmt.Errorf("lisp: %s: %w", k.Algorithm, ErrUnsupported)
+	}
+	h, err := k.newHMAC(secret)
+	if err != nil {
+		return nil, err
 	}
 	h.Write(msg[:authOffset])
 	h.Write(zeros[:dataLen])
 	return h, nil
 }
 
-// messageKey derives the key of one message (RFC 9301 §5.6). The RFC leaves the
-// use of HKDF open: the message type string is the salt, nonce and pre-shared
-// key are the input keying material, info is empty, 32 octets come out.
-func (k Key) messageKey(t Type, nonce []byte) ([]byte, error) {
-	ikm := make([]byte, 0, len(nonce)+len(k.Secret))
-	ikm = append(append(ikm, nonce...), k.Secret...)
-	return hkdf.Key(sha256.New, ikm, []byte(t.String()+" Authentication"), "", sha256.Size)
+func (k Key) newHMAC(secret []byte) (hash.Hash, error) {
+	switch k.Algorithm {
+	case AlgorithmHMACSHA1:
+		return hmac.New(sha1.New, secret), nil
+	case AlgorithmHMACSHA256, AlgorithmHMACSHA256HKDF:
+		return hmac.New(sha256.New, secret), nil
+	}
+	return nil, fmt.Errorf("lisp: %s: %w", k.Algorithm, ErrUnsupported)
 }
 
-// Sign computes the authentication data of an encoded Map-Register, Map-Notify
-// or Map-Notify-Ack and writes it in place, with the Key ID and the algorithm.
+// plainMAC computes n octets of the HMAC of msg, which holds no place for it.
+func (k Key) plainMAC(msg []byte, n int) ([]byte, error) {
+	if k.Algorithm == AlgorithmHMACSHA256HKDF {
+		return nil, fmt.Errorf("lisp: %s outside of a message: %w", k.Algorithm, ErrUnsupported)
+	}
+	h, err := k.newHMAC(k.Secret)
+	if err != nil {
+		return nil, err
+	}
+	h.Write(msg)
+	return h.Sum(nil)[:n], nil
+}
+
+// messageKey derives the key of one message (RFC 9301 §5.6). The RFC leaves the
+// use of HKDF open: the message type string is the salt, nonce and pre-shared
+// key are the input keying material, info is empty, 32 octets come out. Info
+// messages, of which it does not speak, have strings of the same form.
+func (k Key) messageKey(msg []byte) ([]byte, error) {
+	name := TypeOf(msg).String()
+	if TypeOf(msg) == TypeInfo {
+		name = infoRequest
+		if msg[0]&0x08 != 0 {
+			name = infoReply
+		}
+	}
+	nonce := msg[4:12]
+	ikm := make([]byte, 0, len(nonce)+len(k.Secret))
+	ikm = append(append(ikm, nonce...), k.Secret...)
+	key, err := hkdf.Key(sha256.New, ikm, []byte(name+" Authentication"), "", sha256.Size)
+	if err != nil {
+		return nil, fmt.Errorf("lisp: %s: %w", k.Algorithm, err)
+	}
+	return key, nil
+}
+
+// Sign computes the authentication data of an encoded Map-Register, Map-Notify,
+// Map-Notify-Ack or Info message and writes it in place, with the Key ID and the algorithm.
 // The message must have room for it: Authentication Data Length is one of the
 // two lengths of the key's algorithm. The digest covers the whole message, the
 // xTR-ID and the Site-ID included.
@@ -176,8 +208,8 @@ func Sign(msg []byte, key Key) error {
 	return nil
 }
 
-// Verify checks the authentication data of a received Map-Register, Map-Notify
-// or Map-Notify-Ack over the octets received, which it does not change. Key ID
+// Verify checks the authentication data of a received Map-Register, Map-Notify,
+// Map-Notify-Ack or Info message over the octets received, which it does not change. Key ID
 // and algorithm must be those of key, and the length one of the two that its
 // algorithm has; a key with AlgorithmNone accepts only an empty field. The
 // comparison takes constant time. A failure wraps ErrAuth, or ErrTruncated when
@@ -233,31 +265,23 @@ func coverage(msg []byte, strict bool) ([]int, error) {
 	switch TypeOf(msg) {
 	case TypeMapRegister:
 		xtrID = msg[0]&0x02 != 0
-	default:
+	case TypeMapNotify, TypeMapNotifyAck:
 		xtrID, rtrAuth = msg[0]&0x08 != 0, msg[0]&0x04 != 0
 	}
 	if !xtrID || strict && !rtrAuth {
 		return ends, nil
 	}
+	m, err := Parse(msg)
+	if err != nil {
+		return nil, err
+	}
 	var trailer []byte
-	switch TypeOf(msg) {
-	case TypeMapRegister:
-		var m MapRegister
-		if err := m.DecodeFromBytes(msg); err != nil {
-			return nil, err
-		}
+	switch m := m.(type) {
+	case *MapRegister:
 		trailer = m.Trailer
-	case TypeMapNotifyAck:
-		var m MapNotifyAck
-		if err := m.DecodeFromBytes(msg); err != nil {
-			return nil, err
-		}
+	case *MapNotify:
 		trailer = m.Trailer
-	default:
-		var m MapNotify
-		if err := m.DecodeFromBytes(msg); err != nil {
-			return nil, err
-		}
+	case *MapNotifyAck:
 		trailer = m.Trailer
 	}
 	end := len(msg) - len(trailer)
@@ -270,7 +294,7 @@ func coverage(msg []byte, strict bool) ([]int, error) {
 	return ends, nil
 }
 
-// signable is a message with authentication data, Auth set to the right length.
+// appendSigned encodes m, whose Auth has the right length, and signs it.
 func appendSigned(m Message, b []byte, key Key) ([]byte, error) {
 	start := len(b)
 	b, err := m.AppendBinary(b)

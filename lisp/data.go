@@ -120,15 +120,28 @@ func (h DataHeader) WithLSBs(lsbs uint32) DataHeader {
 // the keys of RFC 8061 encrypts it.
 func (h DataHeader) KeyID() uint8 { return uint8(h.hi >> 24 & 3) }
 
+// NextProtocol returns what follows the header if the P bit is set (RFC 9305).
+// The bit is reserved in RFC 9300, where it is ignored: ask only about packets
+// from a peer that is known to do LISP-GPE. N, E and V mean nothing beside it.
+func (h DataHeader) NextProtocol() (NextProtocol, bool) { return NextProtocol(h.hi), h.hi&dataP != 0 }
+
+// WithNextProtocol sets the P bit and what follows the header. Nonce and
+// Map-Versions go. Only a peer that is known to do LISP-GPE understands it.
+func (h DataHeader) WithNextProtocol(p NextProtocol) DataHeader {
+	h.hi = h.hi&^(dataN|dataE|dataV|dataLow) | dataP | uint32(p)
+	return h
+}
+
 // String prints what is present.
 func (h DataHeader) String() string {
 	var s strings.Builder
 	s.WriteString("LISP")
-	if n, ok := h.Nonce(); ok {
+	if p, ok := h.NextProtocol(); ok {
+		fmt.Fprintf(&s, " next-protocol %s", p)
+	} else if n, ok := h.Nonce(); ok {
 		fmt.Fprintf(&s, " nonce 0x%06x", n)
 		flags(&s, []flag{{h.EchoRequest(), "echo"}})
-	}
-	if src, dst, ok := h.MapVersions(); ok {
+	} else if src, dst, ok := h.MapVersions(); ok {
 		fmt.Fprintf(&s, " map-versions %d %d", src, dst)
 	}
 	if l, ok := h.LSBs(); ok {

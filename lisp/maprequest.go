@@ -60,6 +60,24 @@ func (r *RequestRecord) Prefix() (iid uint32, p netip.Prefix, ok bool) {
 // String prints <eid>/<mask-len>.
 func (r *RequestRecord) String() string { return prefixString(r.EID, r.MaskLen) }
 
+func (r *reader) requestRecord(rec *RequestRecord) {
+	head := r.take("EID mask-len", 2)
+	if head == nil {
+		return
+	}
+	rec.Reserved, rec.MaskLen = head[0], head[1]
+	start := r.off
+	r.address("EID-Prefix", &rec.EID)
+	r.checkMask("EID mask-len", start-1, rec.MaskLen, rec.EID)
+}
+
+func (r *RequestRecord) append(b []byte, message string) ([]byte, error) {
+	if int(r.MaskLen) > r.EID.maskBits() {
+		return b, encodeError(message, "EID mask-len", "%d for %s", r.MaskLen, r.EID)
+	}
+	return r.EID.AppendBinary(append(b, r.Reserved, r.MaskLen))
+}
+
 const mapRequest = "Map-Request"
 
 func (*MapRequest) isMessage() {}
@@ -99,18 +117,11 @@ func (m *MapRequest) DecodeFromBytes(b []byte) error {
 		r.address("ITR-RLOC Address", &itrs[len(itrs)-1])
 	}
 	for range w & 0xff {
-		head := r.take("Record", 2)
-		if head == nil {
-			break
+		if r.err != nil {
+			return r.err
 		}
 		records = grow(records)
-		rec := &records[len(records)-1]
-		rec.Reserved, rec.MaskLen = head[0], head[1]
-		start := r.off
-		r.address("EID-Prefix", &rec.EID)
-		if r.err == nil && int(rec.MaskLen) > rec.EID.maskBits() {
-			r.fail("EID mask-len", start-1, fmt.Errorf("%d: %w", rec.MaskLen, ErrMalformed))
-		}
+		r.requestRecord(&records[len(records)-1])
 	}
 	m.ITRRLOCs, m.Records = itrs, records
 	if w&0x04000000 != 0 && r.err == nil {
@@ -152,12 +163,7 @@ func (m *MapRequest) AppendBinary(b []byte) ([]byte, error) {
 		}
 	}
 	for i := range m.Records {
-		rec := &m.Records[i]
-		if int(rec.MaskLen) > rec.EID.maskBits() {
-			return b, encodeError(mapRequest, "EID mask-len", "%d for %s", rec.MaskLen, rec.EID)
-		}
-		b = append(b, rec.Reserved, rec.MaskLen)
-		if b, err = rec.EID.AppendBinary(b); err != nil {
+		if b, err = m.Records[i].append(b, mapRequest); err != nil {
 			return b, err
 		}
 	}

@@ -56,8 +56,18 @@ func Parse(b []byte) (Message, error) {
 		m = new(MapNotify)
 	case TypeMapNotifyAck:
 		m = new(MapNotifyAck)
+	case TypeMapReferral:
+		m = new(MapReferral)
+	case TypeInfo:
+		if b[0]&0x08 != 0 {
+			m = new(InfoReply)
+		} else {
+			m = new(InfoRequest)
+		}
 	case TypeEncapsulatedControl:
 		m = new(EncapsulatedControl)
+	case TypeSharedExtension:
+		m = new(SharedExtension)
 	default:
 		m = new(Raw)
 	}

@@ -1,6 +1,9 @@
 package lisp
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"fmt"
+)
 
 // reader walks a message. The first failure sticks: all later reads return zero
 // values, so a decoder may read a run of fields and look at err once, but must
@@ -59,6 +62,14 @@ func (r *reader) address(field string, a *Address) {
 		return
 	}
 	r.off += n
+}
+
+// checkMask fails if the mask-len at off is more than the bits of the address
+// that was read for it.
+func (r *reader) checkMask(field string, off int, maskLen uint8, a Address) {
+	if r.err == nil && int(maskLen) > a.maskBits() {
+		r.fail(field, off, fmt.Errorf("%d for %s: %w", maskLen, a, ErrMalformed))
+	}
 }
 
 // rest returns what is left, nil when nothing is.

@@ -107,9 +107,7 @@ func (r *reader) eidRecord(e *EIDRecord) {
 		MapVersion:    v & 0x0fff,
 	}
 	r.address("EID-Prefix", &e.EID)
-	if r.err == nil && int(e.MaskLen) > e.EID.maskBits() {
-		r.fail("EID mask-len", start+5, fmt.Errorf("%d: %w", e.MaskLen, ErrMalformed))
-	}
+	r.checkMask("EID mask-len", start+5, e.MaskLen, e.EID)
 	for range int(b[4]) {
 		if r.err != nil {
 			return
