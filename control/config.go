@@ -1,0 +1,294 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/xtrkit/xtrkit/lisp"
+	"github.com/xtrkit/xtrkit/mapcache"
+)
+
+// ErrConfig is wrapped by every error that New and NewRunner return for a
+// configuration that cannot work.
+var ErrConfig = errors.New("bad configuration")
+
+// Config makes an Engine. The zero value of a field means its default; for
+// durations and counts a negative value means none. A Config must not be
+// modified after New.
+type Config struct {
+	// Port is our own control port: the source of everything we send, and what
+	// Map-Replies and Map-Notifies come back to. Default 4342.
+	Port uint16
+
+	// Database is what this xTR is authoritative for. Its locators come from
+	// SetLocals.
+	Database []DatabaseMapping
+	// MapServers are registered with, each independently.
+	MapServers []MapServer
+	// MapResolvers are asked for mappings, the first that is healthy first. The
+	// addresses must be routable without LISP.
+	MapResolvers []netip.AddrPort
+	// ProxyETRs take packets to destinations that are no EIDs. Empty: such
+	// packets are forwarded natively.
+	ProxyETRs []mapcache.RLOC
+	// StaticMappings are put into the map-cache and stay there.
+	StaticMappings []mapcache.Mapping
+
+	// XTRID and SiteID identify this xTR in Map-Registers. If either is not
+	// zero, Map-Registers carry both and set the I bit (RFC 9301 §5.6).
+	XTRID  lisp.XTRID
+	SiteID lisp.SiteID
+	// RegisterNonce is the last Map-Register nonce of a previous run
+	// (Engine.RegisterNonce). The first nonce used is the larger of its
+	// successor and a value derived from the clock, so that nonces grow across
+	// restarts even when it was lost, as long as the clock does not go back.
+	RegisterNonce lisp.Nonce
+
+	// RegisterInterval is the period of registrations, default 60 s.
+	RegisterInterval time.Duration
+	// QuickInterval is the period after a start or a change, default 20 s, for
+	// QuickTime, default 5 min (RFC 9301 §8.2).
+	QuickInterval, QuickTime time.Duration
+	// PathMTU is the largest IP packet a control message may make, in octets.
+	// Default: 576 for IPv4 and 1280 for IPv6 (RFC 9301 §5).
+	PathMTU int
+
+	// MaxPending bounds the EIDs under resolution, default 4096.
+	MaxPending int
+	// MapRequestRate bounds all Map-Requests sent for resolution, per second,
+	// default 1000. Whatever it is, one EID-Prefix is asked for at most once a
+	// second.
+	MapRequestRate int
+	// MapReplyRate bounds all Map-Replies sent, per second, default 1000;
+	// MapReplyBurst is how many may go to one RLOC before the rate of one in
+	// three seconds applies to it, default 64 (RFC 9301 §5.4).
+	MapReplyRate, MapReplyBurst int
+	// MinPrefix4 and MinPrefix6 are the shortest EID-Prefixes that a positive
+	// Map-Reply may carry, default 8 and 16; negative: any.
+	MinPrefix4, MinPrefix6 int
+
+	// Probe configures RLOC-probing.
+	Probe ProbeConfig
+	// Cache configures the map-cache.
+	Cache mapcache.Config
+
+	// Rand is the source of nonces and jitter, default crypto/rand.
+	Rand io.Reader
+	// Logger gets what happens; nil is silent.
+	Logger *slog.Logger
+}
+
+// DatabaseMapping is one EID-Prefix that this xTR is authoritative for.
+type DatabaseMapping struct {
+	mapcache.Key
+	// TTL is the lifetime told to others, in whole minutes, default 24 h.
+	TTL time.Duration
+	// RLOCs selects and weighs the locators of this EID-Prefix. Empty: all
+	// locators of SetLocals, with their own priority and weight.
+	RLOCs []DatabaseRLOC
+}
+
+// DatabaseRLOC is a locator of a DatabaseMapping.
+type DatabaseRLOC struct {
+	// Addr is the address of the locator. Invalid: every address of the
+	// interface IfIndex.
+	Addr    netip.Addr
+	IfIndex int
+	// Priority is 0..255, the lower wins, 255 is not used; Weight 0..255 is the
+	// share among equals.
+	Priority, Weight uint8
+	// Remote marks a locator of another ETR of the site. It is announced as it
+	// is, whatever SetLocals says.
+	Remote bool
+}
+
+// MapServer is a Map-Server to register with.
+type MapServer struct {
+	Addr netip.AddrPort // port 0 stands for 4342
+	Key  lisp.Key
+	// ProxyReply asks the Map-Server to answer Map-Requests for us (P bit).
+	ProxyReply bool
+}
+
+// ProbeConfig configures RLOC-probing (RFC 9301 §7.1).
+type ProbeConfig struct {
+	// Interval is the period of probes to one locator, jittered by a tenth,
+	// default 30 s. Negative: no probing.
+	Interval time.Duration
+	// Timeout is how long the first answer is waited for, default 1 s. A path
+	// known to be slow is given twice its round-trip time, up to 10 s.
+	Timeout time.Duration
+	// Tries is how many probes in a row go unanswered before the locator is
+	// down, default 2.
+	Tries int
+	// MaxPaths bounds the (local, remote) locator pairs probed, default 131072.
+	MaxPaths int
+	// Port is where probes are sent, default 4342.
+	Port uint16
+}
+
+// Timer rules that the protocol fixes.
+const (
+	requestInterval  = time.Second      // RFC 9301 §5.3: least time between Map-Requests for an EID-Prefix
+	requestRetries   = 10               // RFC 9301 §5.3: retransmissions before the silence
+	requestSilence   = 30 * time.Second // RFC 9301 §5.3
+	requestBackoff   = 8 * time.Second  // our cap, so that the ten retransmissions take about a minute
+	smrInterval      = 3 * time.Second  // RFC 9301 §6.1: least time between SMR-invoked Map-Requests
+	registerTimeout  = time.Second      // RFC 9301 §5.7: first wait for a Map-Notify
+	registerMaxWait  = time.Minute      // RFC 9301 §5.7: cap of the exponential back-off
+	registerSends    = 3                // one message is sent at most this often, then a new nonce
+	replyInterval    = 3 * time.Second  // RFC 9301 §5.4: per destination RLOC
+	maxITRRLOCs      = 32               // RFC 9301 §5.2
+	maxRecords       = 255              // Record Count has 8 bits
+	maxLocators      = 255              // Locator Count has 8 bits
+	maxReplyMessages = 8                // Map-Replies to one Map-Request, when overlapping prefixes need several
+	defaultTTL       = 24 * time.Hour   // of our own mappings
+	probeMaxTimeout  = 10 * time.Second
+	maxQueue         = 8192 // datagrams waiting for Next
+	maxEvents        = 4096 // events waiting for NextEvent
+)
+
+// withDefaults returns a normalised copy of c, or what is wrong with it.
+func (c Config) withDefaults() (Config, error) {
+	def(&c.Port, lisp.ControlPort)
+	def(&c.RegisterInterval, time.Minute)
+	def(&c.QuickInterval, 20*time.Second)
+	def(&c.QuickTime, 5*time.Minute)
+	def(&c.MaxPending, 4096)
+	def(&c.MapRequestRate, 1000)
+	def(&c.MapReplyRate, 1000)
+	def(&c.MapReplyBurst, 64)
+	def(&c.MinPrefix4, 8)
+	def(&c.MinPrefix6, 16)
+	def(&c.Probe.Interval, 30*time.Second)
+	def(&c.Probe.Timeout, time.Second)
+	def(&c.Probe.Tries, 2)
+	def(&c.Probe.MaxPaths, 1<<17)
+	def(&c.Probe.Port, lisp.ControlPort)
+	if c.RegisterInterval < time.Second || c.QuickInterval < time.Second {
+		return c, fmt.Errorf("control: registration interval below one second: %w", ErrConfig)
+	}
+	if c.PathMTU != 0 && c.PathMTU < 576 {
+		return c, fmt.Errorf("control: path MTU %d below 576: %w", c.PathMTU, ErrConfig)
+	}
+	if c.MaxPending < 1 || c.MapRequestRate < 1 || c.MapReplyRate < 1 || c.MapReplyBurst < 1 {
+		return c, fmt.Errorf("control: limits must be positive: %w", ErrConfig)
+	}
+	if c.Probe.Interval > 0 && (c.Probe.Timeout < 10*time.Millisecond || c.Probe.Tries < 1 || c.Probe.Interval <= c.Probe.Timeout) {
+		return c, fmt.Errorf("control: RLOC-probing: interval %v, timeout %v, tries %d: %w",
+			c.Probe.Interval, c.Probe.Timeout, c.Probe.Tries, ErrConfig)
+	}
+
+	seen := make(map[mapcache.Key]bool, len(c.Database))
+	db := make([]DatabaseMapping, len(c.Database))
+	for i, m := range c.Database {
+		k, err := cleanKey(m.Key)
+		if err != nil {
+			return c, fmt.Errorf("control: database mapping %d: %w", i, err)
+		}
+		if seen[k] {
+			return c, fmt.Errorf("control: database mapping %v is there twice: %w", k, ErrConfig)
+		}
+		seen[k] = true
+		m.Key = k
+		def(&m.TTL, defaultTTL)
+		if m.TTL < time.Minute {
+			return c, fmt.Errorf("control: database mapping %v: TTL %v below a minute: %w", k, m.TTL, ErrConfig)
+		}
+		rlocs := make([]DatabaseRLOC, len(m.RLOCs))
+		for j, r := range m.RLOCs {
+			r.Addr = r.Addr.Unmap()
+			if !r.Addr.IsValid() && (r.IfIndex == 0 || r.Remote) {
+				return c, fmt.Errorf("control: database mapping %v: locator %d has no address: %w", k, j, ErrConfig)
+			}
+			rlocs[j] = r
+		}
+		m.RLOCs = rlocs
+		db[i] = m
+	}
+	c.Database = db
+
+	servers := make([]MapServer, len(c.MapServers))
+	for i, s := range c.MapServers {
+		a, err := controlAddr(s.Addr)
+		if err != nil {
+			return c, fmt.Errorf("control: Map-Server %d: %w", i, err)
+		}
+		s.Addr = a
+		if s.Key.Algorithm == lisp.AlgorithmNone || len(s.Key.Secret) == 0 {
+			// RFC 9301 §8.2: there is no registration without a shared key.
+			return c, fmt.Errorf("control: Map-Server %v has no key: %w", a, ErrConfig)
+		}
+		servers[i] = s
+	}
+	c.MapServers = servers
+
+	resolvers := make([]netip.AddrPort, len(c.MapResolvers))
+	for i, r := range c.MapResolvers {
+		a, err := controlAddr(r)
+		if err != nil {
+			return c, fmt.Errorf("control: Map-Resolver %d: %w", i, err)
+		}
+		resolvers[i] = a
+	}
+	c.MapResolvers = resolvers
+
+	petrs := make([]mapcache.RLOC, len(c.ProxyETRs))
+	for i, r := range c.ProxyETRs {
+		r.Locator = cleanLocator(r.Locator)
+		if !usableUnicast(r.Addr) {
+			return c, fmt.Errorf("control: Proxy-ETR %v is no unicast address: %w", r.Addr, ErrConfig)
+		}
+		petrs[i] = r
+	}
+	c.ProxyETRs = petrs
+	return c, nil
+}
+
+// def puts d where *v is zero.
+func def[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+// cleanKey masks and unmaps k.
+func cleanKey(k mapcache.Key) (mapcache.Key, error) {
+	c := mapcache.MakeKey(k.IID, k.Prefix)
+	if !c.Prefix.IsValid() {
+		return k, fmt.Errorf("EID-Prefix %v: %w", k.Prefix, ErrConfig)
+	}
+	if k.IID > 0xffffff {
+		return k, fmt.Errorf("instance ID %d of %v exceeds 24 bits: %w", k.IID, c.Prefix, ErrConfig)
+	}
+	return c, nil
+}
+
+// cleanLocator gives l the form that package mapcache compares.
+func cleanLocator(l mapcache.Locator) mapcache.Locator {
+	l.Addr = l.Addr.Unmap()
+	def(&l.Port, lisp.DataPort)
+	return l
+}
+
+// controlAddr checks the address of a Map-Server or Map-Resolver.
+func controlAddr(a netip.AddrPort) (netip.AddrPort, error) {
+	addr := a.Addr().Unmap()
+	if !usableUnicast(addr) {
+		return a, fmt.Errorf("%v is no unicast address: %w", a, ErrConfig)
+	}
+	port := a.Port()
+	def(&port, lisp.ControlPort)
+	return netip.AddrPortFrom(addr, port), nil
+}
+
+// usableUnicast reports whether a can be a locator at all (RFC 9301 §5.4:
+// neither broadcast nor multicast).
+func usableUnicast(a netip.Addr) bool {
+	return a.IsValid() && !a.IsUnspecified() && !a.IsMulticast() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}

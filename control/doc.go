@@ -1,0 +1,87 @@
+// Package control is the control plane of a LISP tunnel router (RFC 9300, RFC
+// 9301): Engine, the protocol of an xTR without any I/O, and Runner, which drives
+// an Engine and other such cores from the control sockets.
+//
+// # Where to look
+//
+//	config.go             what can be configured, and the timer rules that cannot
+//	engine.go             Engine: Handle finds the receiver of a message
+//	database.go           our own EID-Prefixes and locators, SetLocals
+//	register.go           Map-Registers: periods, retransmission, withdrawal
+//	handle_mapnotify.go   a Map-Notify was received
+//	resolve.go            Map-Requests: rates, retransmission, refresh
+//	resolver.go           which Map-Resolver is asked
+//	handle_mapreply.go    a Map-Reply was received
+//	handle_maprequest.go  a Map-Request or SMR was received
+//	reply.go              Map-Replies
+//	probe.go              RLOC-probes and their answers
+//	changes.go            the map-cache: changes, expiry, refresh
+//	event.go, stats.go    what is told about all that
+//	runner.go, routes.go  Runner, and which core gets which message
+//	conn.go, listen.go    the sockets
+//
+// # Registration
+//
+// There is one Registration for each Map-Server and each Map-Register that the
+// EID-Prefixes need, since a message is limited to 576 octets (IPv4) or 1280
+// (IPv6):
+//
+//	           SetLocals                 Map-Notify
+//	  idle ───────────────> waiting ───────────────────> registered
+//	   ^  no locator up      │  ^                          │    ^
+//	   └─────────────────────┘  │ three transmissions      │    │ Map-Notify
+//	                            │ unanswered               │    │
+//	                            v                          v    │
+//	                        unanswered <──────────── (next period)
+//	  any, Withdraw ─> withdrawing, Map-Notify ─> withdrawn
+//
+// A Map-Register is sent every 20 s during the first five minutes after a start
+// or a change of locators, then every 60 s, and asks for a Map-Notify each time.
+// While that does not come the same message is sent again after 1 s and 2 s
+// more; after that, with the wait doubling on up to 60 s, it is a new message
+// with a new nonce, and so on: a Map-Server that was down is registered with at
+// most a minute after it is back. Only a Map-Notify from the address of the
+// Map-Server, with the nonce of the outstanding Map-Register and authentication
+// data that verifies over the octets received, is an answer.
+//
+// # Resolution
+//
+//	  Resolve        ┌──── wait 1, 2, 4, 8, 8 ... s, next Map-Resolver
+//	───────────> asking <───────┐
+//	   Map-Reply │  │ ten retransmissions in vain
+//	             v  v
+//	       resting  silent ── 30 s ──> gone, or asked again
+//	        (1 s)
+//
+// What rests or is silent is not asked for, whoever wants it: that keeps to one
+// Map-Request per second for an EID-Prefix. A Map-Reply counts if its nonce is
+// outstanding and a record covers the EID asked for. Records more specific than
+// that one are taken too; all others are not. Entries in use are asked for again
+// before their TTL ends, and forwarding goes on meanwhile.
+//
+// # RLOC-probing
+//
+//	        Interval           Timeout, next EID-Prefix
+//	  known ─────────> probing ────────┐
+//	    ^                 │ ^──────────┘
+//	    │ answer          │ Tries unanswered
+//	    └─────────────────┴──> down ── Interval ──> probing
+//
+// Each pair of one of our locators and one of theirs is probed, however many
+// EID-Prefixes are behind it. A locator is unreachable when all pairs with it
+// are down; any later answer brings it back. Mappings that are left without a
+// reachable locator are asked for again.
+//
+// # What is not here
+//
+// Sending SMRs, Map-Versioning, LISP-SEC, publish/subscribe and NAT traversal.
+// Locators that are LCAFs are skipped. Echo-Nonce and Locator-Status-Bits are
+// for closed networks and not used (RFC 9300 §4.1).
+//
+// # Concurrency
+//
+// Engine is for one goroutine at a time, and starts none. Runner is safe for
+// concurrent use, and its Do is the way to an Engine that it drives. Log
+// messages use the keys eid, rloc, locator, nonce, peer, map_server,
+// map_resolver, ttl, rtt, tries, reason and err.
+package control

@@ -1,0 +1,124 @@
+package control
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/xtrkit/xtrkit/lisp"
+	"github.com/xtrkit/xtrkit/mapcache"
+)
+
+// handleEncapsulated takes a Map-Request out of an Encapsulated Control Message
+// (RFC 9301 §5.8), as a Map-Server forwards it. Other contents are for others.
+func (e *Engine) handleEncapsulated(now time.Time, d lisp.Datagram) bool {
+	if err := e.ecm.DecodeFromBytes(d.Bytes); err != nil {
+		e.drop(now, DropMalformed, d.Remote, err.Error)
+		return true
+	}
+	inner, err := e.ecm.Inner()
+	if err != nil {
+		e.drop(now, DropMalformed, d.Remote, err.Error)
+		return true
+	}
+	if lisp.TypeOf(inner.Payload) != lisp.TypeMapRequest {
+		return false
+	}
+	return e.handleMapRequest(now, d, inner.Payload, inner.Source, true)
+}
+
+// handleMapRequest takes a Map-Request (RFC 9301 §5.2) that b holds, the
+// sender's socket being source: a question for an EID of ours, an RLOC-probe, or
+// an SMR.
+func (e *Engine) handleMapRequest(now time.Time, d lisp.Datagram, b []byte, source netip.AddrPort, encapsulated bool) bool {
+	m := &e.mapRequest
+	if err := m.DecodeFromBytes(b); err != nil {
+		e.drop(now, DropMalformed, d.Remote, err.Error)
+		return true
+	}
+	if m.Probe && encapsulated {
+		e.drop(now, DropEncapsulated, d.Remote, nil) // RFC 9301 §5.8
+		return true
+	}
+	if m.SMR {
+		return e.handleSMR(now, d, m)
+	}
+	found, eid := e.findRecords(m)
+	if len(found) == 0 && !m.Probe {
+		e.drop(now, DropNotOurEID, d.Remote, m.String)
+		return false
+	}
+	e.stats.MapRequestsReceived++
+	if encapsulated && len(e.ecm.Security) > 0 {
+		// An answer without LISP-SEC data would be discarded (RFC 9303 §6.9).
+		e.drop(now, DropSecured, d.Remote, nil)
+		return true
+	}
+	sent := e.reply(now, d, m, source, found)
+	if !m.Probe {
+		ev := MapRequestReceived{Stamp: Stamp{now}, EID: eid, From: source.Addr().Unmap(), Answer: sent}
+		e.emit(ev)
+	}
+	return true
+}
+
+// maxRequestRecords bounds what one Map-Request makes us look up. Nobody is
+// known to send more than one record, as RFC 9301 §5.2 demands.
+const maxRequestRecords = 16
+
+// findRecords returns the positions in db of what answers m: for each record
+// our best match and its more-specifics (RFC 9301 §5.5), and the EID asked for.
+func (e *Engine) findRecords(m *lisp.MapRequest) (found []int, eid mapcache.Key) {
+	for i := range m.Records[:min(len(m.Records), maxRequestRecords)] {
+		rec := &m.Records[i]
+		if m.Probe && rec.EID.IsZero() && len(e.db) > 0 {
+			// lispers.net probes so right after a Map-Reply. Any mapping of ours
+			// shows that we are here.
+			found = append(found, 0)
+			continue
+		}
+		iid, p, ok := rec.Prefix()
+		if !ok {
+			continue
+		}
+		k, err := cleanKey(mapcache.Key{IID: iid, Prefix: p})
+		if err != nil {
+			continue
+		}
+		from, to, ok := e.lookupLocal(k.IID, k.Prefix)
+		if !ok {
+			continue
+		}
+		eid = k
+		for ; from < to; from++ {
+			found = append(found, from)
+		}
+	}
+	return found, eid
+}
+
+// handleSMR takes a Solicit-Map-Request (RFC 9301 §6.1): a site whose mapping we
+// may have cached says that it changed. It is not believed, only asked about
+// through the mapping system. The changed EID is the source EID, as all known
+// senders have it; the record is tried after it.
+func (e *Engine) handleSMR(now time.Time, d lisp.Datagram, m *lisp.MapRequest) bool {
+	eids := []lisp.Address{m.SourceEID}
+	for i := range m.Records[:min(len(m.Records), 1)] {
+		eids = append(eids, m.Records[i].EID)
+	}
+	for _, a := range eids {
+		iid, ip, ok := a.EID()
+		if !ok {
+			continue
+		}
+		ent, ok := e.cache.LookupEntry(iid, ip.Unmap())
+		if !ok || ent.Origin == mapcache.OriginStatic {
+			continue
+		}
+		e.stats.SMRsReceived++
+		e.emit(MapRequestReceived{Stamp: Stamp{now}, EID: ent.Key, From: d.Remote.Addr(), SMR: true})
+		e.refresh(now, ent.Key, reasons{smr: true})
+		return true
+	}
+	e.drop(now, DropNotCached, d.Remote, m.String)
+	return true
+}

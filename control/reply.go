@@ -1,0 +1,142 @@
+package control
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/xtrkit/xtrkit/lisp"
+	"github.com/xtrkit/xtrkit/mapcache"
+)
+
+// reply answers m with the mappings at the positions in db that found names. A
+// probe is answered even without any: that is what makes the locator reachable
+// (RFC 9301 §5.2).
+func (e *Engine) reply(now time.Time, d lisp.Datagram, m *lisp.MapRequest, source netip.AddrPort, found []int) bool {
+	if m.DontMapReply {
+		e.drop(now, DropNoReplyWanted, d.Remote, nil)
+		return false
+	}
+	to, local, ok := e.chooseITRRLOC(d, m)
+	if !ok || source.Port() == 0 {
+		e.drop(now, DropNoITRRLOC, d.Remote, nil)
+		return false
+	}
+	records := e.replyRecords(found)
+	if m.Probe {
+		e.markProbed(records, d, local)
+	}
+	dst := netip.AddrPortFrom(to, source.Port())
+	room := e.payloadLimit(to) - 12
+	var parts [][]lisp.EIDRecord
+	for rest := records; len(rest) > 0 && len(parts) < maxReplyMessages; {
+		n := splitRecords(len(rest), room, func(i int) int { return recordLen(&rest[i]) })
+		parts = append(parts, rest[:n])
+		rest = rest[n:]
+	}
+	if len(parts) == 0 {
+		parts = append(parts, nil)
+	}
+	// What a Map-Request can make us send is bounded per receiver and in total,
+	// so that requests with a false ITR-RLOC harm nobody much (RFC 9301 §5.4).
+	// The receiver's bucket is asked first: one that is flooded does not use up
+	// the tokens of all.
+	for range parts {
+		if !e.rlocLimits.allow(now, to) || !e.replyLimit.AllowN(now, 1) {
+			e.drop(now, DropMapReplyRate, d.Remote, nil)
+			return false
+		}
+	}
+	for _, part := range parts {
+		r := lisp.MapReply{Probe: m.Probe, Nonce: m.Nonce, Records: part}
+		if !e.send(local, dst, r.AppendBinary) {
+			return false
+		}
+		e.stats.MapRepliesSent++
+		if m.Probe {
+			e.stats.ProbeRepliesSent++
+		}
+	}
+	return true
+}
+
+// replyRecords are the records of the mappings at found, once each, with one
+// TTL so that they time out together (RFC 9301 §5.5).
+func (e *Engine) replyRecords(found []int) []lisp.EIDRecord {
+	slices.Sort(found)
+	found = slices.Compact(found)
+	records := make([]lisp.EIDRecord, len(found))
+	ttl := uint32(lisp.TTLUnlimited)
+	for i, pos := range found {
+		records[i] = e.db[pos].record
+		ttl = min(ttl, records[i].TTL)
+	}
+	for i := range records {
+		records[i].TTL = ttl
+	}
+	return records
+}
+
+// markProbed sets the p bit on the locator that the probe was sent to.
+func (e *Engine) markProbed(records []lisp.EIDRecord, d lisp.Datagram, local mapcache.Local) {
+	probed := local.Addr
+	if a := d.Local.Addr().Unmap(); a.IsValid() && !a.IsUnspecified() {
+		probed = a
+	}
+	for i := range records {
+		for j := range records[i].Locators {
+			if ip, _ := records[i].Locators[j].RLOC.IP(); ip == probed {
+				// The record is shared with the database: copy before writing.
+				records[i].Locators = slices.Clone(records[i].Locators)
+				records[i].Locators[j].Probed = true
+				return
+			}
+		}
+	}
+}
+
+// chooseITRRLOC chooses where a Map-Reply goes and what it leaves from: the
+// ITR-RLOC that the request itself came from, else the first of the address
+// family it came by, else the first we can send to.
+func (e *Engine) chooseITRRLOC(d lisp.Datagram, m *lisp.MapRequest) (netip.Addr, mapcache.Local, bool) {
+	var best netip.Addr
+	var from mapcache.Local
+	bestRank := 0
+	for _, a := range m.ITRRLOCs {
+		ip, ok := a.IP()
+		if !ok {
+			continue // an LCAF that we do not use
+		}
+		ip = ip.Unmap()
+		if !usableUnicast(ip) || ip.IsLoopback() && !e.onLoopback() {
+			continue
+		}
+		local, ok := e.replyLocal(d.Local.Addr(), ip)
+		if !ok {
+			continue
+		}
+		rank := 1
+		switch {
+		case ip == d.Remote.Addr().Unmap():
+			rank = 3
+		case ip.Is4() == d.Remote.Addr().Unmap().Is4():
+			rank = 2
+		}
+		if rank > bestRank {
+			best, from, bestRank = ip, local, rank
+		}
+	}
+	return best, from, bestRank > 0
+}
+
+// replyLocal is the locator that an answer to remote leaves from: the one that
+// the question came to, if it can.
+func (e *Engine) replyLocal(came, remote netip.Addr) (mapcache.Local, bool) {
+	came, remote = came.Unmap(), remote.Unmap()
+	if came.IsValid() && came.Is4() == remote.Is4() {
+		if l, ok := e.localByAddr(came); ok {
+			return l, true
+		}
+	}
+	return e.localFor(remote)
+}

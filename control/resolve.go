@@ -1,0 +1,299 @@
+package control
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/xtrkit/xtrkit/lisp"
+	"github.com/xtrkit/xtrkit/mapcache"
+)
+
+// pending is one EID-Prefix under resolution, and afterwards the reason why it
+// is not asked for again too soon.
+type pending struct {
+	timer
+	key mapcache.Key // what the rate limit applies to
+	ask mapcache.Key // what the Map-Request names: a host, or a cached EID-Prefix
+	why reasons
+
+	phase    phase
+	again    bool // wanted again while it had to rest
+	sends    int
+	lastSent time.Time
+	resolver int // index of the last Map-Resolver asked
+	nonces   []lisp.Nonce
+	accepted netip.Prefix // what the Map-Reply covered, once settled
+}
+
+// reasons says why a mapping is asked for.
+type reasons struct {
+	refresh  bool // a cached entry is to be confirmed
+	expiring bool // its lifetime ends
+	smr      bool // its site solicited it
+}
+
+type phase uint8
+
+const (
+	asking  phase = iota // Map-Requests are sent until one is answered
+	silent               // all were in vain: 30 s of silence
+	resting              // answered; the rate limit still runs
+)
+
+// request is an outstanding Map-Request, found by its nonce.
+type request struct {
+	pending  *pending // either this
+	path     *path    // or this, for an RLOC-probe
+	resolver *mapResolver
+	sent     time.Time
+}
+
+// Resolve asks the mapping system for destinations. It may be called with the
+// same ones as often as they are wanted: a destination under resolution is not
+// asked for more often for that. One that the map-cache covers already is handed
+// out again by Publish.
+func (e *Engine) Resolve(now time.Time, keys []mapcache.Key) {
+	now = e.tick(now)
+	defer e.collect(now)
+	for _, k := range keys {
+		k, err := cleanKey(k)
+		if err != nil || !usableUnicast(k.Prefix.Addr()) {
+			continue
+		}
+		ent, ok := e.cache.LookupEntry(k.IID, k.Prefix.Addr())
+		switch {
+		case !ok:
+			e.request(now, k, k, reasons{})
+		case len(ent.RLOCs) == 0 && ent.Action == lisp.ActionSendMapRequest:
+			// Every packet asks again, within the rate for the EID-Prefix.
+			e.request(now, ent.Key, k, reasons{})
+		default:
+			e.repeatChange(ent)
+		}
+	}
+}
+
+// refresh asks for a cached entry again.
+func (e *Engine) refresh(now time.Time, k mapcache.Key, why reasons) {
+	why.refresh = true
+	e.request(now, k, k, why)
+}
+
+// request starts a resolution unless one is under way.
+func (e *Engine) request(now time.Time, key, ask mapcache.Key, why reasons) {
+	if len(e.resolvers) == 0 {
+		return
+	}
+	p := e.pending[key]
+	if p == nil {
+		limit := e.cfg.MaxPending
+		if why.refresh {
+			limit *= 2 // a flood of misses must not stop the refreshing
+		}
+		if len(e.pending) >= limit {
+			e.drop(now, DropPendingFull, netip.AddrPort{}, key.String)
+			return
+		}
+		p = &pending{key: key}
+		p.fire = func(now time.Time) { e.pendingTimer(now, p) }
+		e.pending[key] = p
+	} else if p.phase != asking {
+		if p.phase == resting {
+			p.again, p.ask = true, ask
+			p.why.merge(why)
+		}
+		return
+	} else {
+		p.why.merge(why)
+		return
+	}
+	p.ask, p.why = ask, why
+	e.ask(now, p)
+}
+
+func (r *reasons) merge(o reasons) {
+	r.refresh = r.refresh || o.refresh
+	r.expiring = r.expiring || o.expiring
+	r.smr = r.smr || o.smr
+}
+
+// pendingTimer runs when a Map-Request was not answered in time, or a time of
+// rest or silence is over.
+func (e *Engine) pendingTimer(now time.Time, p *pending) {
+	switch p.phase {
+	case asking:
+		if p.sends > 0 {
+			e.resolvers[p.resolver].unanswered(now)
+		}
+		if p.sends <= requestRetries {
+			e.ask(now, p)
+			return
+		}
+		p.phase = silent
+		e.stats.ResolutionsFailed++
+		e.emit(ResolutionFailed{Stamp{now}, p.ask, p.sends})
+		e.timers.set(&p.timer, now.Add(requestSilence))
+	case silent:
+		_, cached := e.cache.Get(p.key)
+		e.restart(now, p, p.why.expiring && cached)
+	case resting:
+		e.restart(now, p, p.again)
+	}
+}
+
+// restart asks for p from the beginning if it is wanted, else forgets it.
+func (e *Engine) restart(now time.Time, p *pending, wanted bool) {
+	e.forgetNonces(p)
+	if !wanted {
+		delete(e.pending, p.key)
+		return
+	}
+	p.phase, p.again, p.sends, p.accepted = asking, false, 0, netip.Prefix{}
+	e.ask(now, p)
+}
+
+// settle ends the asking for p, since it is answered. Its nonces stay
+// outstanding while it rests, for the further Map-Replies that overlapping
+// EID-Prefixes may need.
+func (e *Engine) settle(now time.Time, p *pending, covering netip.Prefix) {
+	if p.phase == resting {
+		return
+	}
+	rest := requestInterval
+	if p.why.smr {
+		rest = smrInterval
+	}
+	p.phase, p.again, p.accepted, p.why = resting, false, covering, reasons{}
+	// A little more than the interval when that is over, so that this never
+	// ends in the step that began it.
+	e.timers.set(&p.timer, later(p.lastSent.Add(rest), now.Add(time.Millisecond)))
+}
+
+// ask sends a Map-Request for p and sets the time to wait for the answer:
+// exponential, jittered, never below a second (RFC 9301 §5.3).
+func (e *Engine) ask(now time.Time, p *pending) {
+	r := e.pickResolver(now, p)
+	if r < 0 {
+		e.drop(now, DropNoLocal, netip.AddrPort{}, p.ask.String)
+		e.timers.set(&p.timer, now.Add(requestInterval+e.jitter(requestInterval/10)))
+		return
+	}
+	if !e.requestLimit.AllowN(now, 1) {
+		e.drop(now, DropMapRequestRate, netip.AddrPort{}, p.ask.String)
+		e.timers.set(&p.timer, now.Add(requestInterval+e.jitter(requestInterval)))
+		return
+	}
+	p.resolver = r
+	p.sends++
+	p.lastSent = now
+	n := e.sendMapRequest(p, e.resolvers[r])
+	p.nonces = append(p.nonces, n)
+	e.requests[n] = request{pending: p, resolver: e.resolvers[r], sent: now}
+	e.emit(MapRequestSent{Stamp{now}, p.ask, e.resolvers[r].addr, n, p.sends, p.why.refresh, p.why.smr})
+
+	wait := min(requestInterval<<(p.sends-1), requestBackoff)
+	if p.why.smr {
+		wait = max(wait, smrInterval)
+	}
+	e.timers.set(&p.timer, now.Add(wait+e.jitter(wait/10)))
+}
+
+// sendMapRequest encapsulates a Map-Request for p to a Map-Resolver (RFC 9301
+// §5.3, §5.8).
+func (e *Engine) sendMapRequest(p *pending, r *mapResolver) lisp.Nonce {
+	eid := p.ask.Prefix.Addr()
+	m := lisp.MapRequest{
+		Nonce:      e.nonce(),
+		SMRInvoked: p.why.smr,
+		ITRRLOCs:   e.itrRLOCs(),
+		Records:    []lisp.RequestRecord{{MaskLen: uint8(p.ask.Prefix.Bits()), EID: lisp.EIDAddress(p.ask.IID, eid)}},
+	}
+	source, haveEID := e.sourceEID(p.ask.IID, eid.Is4())
+	if haveEID && (!p.why.refresh || p.why.smr) {
+		m.SourceEID = lisp.EIDAddress(p.ask.IID, source)
+	}
+	// The inner source is an RLOC of ours. With none of the EID's family there
+	// is only an EID of ours to take, or nothing: nobody answers to it, the
+	// ITR-RLOCs are for that.
+	if l, ok := e.localFor(eid); ok {
+		source = l.Addr
+	} else if !haveEID {
+		source = netip.IPv6Unspecified()
+		if eid.Is4() {
+			source = netip.IPv4Unspecified()
+		}
+	}
+	local, _ := e.localFor(r.addr.Addr())
+	sent := e.send(local, r.addr, func(b []byte) ([]byte, error) {
+		payload, err := m.AppendBinary(nil)
+		if err != nil {
+			return nil, err
+		}
+		packet, err := lisp.AppendInner(nil, lisp.Inner{
+			Source:      netip.AddrPortFrom(source, e.cfg.Port),
+			Destination: netip.AddrPortFrom(eid, lisp.ControlPort),
+			Payload:     payload,
+		})
+		if err != nil {
+			return nil, err
+		}
+		ecm := lisp.EncapsulatedControl{Packet: packet}
+		return ecm.AppendBinary(b)
+	})
+	if sent {
+		e.stats.MapRequestsSent++
+	}
+	return m.Nonce
+}
+
+// itrRLOCs are the locators that a Map-Reply may come to: all that are up.
+func (e *Engine) itrRLOCs() []lisp.Address {
+	as := make([]lisp.Address, 0, len(e.locals))
+	for _, l := range e.locals {
+		if l.Up && !l.Addr.IsLinkLocalUnicast() && len(as) < maxITRRLOCs {
+			as = append(as, lisp.AddressFrom(l.Addr))
+		}
+	}
+	return as
+}
+
+// sourceEID is the EID of ours that asks. The packet that misses is known by its
+// destination only, but it has a source of ours in that instance and family.
+func (e *Engine) sourceEID(iid uint32, is4 bool) (netip.Addr, bool) {
+	for i := range e.db {
+		if k := e.db[i].Key; k.IID == iid && k.Prefix.Addr().Is4() == is4 {
+			return k.Prefix.Addr(), true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// hurryRequests repeats what is under way with our new locators, as soon as the
+// rate limit allows.
+func (e *Engine) hurryRequests(now time.Time) {
+	var ps []*pending
+	for _, p := range e.pending {
+		if p.phase == asking {
+			ps = append(ps, p)
+		}
+	}
+	slices.SortFunc(ps, func(a, b *pending) int { return compareKeys(a.key, b.key) })
+	for _, p := range ps {
+		e.timers.set(&p.timer, later(now, p.lastSent.Add(requestInterval)))
+	}
+}
+
+func (e *Engine) forgetNonces(p *pending) {
+	for _, n := range p.nonces {
+		delete(e.requests, n)
+	}
+	p.nonces = p.nonces[:0]
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

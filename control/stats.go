@@ -1,0 +1,114 @@
+package control
+
+import "fmt"
+
+// DropReason says why the engine dropped a received message, or did not send
+// one.
+type DropReason uint8
+
+// Reasons to drop.
+const (
+	DropMalformed        DropReason = iota // it does not parse
+	DropUnknownNonce                       // a Map-Reply that answers nothing we asked
+	DropNotAsked                           // a record whose EID-Prefix does not cover the EID asked for
+	DropTooBroad                           // a positive record shorter than the configured minimum
+	DropNotAuthoritative                   // a probe reply with a record without the A bit
+	DropWrongLocator                       // a probe reply about another locator than the one probed
+	DropAuthentication                     // a Map-Notify whose authentication data is wrong
+	DropUnknownSender                      // a Map-Notify from no Map-Server of ours
+	DropNotOurEID                          // a Map-Request for an EID-Prefix that is not ours
+	DropNoITRRLOC                          // a Map-Request that names no address to answer to
+	DropNoReplyWanted                      // a Map-Request with the D bit
+	DropEncapsulated                       // a message that must not come encapsulated
+	DropSecured                            // an Encapsulated Control Message with security data we cannot honour
+	DropNotCached                          // an SMR for an EID we have no mapping of
+	DropMapReplyRate                       // a Map-Reply not sent, by its rate limit
+	DropMapRequestRate                     // a Map-Request postponed, by its rate limit
+	DropPendingFull                        // an EID not resolved, since too many are
+	DropNoLocal                            // a message not sent for want of an own locator of that address family
+	DropQueueFull                          // a datagram not sent, since Next is not called enough
+	DropCacheFull                          // a mapping not stored, since the map-cache is full of entries in use
+	DropTooManyPaths                       // a locator not probed, since too many are
+	numDropReasons
+)
+
+var dropNames = [numDropReasons]string{
+	DropMalformed:        "malformed",
+	DropUnknownNonce:     "unknown nonce",
+	DropNotAsked:         "EID-Prefix not asked for",
+	DropTooBroad:         "EID-Prefix too broad",
+	DropNotAuthoritative: "probe reply not authoritative",
+	DropWrongLocator:     "probe reply for another locator",
+	DropAuthentication:   "authentication failed",
+	DropUnknownSender:    "sender is no Map-Server of ours",
+	DropNotOurEID:        "EID is not ours",
+	DropNoITRRLOC:        "no usable ITR-RLOC",
+	DropNoReplyWanted:    "no reply wanted",
+	DropEncapsulated:     "must not be encapsulated",
+	DropSecured:          "LISP-SEC data not supported",
+	DropNotCached:        "SMR for an EID without mapping",
+	DropMapReplyRate:     "Map-Reply rate limit",
+	DropMapRequestRate:   "Map-Request rate limit",
+	DropPendingFull:      "too many EIDs under resolution",
+	DropNoLocal:          "no local locator of that address family",
+	DropQueueFull:        "send queue full",
+	DropCacheFull:        "map-cache full",
+	DropTooManyPaths:     "too many locators to probe",
+}
+
+// DropReasons is how many drop reasons there are; they are numbered from 0.
+const DropReasons = int(numDropReasons)
+
+func (r DropReason) String() string {
+	if r < numDropReasons {
+		return dropNames[r]
+	}
+	return fmt.Sprintf("DropReason(%d)", uint8(r))
+}
+
+// Stats is a snapshot of what an Engine has counted.
+type Stats struct {
+	MapRequestsSent     uint64 // for resolution and refresh
+	MapRequestsReceived uint64 // probes included
+	MapRepliesSent      uint64 // probe replies included
+	MapRepliesReceived  uint64 // accepted ones; probe replies not included
+	NegativeReplies     uint64 // accepted records without locators
+	MapRegistersSent    uint64 // retransmissions included
+	MapNotifiesReceived uint64 // verified ones
+	MapNotifyAcksSent   uint64
+	ProbesSent          uint64
+	ProbeRepliesSent    uint64
+	ProbeRepliesRecv    uint64 // accepted ones
+	SMRsReceived        uint64 // that led to a Map-Request
+	ResolutionsFailed   uint64 // EIDs given up after all retransmissions
+	EventsLost          uint64 // events overwritten before NextEvent took them
+	Dropped             [DropReasons]uint64
+
+	// Gauges.
+	Pending       int // EIDs under resolution, and those whose rate limit still runs
+	Paths         int // (local, remote) locator pairs probed
+	PathsDown     int
+	Registrations int // Map-Registers per round
+	Registered    int // of those, acknowledged
+	CacheEntries  int
+}
+
+// Stats returns a snapshot of the counters.
+func (e *Engine) Stats() Stats {
+	s := e.stats
+	s.Pending = len(e.pending)
+	s.Paths = len(e.paths)
+	for _, p := range e.paths {
+		if p.down {
+			s.PathsDown++
+		}
+	}
+	for _, r := range e.registrations {
+		s.Registrations++
+		if r.state == StateRegistered {
+			s.Registered++
+		}
+	}
+	s.CacheEntries = e.cache.Len()
+	return s
+}
