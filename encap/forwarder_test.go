@@ -126,10 +126,10 @@ func TestTwoForwarders(t *testing.T) {
 				assert.Equal(t, want, a.device.next(t))
 			}
 
-			s := a.Stats()
-			assert.EqualValues(t, 3, s.Encapsulated.Packets)
-			assert.EqualValues(t, 3, s.Decapsulated.Packets)
-			assert.Equal(t, [NumDropReasons]uint64{}, s.Drops)
+			assert.EqualValues(t, 3, a.Stats().Decapsulated.Packets)
+			a.Close()
+			assert.EqualValues(t, 3, a.Stats().Encapsulated.Packets)
+			assert.Equal(t, [NumDropReasons]uint64{}, a.Stats().Drops)
 		})
 	}
 }

@@ -54,8 +54,8 @@ func (g *ingress) receive(batch []Incoming) {
 	for i := range batch {
 		g.datagrams(&batch[i])
 	}
-	g.deliver()
 	g.settle()
+	g.deliver()
 }
 
 // datagrams takes the datagrams that arrived as one.
@@ -194,11 +194,11 @@ func (g *ingress) deliver() {
 	if len(g.ready) == 0 {
 		return
 	}
+	g.f.c.decapsulated.add(len(g.ready), g.octets)
 	if err := g.to.writer.write(g.ready); err != nil {
 		// The device does not say which of them; one error, one drop.
 		g.f.drop(DropDevice)
 	}
-	g.f.c.decapsulated.add(len(g.ready), g.octets)
 	g.ready, g.octets = g.ready[:0], 0
 }
 

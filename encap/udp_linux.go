@@ -151,7 +151,16 @@ func buffer(fd, force, opt, size int) {
 
 // Open returns the sockets to send from a locator with.
 func (u *udpUnderlay) Open(l mapcache.Local) (Path, error) {
-	return newUDPPath(u.cfg, l)
+	if l.IfIndex != 0 { // the kernel binds to any index
+		if _, err := net.InterfaceByIndex(l.IfIndex); err != nil {
+			return nil, fmt.Errorf("interface %d: %w", l.IfIndex, err)
+		}
+	}
+	p, err := newUDPPath(u.cfg, l)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // interfaceMTU returns the MTU of the interface that a locator is on; 0 when
