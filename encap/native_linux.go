@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -58,9 +57,6 @@ func (n *rawSender) choose(at *atomic.Pointer[rawSocket], ls []mapcache.Local, v
 		return nil
 	}
 	l := ls[best]
-	if l.Addr.Is6() != v6 {
-		l.Addr = netip.Addr{}
-	}
 	if old != nil && old.local.Addr == l.Addr && old.local.IfIndex == l.IfIndex {
 		return nil
 	}
@@ -97,6 +93,7 @@ func (n *rawSender) Forward(packet []byte) (int, error) {
 type rawSocket struct {
 	local mapcache.Local
 	v6    bool
+	name  string // of the interface
 	file  *os.File
 	raw   syscall.RawConn
 
@@ -116,6 +113,11 @@ func newRawSocket(l mapcache.Local, v6 bool) (*rawSocket, error) {
 	fail := func(what string, err error) (*rawSocket, error) {
 		return nil, fmt.Errorf("raw %s socket: %s: %w", name, what, err)
 	}
+	ifi, err := interfaceOf(l)
+	if err != nil {
+		// Unbound, packets could go by the overlay's own device, and around.
+		return fail("uplink", err)
+	}
 	// A socket of protocol RAW sends the header that it is given, and receives
 	// nothing.
 	fd, err := unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_RAW)
@@ -129,16 +131,14 @@ func newRawSocket(l mapcache.Local, v6 bool) (*rawSocket, error) {
 		return fail("socket", err)
 	}
 	file := os.NewFile(uintptr(fd), "raw "+name) // non-blocking, hence pollable
-	if l.IfIndex != 0 {
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, l.IfIndex); err != nil {
-			file.Close()
-			return fail("SO_BINDTOIFINDEX", err)
-		}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, ifi.Index); err != nil {
+		file.Close()
+		return fail("SO_BINDTOIFINDEX", err)
 	}
 	// The address makes the kernel choose the route as for our own outer
 	// packets, so that none leads back into the overlay's device. The header
 	// keeps the source it has.
-	if l.Addr.IsValid() {
+	if l.Addr.Is6() == v6 {
 		if err := unix.Bind(fd, unixSockaddr(l.Addr, 0)); err != nil {
 			file.Close()
 			return fail("bind", err)
@@ -149,7 +149,7 @@ func newRawSocket(l mapcache.Local, v6 bool) (*rawSocket, error) {
 		file.Close()
 		return fail("descriptor", err)
 	}
-	s := &rawSocket{local: l, v6: v6, file: file, raw: raw}
+	s := &rawSocket{local: l, v6: v6, name: ifi.Name, file: file, raw: raw}
 	s.write = s.tryWrite
 	return s, nil
 }
@@ -202,7 +202,7 @@ func (s *rawSocket) tryWrite(fd uintptr) bool {
 // linkMTU is what raw packets may have: the MTU of the interface that they
 // leave by.
 func (s *rawSocket) linkMTU() int {
-	if mtu := interfaceMTU(s.local); mtu > 0 {
+	if mtu := socketMTU(s.raw, s.name); mtu > 0 {
 		return mtu
 	}
 	if s.v6 {

@@ -151,11 +151,6 @@ func buffer(fd, force, opt, size int) {
 
 // Open returns the sockets to send from a locator with.
 func (u *udpUnderlay) Open(l mapcache.Local) (Path, error) {
-	if l.IfIndex != 0 { // the kernel binds to any index
-		if _, err := net.InterfaceByIndex(l.IfIndex); err != nil {
-			return nil, fmt.Errorf("interface %d: %w", l.IfIndex, err)
-		}
-	}
 	p, err := newUDPPath(u.cfg, l)
 	if err != nil {
 		return nil, err
@@ -163,28 +158,41 @@ func (u *udpUnderlay) Open(l mapcache.Local) (Path, error) {
 	return p, nil
 }
 
-// interfaceMTU returns the MTU of the interface that a locator is on; 0 when
-// that can't be told.
-func interfaceMTU(l mapcache.Local) int {
+// interfaceOf returns the interface that a locator is on.
+func interfaceOf(l mapcache.Local) (*net.Interface, error) {
 	if l.IfIndex != 0 {
-		if ifi, err := net.InterfaceByIndex(l.IfIndex); err == nil {
-			return ifi.MTU
+		ifi, err := net.InterfaceByIndex(l.IfIndex)
+		if err != nil {
+			return nil, fmt.Errorf("interface %d: %w", l.IfIndex, err)
 		}
-		return 0
+		return ifi, nil
 	}
 	ifs, err := net.Interfaces()
 	if err != nil {
-		return 0
+		return nil, err
 	}
 	for _, ifi := range ifs {
 		addrs, _ := ifi.Addrs()
 		for _, a := range addrs {
 			if n, ok := a.(*net.IPNet); ok {
 				if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap() == l.Addr {
-					return ifi.MTU
+					return &ifi, nil
 				}
 			}
 		}
 	}
-	return 0
+	return nil, fmt.Errorf("no interface has the address %v", l.Addr)
+}
+
+// socketMTU returns the present MTU of an interface in the network namespace of
+// a socket; 0 when that can't be told.
+func socketMTU(c syscall.RawConn, name string) int {
+	mtu := 0
+	_ = c.Control(func(fd uintptr) {
+		r, err := unix.NewIfreq(name)
+		if err == nil && unix.IoctlIfreq(int(fd), unix.SIOCGIFMTU, r) == nil {
+			mtu = int(r.Uint32())
+		}
+	})
+	return mtu
 }

@@ -29,13 +29,13 @@ type udpPath struct {
 	cfg   UDPConfig
 	local mapcache.Local
 	v6    bool
-	mtu   int
+	name  string // of the interface; empty if unknown
 
 	mu      sync.Mutex // for what follows
 	sockets []udpSocket
-	loose   *udpSocket // sends without DF; opened when first needed
-	segment bool       // UDP_SEGMENT works
-	closed  bool
+	loose   udpSocket // sends without DF
+	probe   udpSocket // is connected to locators to ask for the path MTU, and sends nothing
+	segment bool      // UDP_SEGMENT works
 
 	// What one sendmmsg needs. The control messages are laid out once: TTL,
 	// traffic class, and last the segment size, which can be left out.
@@ -65,15 +65,29 @@ type sendControl struct {
 }
 
 func newUDPPath(cfg UDPConfig, l mapcache.Local) (*udpPath, error) {
-	p := &udpPath{cfg: cfg, local: l, v6: l.Addr.Is6(), mtu: interfaceMTU(l)}
+	p := &udpPath{cfg: cfg, local: l, v6: l.Addr.Is6()}
+	ifi, err := interfaceOf(l)
+	switch {
+	case err == nil:
+		p.name = ifi.Name
+	case l.IfIndex != 0: // the kernel would bind to any index
+		return nil, err
+	}
 	p.segment = !cfg.NoOffload && cfg.Checksum != ChecksumZero
-	for range cfg.SourcePorts {
-		s, err := p.open(false)
+	for i := range cfg.SourcePorts + 2 {
+		s, err := p.open(i == 0)
 		if err != nil {
 			p.Close()
 			return nil, err
 		}
-		p.sockets = append(p.sockets, s)
+		switch i {
+		case 0:
+			p.loose = s
+		case 1:
+			p.probe = s
+		default:
+			p.sockets = append(p.sockets, s)
+		}
 	}
 	level, ttl, tos := int32(unix.IPPROTO_IP), int32(unix.IP_TTL), int32(unix.IP_TOS)
 	if p.v6 {
@@ -148,19 +162,20 @@ func dropAll(fd int) error {
 }
 
 // MTU is the MTU of the locator's interface.
-func (p *udpPath) MTU() int { return p.mtu }
+func (p *udpPath) MTU() int {
+	if p.name == "" {
+		return 0
+	}
+	return socketMTU(p.probe.raw, p.name)
+}
 
 // Close closes the sockets.
 func (p *udpPath) Close() error {
-	p.mu.Lock()
-	sockets := p.sockets
-	if p.loose != nil {
-		sockets = append(sockets, *p.loose)
-	}
-	p.closed = true
-	p.mu.Unlock()
 	var errs []error
-	for _, s := range sockets {
+	for _, s := range append([]udpSocket{p.loose, p.probe}, p.sockets...) {
+		if s.conn == nil {
+			continue // never opened
+		}
 		if err := s.conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
 		}
@@ -240,12 +255,9 @@ func (p *udpPath) message(m int, out []Outgoing, first int) int {
 // write sends the first n messages from a socket, and puts errors into their
 // packets. socket -1 is the loose one.
 func (p *udpPath) write(socket int, out []Outgoing, n int) (ok bool) {
-	s, err := p.socket(socket)
-	if err != nil {
-		for m := range n {
-			p.fail(out, m, err)
-		}
-		return false
+	s := &p.loose
+	if socket >= 0 {
+		s = &p.sockets[socket]
 	}
 	ok = true
 	for m := 0; m < n; {
@@ -263,23 +275,6 @@ func (p *udpPath) write(socket int, out []Outgoing, n int) (ok bool) {
 		m++
 	}
 	return ok
-}
-
-func (p *udpPath) socket(i int) (*udpSocket, error) {
-	if p.closed {
-		return nil, net.ErrClosed
-	}
-	if i >= 0 {
-		return &p.sockets[i], nil
-	}
-	if p.loose == nil {
-		s, err := p.open(true)
-		if err != nil {
-			return nil, err
-		}
-		p.loose = &s
-	}
-	return p.loose, nil
 }
 
 // fail puts the error of message m into its packets.
@@ -377,30 +372,23 @@ var (
 	errEHOSTUNREACH error = unix.EHOSTUNREACH
 )
 
-// PathMTU asks the kernel for the path MTU to a locator, by a socket connected
-// to it.
+// PathMTU asks the kernel for the path MTU to a locator.
 func (p *udpPath) PathMTU(remote netip.Addr) int {
-	family, level, opt := unix.AF_INET, unix.IPPROTO_IP, unix.IP_MTU
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	level, opt := unix.IPPROTO_IP, unix.IP_MTU
 	if p.v6 {
-		family, level, opt = unix.AF_INET6, unix.IPPROTO_IPV6, unix.IPV6_MTU
+		level, opt = unix.IPPROTO_IPV6, unix.IPV6_MTU
 	}
-	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return 0
-	}
-	defer unix.Close(fd)
-	if p.local.IfIndex != 0 {
-		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, p.local.IfIndex) != nil {
-			return 0
+	mtu := 0
+	_ = p.probe.raw.Control(func(fd uintptr) {
+		if unix.Connect(int(fd), unixSockaddr(remote, dataPort)) != nil {
+			return
 		}
-	}
-	if unix.Bind(fd, unixSockaddr(p.local.Addr, 0)) != nil || unix.Connect(fd, unixSockaddr(remote, dataPort)) != nil {
-		return 0
-	}
-	mtu, err := unix.GetsockoptInt(fd, level, opt)
-	if err != nil {
-		return 0
-	}
+		if v, err := unix.GetsockoptInt(int(fd), level, opt); err == nil {
+			mtu = v
+		}
+	})
 	return mtu
 }
 
