@@ -60,6 +60,7 @@ func (s *Server) apply(now time.Time, ticks int64, u *Update) {
 	for i := range u.items {
 		it := &u.items[i]
 		o := s.tick(now)
+		x.stamp = o
 		expires := ticks
 		if it.ttl != 0 {
 			expires += s.lifetime(u.flags, it.ttl)
@@ -83,6 +84,7 @@ func (s *Server) applyRefresh(now time.Time, ticks int64, u *Update, x *xtrState
 			continue // meanwhile it changed; the next Map-Register settles it
 		}
 		c.stamp = s.tick(now)
+		x.stamp = c.stamp
 		c.nonce.Store(u.nonce)
 		c.seen.Store(ticks)
 		life := s.lifetime(c.flags, c.ttl())

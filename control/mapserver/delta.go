@@ -56,8 +56,8 @@ type Delta struct {
 
 // EIDRecord decodes Record.
 func (d *Delta) EIDRecord() (lisp.EIDRecord, error) {
-	var m lisp.MapReply
-	r, err := decodeRecord(&m, d.Record)
+	var decoder recordDecoder
+	r, err := decoder.decode(d.Record)
 	if err != nil {
 		return lisp.EIDRecord{}, fmt.Errorf("%w: record: %w", ErrDelta, err)
 	}
@@ -215,6 +215,7 @@ func (s *Server) Merge(now time.Time, d Delta) (bool, error) {
 		x.nonce.Store(uint64(d.Nonce))
 	}
 	s.clock = max(s.clock, d.Seq, d.Content)
+	ch.xtr = x
 	changed := s.mergeClaim(now, ticks, &ch, false)
 	if x.claims == 0 && !x.enforced(x.algorithm) {
 		delete(s.xtrs, xk)

@@ -285,15 +285,21 @@ func appendRecord(b []byte, r *lisp.EIDRecord) ([]byte, error) {
 	return append(b[:start], b[start+header:]...), nil
 }
 
-// decodeRecord is the reverse of appendRecord. It reuses m.
-func decodeRecord(m *lisp.MapReply, record []byte) (*lisp.EIDRecord, error) {
-	b := make([]byte, 12, 12+len(record))
-	b[0], b[3] = byte(lisp.TypeMapReply)<<4, 1
-	if err := m.DecodeFromBytes(append(b, record...)); err != nil {
+// recordDecoder decodes records into memory of its own, which it reuses.
+type recordDecoder struct {
+	m lisp.MapReply
+	b []byte
+}
+
+// decode is the reverse of appendRecord. The result is valid until the next call.
+func (d *recordDecoder) decode(record []byte) (*lisp.EIDRecord, error) {
+	d.b = append(d.b[:0], byte(lisp.TypeMapReply)<<4, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0)
+	d.b = append(d.b, record...)
+	if err := d.m.DecodeFromBytes(d.b); err != nil {
 		return nil, err
 	}
-	if len(m.Trailer) > 0 {
+	if len(d.m.Trailer) > 0 {
 		return nil, lisp.ErrMalformed
 	}
-	return &m.Records[0], nil
+	return &d.m.Records[0], nil
 }

@@ -258,7 +258,7 @@ func (w *Worker) positive(r *registration, iid uint32, prefix netip.Prefix) bool
 	rec := w.nextRecord()
 	rec.TTL = lisp.TTLUnlimited
 	for i, c := range w.claims {
-		from, err := decodeRecord(&w.scratchReply, c.record)
+		from, err := w.decoder.decode(c.record)
 		if err != nil {
 			continue // it was encoded by appendRecord
 		}
@@ -326,7 +326,8 @@ func (w *Worker) flush(d lisp.Datagram, local, to netip.AddrPort) {
 		n := min(len(records), 255)
 		for {
 			start := len(w.buf)
-			b, err := (&lisp.MapReply{Nonce: w.reply.Nonce, Records: records[:n]}).AppendBinary(w.buf)
+			w.out = lisp.MapReply{Nonce: w.reply.Nonce, Records: records[:n]}
+			b, err := w.out.AppendBinary(w.buf)
 			if err == nil && len(b)-start > limit && n > 1 {
 				n = (n + 1) / 2
 				continue
@@ -438,7 +439,7 @@ func (w *Worker) chooseRLOC(d lisp.Datagram, nonce uint64, r *registration) (net
 	var best []netip.Addr
 	bestRank := 1 << 16
 	for _, c := range w.claims {
-		rec, err := decodeRecord(&w.scratchReply, c.record)
+		rec, err := w.decoder.decode(c.record)
 		if err != nil {
 			continue
 		}

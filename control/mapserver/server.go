@@ -172,7 +172,8 @@ func (s *Server) addEvent(e Event) {
 func (s *Server) toTicks(now time.Time) int64 {
 	e := s.epoch.Load()
 	if e == nil {
-		s.epoch.CompareAndSwap(nil, &now)
+		first := now // a copy, so that now doesn't escape
+		s.epoch.CompareAndSwap(nil, &first)
 		e = s.epoch.Load()
 	}
 	return int64(now.Sub(*e))

@@ -99,10 +99,10 @@ func (s *Server) Sites(now time.Time) []SiteStatus {
 // mergedRLOCs are the locators of some claims as a proxy Map-Reply has them:
 // not local, not probed, sorted, of two with one address the newer.
 func mergedRLOCs(claims []*claim) []lisp.RLOCRecord {
-	var m lisp.MapReply
+	var decoder recordDecoder
 	var rlocs []lisp.RLOCRecord
 	for _, c := range claims {
-		if r, err := decodeRecord(&m, c.record); err == nil {
+		if r, err := decoder.decode(c.record); err == nil {
 			rlocs = mergeRLOCs(rlocs, r.Locators)
 		}
 	}

@@ -19,15 +19,16 @@ type Worker struct {
 	ticks  int64
 	result Result
 
-	register     lisp.MapRegister
-	request      lisp.MapRequest
-	reply        lisp.MapReply
-	ecm          lisp.EncapsulatedControl
-	scratchReply lisp.MapReply // for decodeRecord
-	claims       []*claim
-	items        []registerItem
-	buf          []byte // holds what result.Out points to
-	scratch      []byte
+	register lisp.MapRegister
+	request  lisp.MapRequest
+	reply    lisp.MapReply
+	ecm      lisp.EncapsulatedControl
+	out      lisp.MapReply // the part of reply that goes into one datagram
+	decoder  recordDecoder
+	claims   []*claim
+	items    []registerItem
+	buf      []byte // holds what result.Out points to
+	scratch  []byte
 }
 
 // Result is what came of one datagram. It is valid until the Worker's next Handle.

@@ -1,0 +1,5 @@
+//go:build !race
+
+package mapserver
+
+const raceEnabled = false
