@@ -1,0 +1,33 @@
+package xtrkit_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestREADMEShowsTheExample keeps the code block of README.md the one that
+// Example compiles and runs.
+func TestREADMEShowsTheExample(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	source, err := os.ReadFile("example_test.go")
+	require.NoError(t, err)
+
+	_, block, ok := strings.Cut(string(readme), "```go\n")
+	require.True(t, ok)
+	block, _, ok = strings.Cut(block, "```")
+	require.True(t, ok)
+
+	_, example, ok := strings.Cut(string(source), "\t// README begins\n")
+	require.True(t, ok)
+	example, _, ok = strings.Cut(example, "\t// README ends\n")
+	require.True(t, ok)
+	var want strings.Builder
+	for line := range strings.Lines(example) {
+		want.WriteString(strings.TrimPrefix(line, "\t"))
+	}
+	require.Equal(t, want.String(), block)
+}
