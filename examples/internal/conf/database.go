@@ -43,6 +43,10 @@ func (r *reader) mappingOf(n *Node, iid uint32, prefix netip.Prefix) *DatabaseMa
 		}
 	}
 	for _, m := range n.Mappings {
+		if m.IID != iid {
+			r.probs.errorf(0, "database-mapping", "a mobile node has one device, and so one instance: iid %d (line %d) or %d", m.IID, m.Line, iid)
+			break
+		}
 		if m.Prefix.Addr().Is4() == prefix.Addr().Is4() {
 			// The device has one address per family, as packets without an
 			// explicit source need one answer to which EID they come from.

@@ -3,6 +3,7 @@ package conf
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -12,17 +13,16 @@ type Node struct {
 	File     string
 	Warnings []Problem // what the file asks for and does not get
 
-	Debug             int // 0..3, see LogLevel
-	MapResolvers      []netip.Addr
-	MapServers        []MapServer
-	Mappings          []DatabaseMapping // one per EID-Prefix
-	Static            []StaticMapping
-	ProxyETRs         []ProxyETR
-	Probing           Probing
-	MapRequestRetries int    // 0: the default of the protocol
-	SiteScope         bool   // ipv6-scope = SITE: prefer unique local IPv6 addresses as locators
-	ControlSocket     string // where the status can be read; empty: the default of the program
-	Device            Device
+	Debug         int // 0..3, see LogLevel
+	MapResolvers  []netip.Addr
+	MapServers    []MapServer
+	Mappings      []DatabaseMapping // one per EID-Prefix
+	Static        []StaticMapping
+	ProxyETRs     []RLOC // take packets to destinations that are not EIDs
+	Probing       Probing
+	SiteScope     bool   // ipv6-scope = SITE: prefer unique local IPv6 addresses as locators
+	ControlSocket string // where the status can be read; empty: the default of the program
+	Device        Device
 }
 
 // Device is the TUN device and its routing table. Zero values stand for the
@@ -72,16 +72,11 @@ type RLOC struct {
 	Priority, Weight uint8
 }
 
-// ProxyETR takes packets to destinations that are not EIDs.
-type ProxyETR struct {
-	RLOC
-	EIDFamily int // 4 or 6: for destinations of this family only; 0: both
-}
-
-// Probing is how locators of peers are probed.
+// Probing is how locators of peers are probed. The zero value is the default.
 type Probing struct {
-	Interval      time.Duration // 0: not at all
-	Retries       int
+	Off           bool
+	Interval      time.Duration
+	Retries       int // probes after the first unanswered one until the locator is down
 	RetryInterval time.Duration
 }
 
@@ -121,7 +116,6 @@ func ParseNode(ctx context.Context, file, src string, opt Options) (*Node, error
 func (r *reader) node(g *group, n *Node) {
 	n.Debug = r.debug(g)
 	r.nodeMode(g)
-	n.MapRequestRetries = int(g.num("map-request-retries", 0))
 	n.ControlSocket = g.str("control-socket", "")
 	n.SiteScope = r.scope(g)
 	n.Device = Device{Name: g.str("tun-name", ""), MTU: int(g.num("tun-mtu", 0)), Table: uint32(g.num("tun-table", 0))}
@@ -175,7 +169,7 @@ func (r *reader) scope(g *group) bool {
 func (r *reader) probing(g *group) Probing {
 	sections := g.groups["rloc-probing"]
 	if len(sections) == 0 {
-		return Probing{Interval: 30 * time.Second, Retries: 2, RetryInterval: 5 * time.Second}
+		return Probing{}
 	}
 	s := sections[0]
 	p := Probing{
@@ -190,9 +184,10 @@ func (r *reader) probing(g *group) Probing {
 		s.warnf("rloc-probe-retries", "5 is the highest value")
 		p.Retries = 5
 	}
-	if p.Interval > 0 {
-		p.RetryInterval = min(max(p.RetryInterval, time.Second), p.Interval)
+	if p.Interval == 0 {
+		return Probing{Off: true}
 	}
+	p.RetryInterval = min(max(p.RetryInterval, time.Second), p.Interval)
 	return p
 }
 
@@ -257,8 +252,15 @@ func (r *reader) proxyETRs(g *group, n *Node) {
 		family int
 	}{{"proxy-etr", 0}, {"proxy-etr-ipv4", 4}, {"proxy-etr-ipv6", 6}} {
 		for _, s := range g.groups[kind.name] {
-			if rloc, ok := r.rloc(s); ok {
-				n.ProxyETRs = append(n.ProxyETRs, ProxyETR{RLOC: rloc, EIDFamily: kind.family})
+			rloc, ok := r.rloc(s)
+			if !ok {
+				continue
+			}
+			if kind.family != 0 {
+				s.warnf("address", "%s gets packets to IPv4 and IPv6 destinations", rloc.Addr)
+			}
+			if !slices.ContainsFunc(n.ProxyETRs, func(o RLOC) bool { return o.Addr == rloc.Addr }) {
+				n.ProxyETRs = append(n.ProxyETRs, rloc)
 			}
 		}
 	}

@@ -59,12 +59,11 @@ func TestLISPmobFile(t *testing.T) {
 	require.NoError(t, err)
 	addr, prefix := netip.MustParseAddr, netip.MustParsePrefix
 	assert.Equal(t, 1, n.Debug)
-	assert.Equal(t, 2, n.MapRequestRetries)
 	assert.Equal(t, []netip.Addr{addr("192.0.2.53"), addr("192.0.2.54"), addr("2001:db8:ffff::54")}, n.MapResolvers)
 	assert.Equal(t, []MapServer{{Addr: addr("192.0.2.1"), Key: Key{Type: 2, Secret: "foo#bar baz"}, ProxyReply: true}}, n.MapServers)
-	assert.Equal(t, []ProxyETR{{RLOC: RLOC{Addr: addr("192.0.2.99"), Priority: 2, Weight: 100}}}, n.ProxyETRs)
+	assert.Equal(t, []RLOC{{Addr: addr("192.0.2.99"), Priority: 2, Weight: 100}}, n.ProxyETRs)
 	assert.Equal(t, []StaticMapping{{Prefix: prefix("203.0.113.0/24"), RLOCs: []RLOC{{Addr: addr("192.0.2.7"), Priority: 3, Weight: 10}}}}, n.Static)
-	assert.Equal(t, Probing{Interval: 30 * time.Second, Retries: 2, RetryInterval: 5 * time.Second}, n.Probing)
+	assert.Equal(t, Probing{}, n.Probing)
 	assert.Equal(t, []DatabaseMapping{
 		{Prefix: prefix("198.51.100.1/32"), TTL: 10 * time.Minute, Line: 19, Locators: []LocatorSource{
 			{Interface: "eth0", Family: 4, Priority: 1, Weight: 100, Line: 19},
@@ -75,7 +74,10 @@ func TestLISPmobFile(t *testing.T) {
 			{Interface: "eth0", Family: 6, Priority: 1, Weight: 100, Line: 33},
 		}},
 	}, n.Mappings)
-	require.Equal(t, []string{"lispd.conf:43: proxy-itrs: ignored: " + whySMR}, texts(n.Warnings))
+	assert.Equal(t, []string{
+		"lispd.conf:3: map-request-retries: ignored: a Map-Request is sent again ten times, with growing pauses (RFC 9301 §5.3)",
+		"lispd.conf:43: proxy-itrs: ignored: " + whySMR,
+	}, texts(n.Warnings))
 }
 
 func TestOORFile(t *testing.T) {
@@ -87,9 +89,9 @@ func TestOORFile(t *testing.T) {
 	assert.True(t, n.SiteScope)
 	assert.Equal(t, []netip.Addr{addr("2001:db8:ffff::53"), addr("192.0.2.53")}, n.MapResolvers)
 	assert.Equal(t, []MapServer{{Addr: addr("192.0.2.1"), Key: Key{ID: 16, Type: 1, Secret: "from the environment"}}}, n.MapServers)
-	assert.Equal(t, []ProxyETR{
-		{RLOC: RLOC{Addr: addr("192.0.2.2"), Priority: 1, Weight: 5}, EIDFamily: 4},
-		{RLOC: RLOC{Addr: addr("2001:db8:ffff::2"), Priority: 1, Weight: 100}, EIDFamily: 6},
+	assert.Equal(t, []RLOC{
+		{Addr: addr("192.0.2.2"), Priority: 1, Weight: 5},
+		{Addr: addr("2001:db8:ffff::2"), Priority: 1, Weight: 100},
 	}, n.ProxyETRs)
 	assert.Equal(t, Probing{Interval: 10 * time.Second, Retries: 5, RetryInterval: 10 * time.Second}, n.Probing)
 	assert.Equal(t, []DatabaseMapping{{IID: 7, Prefix: prefix("198.51.100.1/32"), TTL: 24 * time.Hour, Line: 14, Locators: []LocatorSource{
@@ -106,6 +108,8 @@ func TestOORFile(t *testing.T) {
 		"oor.conf:2: debug: 3 is the highest level",
 		"oor.conf:4: log-file: ignored: messages go to standard error; let the service manager or the shell keep them",
 		"oor.conf:8: rloc-probing.rloc-probe-retries: 5 is the highest value",
+		"oor.conf:12: proxy-etr-ipv4.address: 192.0.2.2 gets packets to IPv4 and IPv6 destinations",
+		"oor.conf:13: proxy-etr-ipv6.address: 2001:db8:ffff::2 gets packets to IPv4 and IPv6 destinations",
 	}, texts(n.Warnings))
 }
 
@@ -171,6 +175,7 @@ func TestNodeErrors(t *testing.T) {
 		{"bad prefix", "database-mapping { eid-prefix = 300/8 }", "f:1: database-mapping.eid-prefix: '300/8' is not an EID-Prefix such as 192.0.2.1/32 or 2001:db8::1/128"},
 		{"network as EID", "database-mapping { eid-prefix = 198.51.100.0/24 }", "f:1: database-mapping.eid-prefix: a mobile node is one host: 198.51.100.0/24 must be a /32"},
 		{"two EIDs of a family", "database-mapping { eid-prefix = 198.51.100.2/32 interface = eth0 }", "a mobile node has one EID per address family: 198.51.100.2/32 (line 1) or 198.51.100.1/32"},
+		{"two instances", "database-mapping { eid-prefix = 2001:db8::1/128 iid = 5 interface = eth0 }", "a mobile node has one device, and so one instance: iid 5 (line 1) or 0"},
 		{"no locator", "database-mapping { eid-prefix = 2001:db8::1/128 }", "f:1: database-mapping: has no locator: add rloc-iface { interface = ... } or interface = ..."},
 		{"priority in the wrong form", "database-mapping { eid-prefix = 2001:db8::1/128\npriority = 1 }", "f:2: database-mapping.priority: belongs to an interface; inside rloc-iface and rloc-address it is called priority and weight"},
 		{"same locator twice", "database-mapping { eid-prefix = 198.51.100.1/32 rloc-iface { interface = eth0 } }", "the same locator is in line 1 already"},
