@@ -347,7 +347,7 @@ func (s *Server) report(now time.Time, ticks int64, r *registration, c *claim, f
 	if change == ChangeRefreshed {
 		s.worker.stats.refreshes.Add(1)
 	} else {
-		s.log.Info("registration "+change.String(), "eid", eid, "iid", iid, "site", site, "peer", from)
+		s.log.Info("registration", "change", change.String(), "eid", eid, "iid", iid, "site", site, "peer", from)
 	}
 	if s.cfg.EventBuffer < 0 {
 		return

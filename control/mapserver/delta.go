@@ -182,8 +182,11 @@ func (s *Server) Merge(now time.Time, d Delta) (bool, error) {
 		set bool
 		bit uint8
 	}{
-		{d.ProxyReply, flagProxy}, {d.SecurityCapable, flagSecurity}, {d.UseTTL, flagUseTTL},
-		{d.Merge, flagMerge}, {d.MobileNode, flagMobile},
+		{d.ProxyReply, flagProxy},
+		{d.SecurityCapable, flagSecurity},
+		{d.UseTTL, flagUseTTL},
+		{d.Merge, flagMerge},
+		{d.MobileNode, flagMobile},
 	} {
 		if f.set {
 			ch.flags |= f.bit
@@ -242,7 +245,7 @@ func (d *Delta) AppendBinary(b []byte) ([]byte, error) {
 		b = binary.BigEndian.AppendUint64(b, v)
 	}
 	for _, t := range [...]time.Time{d.Seen, d.Expiry} {
-		b = binary.BigEndian.AppendUint64(b, uint64(t.UnixNano())) //nolint:gosec // two's complement
+		b = binary.BigEndian.AppendUint64(b, uint64(t.UnixNano()))
 	}
 	b = append(b, d.XTRID[:]...)
 	b = binary.BigEndian.AppendUint32(b, d.IID)
@@ -272,7 +275,7 @@ func (d *Delta) UnmarshalBinary(b []byte) error {
 	u64 := func(i int) uint64 { return binary.BigEndian.Uint64(b[8*i:]) }
 	n := Delta{
 		Seq: u64(0), Origin: u64(1), Content: u64(2), ContentOrigin: u64(3), Nonce: lisp.Nonce(u64(4)), SiteID: lisp.SiteID(u64(5)),
-		Seen: time.Unix(0, int64(u64(6))), Expiry: time.Unix(0, int64(u64(7))), //nolint:gosec // two's complement
+		Seen: time.Unix(0, int64(u64(6))), Expiry: time.Unix(0, int64(u64(7))),
 		XTRID: lisp.XTRID(b[64:80]), IID: binary.BigEndian.Uint32(b[80:]),
 	}
 	flags := b[84]
@@ -287,7 +290,7 @@ func (d *Delta) UnmarshalBinary(b []byte) error {
 		if k <= 0 || l > uint64(len(b)-k) {
 			return fmt.Errorf("%w: truncated", ErrDelta)
 		}
-		parts[i], b = b[k:k+int(l)], b[k+int(l):] //nolint:gosec // l is at most len(b)
+		parts[i], b = b[k:k+int(l)], b[k+int(l):]
 	}
 	eid, ok := netip.AddrFromSlice(parts[0])
 	if !ok || bits > eid.BitLen() || len(b) > 0 {

@@ -75,7 +75,7 @@ func newBucketParams(rate float64) bucketParams {
 type bucket struct{ v atomic.Uint64 }
 
 func (b *bucket) take(now int64, p bucketParams) bool {
-	ms := uint32(now / int64(time.Millisecond)) //nolint:gosec // wraps after 49 days, on purpose
+	ms := uint32(now / int64(time.Millisecond))
 	for {
 		old := b.v.Load()
 		last, debt := uint32(old>>32), old&0xffffffff

@@ -24,7 +24,7 @@ func datagrams(t testing.TB, file string) []lisp.Datagram {
 	t.Helper()
 	f, err := os.Open(file)
 	require.NoError(t, err)
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	r, err := pcapgo.NewReader(f)
 	require.NoError(t, err)
 	var all []lisp.Datagram
@@ -57,12 +57,16 @@ func oorServer(t testing.TB, more bool) *bench {
 	return newBench(t, func(c *Config) {
 		c.Sites = []Site{
 			{Name: "one", Keys: []lisp.Key{key}, Prefixes: []SitePrefix{
-				{Prefix: p("172.16.1.0/24")}, {Prefix: p("fd00:e1d:1::/64")},
-				{IID: 100, Prefix: p("172.16.1.0/24")}, {IID: 100, Prefix: p("fd00:e1d:1::/64")},
+				{Prefix: p("172.16.1.0/24")},
+				{Prefix: p("fd00:e1d:1::/64")},
+				{IID: 100, Prefix: p("172.16.1.0/24")},
+				{IID: 100, Prefix: p("fd00:e1d:1::/64")},
 			}},
 			{Name: "two", Keys: []lisp.Key{key}, Prefixes: []SitePrefix{
-				{Prefix: p("172.16.2.0/24")}, {Prefix: p("fd00:e1d:2::/64")},
-				{IID: 100, Prefix: p("172.16.2.0/24")}, {IID: 100, Prefix: p("fd00:e1d:2::/64")},
+				{Prefix: p("172.16.2.0/24")},
+				{Prefix: p("fd00:e1d:2::/64")},
+				{IID: 100, Prefix: p("172.16.2.0/24")},
+				{IID: 100, Prefix: p("fd00:e1d:2::/64")},
 			}},
 			{Name: "nine", Keys: []lisp.Key{key}, Prefixes: []SitePrefix{{Prefix: p("172.16.9.0/24")}}},
 			{Name: "four", Keys: []lisp.Key{key}, Prefixes: []SitePrefix{{Prefix: p("172.16.4.0/24"), AcceptMoreSpecifics: more}}},
@@ -192,5 +196,7 @@ func compareAnswers(t testing.TB, theirs, ours []byte) {
 			assert.Empty(t, got.Records[0].Locators)
 		}
 		assert.Equal(t, want, got)
+	default:
+		require.FailNow(t, "unexpected message", "%x", ours)
 	}
 }

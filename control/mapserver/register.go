@@ -102,7 +102,7 @@ next:
 
 // verify finds the site's key that the message names and checks the digest.
 func (st *site) verify(msg []byte, m *lisp.MapRegister) (lisp.Key, Reason, error) {
-	reason, err := ReasonKey, error(lisp.ErrAuth)
+	reason, err := ReasonKey, lisp.ErrAuth
 	for _, k := range st.keys {
 		switch {
 		case k.ID != m.Auth.KeyID:
@@ -139,8 +139,11 @@ func (w *Worker) accept(d lisp.Datagram, m *lisp.MapRegister, key lisp.Key) {
 		set bool
 		bit uint8
 	}{
-		{m.ProxyReply, flagProxy}, {m.SecurityCapable, flagSecurity}, {m.UseTTL, flagUseTTL},
-		{m.Merge, flagMerge}, {m.MobileNode, flagMobile},
+		{m.ProxyReply, flagProxy},
+		{m.SecurityCapable, flagSecurity},
+		{m.UseTTL, flagUseTTL},
+		{m.Merge, flagMerge},
+		{m.MobileNode, flagMobile},
 	} {
 		if f.set {
 			u.flags |= f.bit

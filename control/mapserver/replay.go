@@ -67,6 +67,7 @@ func (x *xtrState) enforced(alg lisp.Algorithm) bool {
 		return true
 	case ReplayOff:
 		return false
+	case ReplayAuto:
 	}
 	return alg == lisp.AlgorithmHMACSHA256HKDF || x.run >= countingRun && x.key.xtr != lisp.XTRID{}
 }

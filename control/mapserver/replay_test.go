@@ -161,8 +161,16 @@ func TestVersionOlder(t *testing.T) {
 		v, than uint16
 		older   bool
 	}{
-		{1, 2, true}, {2, 1, false}, {2, 2, false}, {0, 2, false}, {2, 0, false}, {4095, 1, true}, {1, 4095, false},
-		{69, 69 + 2048, true}, {69 + 2048, 69, false}, {69 + 2049, 69, true},
+		{1, 2, true},
+		{2, 1, false},
+		{2, 2, false},
+		{0, 2, false},
+		{2, 0, false},
+		{4095, 1, true},
+		{1, 4095, false},
+		{69, 69 + 2048, true},
+		{69 + 2048, 69, false},
+		{69 + 2049, 69, true},
 	} {
 		assert.Equal(t, tc.older, versionOlder(tc.v, tc.than), "%d %d", tc.v, tc.than)
 	}

@@ -173,7 +173,7 @@ func (w *Worker) negative(f finding, iid uint32, asked netip.Prefix, to netip.Ad
 			rec.TTL = ttlUnregistered
 		}
 	}
-	rec.EID, rec.MaskLen = lisp.EIDAddress(iid, prefix.Addr()), uint8(prefix.Bits()) //nolint:gosec // at most 128
+	rec.EID, rec.MaskLen = lisp.EIDAddress(iid, prefix.Addr()), uint8(prefix.Bits())
 	w.stats.negatives.Add(1)
 	action, ttl := rec.Action, time.Duration(rec.TTL)*time.Minute
 	w.event(func() Event {
@@ -273,7 +273,7 @@ func (w *Worker) positive(r *registration, iid uint32, prefix netip.Prefix) bool
 		rec.Action = lisp.ActionNoAction
 	}
 	slices.SortStableFunc(rec.Locators, compareRLOCs)
-	rec.EID, rec.MaskLen = lisp.EIDAddress(iid, prefix.Addr()), uint8(prefix.Bits()) //nolint:gosec // at most 128
+	rec.EID, rec.MaskLen = lisp.EIDAddress(iid, prefix.Addr()), uint8(prefix.Bits())
 	return true
 }
 

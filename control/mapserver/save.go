@@ -46,7 +46,7 @@ func appendFrame(b []byte, d *Delta) ([]byte, error) {
 	if err != nil {
 		return b, err
 	}
-	binary.BigEndian.PutUint32(b, uint32(len(b)-8)) //nolint:gosec // far below 4 GiB
+	binary.BigEndian.PutUint32(b, uint32(len(b)-8))
 	binary.BigEndian.PutUint32(b[4:], crc32.Checksum(b[8:], castagnoli))
 	return b, nil
 }

@@ -144,7 +144,7 @@ type Stats struct {
 func (s *Server) Stats() Stats {
 	st := Stats{
 		Registrations: int(s.registered.Load()), XTRs: int(s.xtrCount.Load()),
-		EventsLost: uint64(s.eventsLost.Load()), //nolint:gosec // never negative
+		EventsLost: uint64(s.eventsLost.Load()),
 	}
 	s.workersMu.Lock()
 	defer s.workersMu.Unlock()

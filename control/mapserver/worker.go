@@ -82,6 +82,7 @@ func (w *Worker) Handle(now time.Time, d lisp.Datagram) Result {
 	case lisp.TypeMapReply, lisp.TypeMapNotify, lisp.TypeMapNotifyAck:
 		// Nothing was asked. It may be for an xTR behind this port.
 		w.drop(ReasonUnexpected, t, d)
+	default: // for others behind this port, if for anybody
 	}
 	return w.result
 }

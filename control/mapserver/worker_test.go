@@ -96,8 +96,10 @@ func TestRefreshNeedsNoWriterToAnswer(t *testing.T) {
 	b := newBench(t)
 	w := b.s.NewWorker()
 	handle := func(opts ...registerOption) Result {
-		return w.Handle(b.now, lisp.Datagram{Local: msAddr, Remote: etr1,
-			Bytes: register(t, key1, record("10.1.0.0/16", 10, "192.0.2.11"), opts...)})
+		return w.Handle(b.now, lisp.Datagram{
+			Local: msAddr, Remote: etr1,
+			Bytes: register(t, key1, record("10.1.0.0/16", 10, "192.0.2.11"), opts...),
+		})
 	}
 	r := handle()
 	assert.Empty(t, r.Out, "not acknowledged before it is applied")
