@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"sync"
@@ -131,7 +132,6 @@ func New(cfg Config) *Cache {
 	c := &Cache{
 		cfg:       cfg,
 		epoch:     1,
-		dirty:     true,
 		main:      trie{table: new(bart.Table[slot])},
 		tries:     make(map[uint32]*trie),
 		published: new(bart.Table[instance]),
@@ -143,7 +143,8 @@ func New(cfg Config) *Cache {
 	// Number 0 of vec is reserved; give it a place so that Views can index it.
 	c.locators.hot.slot(0, c.epoch)
 	c.sets.hot.slot(0, c.epoch)
-	c.Publish()
+	// The first View has a trie of its own, so that the cache's is still unshared.
+	c.view.Store(&View{main: new(bart.Table[slot]), instances: c.published})
 	return c
 }
 
@@ -284,6 +285,9 @@ func (m *Mapping) check() error {
 	for i, r := range m.RLOCs {
 		if !r.Addr.IsValid() {
 			return fmt.Errorf("%w: locator %d has no address", ErrInvalid, i)
+		}
+		if r.IfIndex < 0 || r.IfIndex > math.MaxInt32 {
+			return fmt.Errorf("%w: locator %d has interface index %d", ErrInvalid, i, r.IfIndex)
 		}
 	}
 	return nil

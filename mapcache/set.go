@@ -234,7 +234,7 @@ func (ch *choice) rendezvous(v *View, hash uint32) uint32 {
 		if l > level {
 			continue
 		}
-		s := makeScore(hash, v.locators.at(m.locator).salt, m.weight)
+		s := makeScore(hash, v.locators.at(m.locator).locator().salt(), m.weight)
 		if l < level || s.less(best) {
 			level, id, best = l, m.locator, s
 		}

@@ -27,13 +27,23 @@ type View struct {
 	instances *bart.Table[instance]
 }
 
-// Decision says what to do with a packet.
+// Decision says what to do with a packet. Its numbers are small, for use as
+// indices of counters; some time after an entry or a locator is gone its number
+// is given to another.
 type Decision struct {
-	Locator   Locator // where to tunnel it, if Verdict is Encapsulate
-	LocatorID uint32  // small number of Locator for counters, never 0; reused some time after the locator is gone
-	EntryID   uint32  // small number of the entry, 0 on a Miss; reused likewise
+	Locator   Locator // where to tunnel the packet, if Verdict is Encapsulate
+	LocatorID uint32  // 0 unless Verdict is Encapsulate
+	EntryID   uint32  // 0 on a Miss
 	Verdict   Verdict
 	Action    lisp.Action // of the negative mapping behind Native, Drop and SendRequest
+}
+
+// Choice is a Decision in short, with the locator by its number.
+type Choice struct {
+	LocatorID uint32
+	EntryID   uint32
+	Verdict   Verdict
+	Action    lisp.Action
 }
 
 // Forward decides about a packet to dst in instance iid, whose flow has the given
@@ -41,10 +51,30 @@ type Decision struct {
 // nothing and takes no lock. An IPv4-mapped dst is looked up as IPv4; an invalid
 // one is a Miss.
 func (v *View) Forward(iid uint32, dst netip.Addr, hash uint32) (d Decision) {
+	ch := v.Choose(iid, dst, hash)
+	d.LocatorID, d.EntryID, d.Verdict, d.Action = ch.LocatorID, ch.EntryID, ch.Verdict, ch.Action
+	if ch.Verdict == Encapsulate {
+		// Field by field: a copy by way of a temporary stalls on its own stores.
+		h := v.locators.at(ch.LocatorID)
+		d.Locator.Addr = h.addr
+		d.Locator.Port = h.port
+		d.Locator.Format = h.format
+		d.Locator.IfIndex = int(h.ifIndex)
+	}
+	return d
+}
+
+// Locator returns the locator with the number id of a Choice. The numbers of one
+// View do not change their meaning.
+func (v *View) Locator(id uint32) Locator { return v.locators.at(id).locator() }
+
+// Choose is Forward without the copy of the locator, for data planes that keep
+// something ready per locator.
+func (v *View) Choose(iid uint32, dst netip.Addr, hash uint32) Choice {
 	table := v.main
 	if iid != 0 {
 		if table = v.instance(iid); table == nil {
-			return d
+			return Choice{}
 		}
 	}
 	if dst.Is4In6() {
@@ -52,38 +82,27 @@ func (v *View) Forward(iid uint32, dst netip.Addr, hash uint32) (d Decision) {
 	}
 	s, ok := table.Lookup(dst)
 	if !ok {
-		return d
+		return Choice{}
 	}
 	v.used.set(s.entry)
-	d.EntryID = s.entry
 	set := v.sets.at(s.set)
 	if set.verdict != Encapsulate {
-		d.Verdict, d.Action = set.verdict, set.action
-		return d
+		return Choice{EntryID: s.entry, Verdict: set.verdict, Action: set.action}
 	}
-	id := v.pick(set, hash)
-	if id == noLocator {
-		d.Verdict = NoLocator
-		return d
-	}
-	d.Verdict, d.LocatorID, d.Locator = Encapsulate, id, v.locators.at(id).Locator
-	return d
-}
-
-// pick returns the locator of a flow, or noLocator.
-func (v *View) pick(set *hotSet, hash uint32) uint32 {
-	bucket := uint64(hash) * uint64(set.buckets) >> 32
+	// hash*buckets>>32 is the bucket. Without buckets it is 0, and inline[0] is
+	// noLocator, which is always down.
 	var id uint32
-	switch {
-	case set.buckets <= inlineMax: // 0 buckets: inline[0] is noLocator
+	if bucket := uint64(hash) * uint64(set.buckets) >> 32; set.buckets <= inlineMax {
 		id = set.inline[bucket]
-	default:
+	} else {
 		id = set.choice.members[set.choice.far[bucket]].id()
 	}
 	if v.down.test(id) {
-		return set.choice.rendezvous(v, hash)
+		if id = set.choice.rendezvous(v, hash); id == noLocator {
+			return Choice{EntryID: s.entry, Verdict: NoLocator}
+		}
 	}
-	return id
+	return Choice{LocatorID: id, EntryID: s.entry, Verdict: Encapsulate}
 }
 
 func (v *View) instance(iid uint32) *bart.Table[slot] {

@@ -1,0 +1,193 @@
+package mapcache_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/gaissmai/bart"
+	"github.com/stretchr/testify/require"
+
+	"github.com/xtrkit/xtrkit/mapcache"
+)
+
+// population is EID-Prefixes as a Map-Cache meets them: for the small size host
+// routes, for large ones a mix of lengths as in a routing table.
+func population(r *rand.Rand, n int, is6 bool) []netip.Prefix {
+	seen := make(map[netip.Prefix]bool, n)
+	list := make([]netip.Prefix, 0, n)
+	for len(list) < n {
+		var p netip.Prefix
+		switch {
+		case is6 && n <= 10_000:
+			p = netip.PrefixFrom(random6(r), 128)
+		case is6:
+			p = netip.PrefixFrom(random6(r), 32+r.IntN(33)).Masked()
+		case n <= 10_000:
+			p = netip.PrefixFrom(random4(r), 32)
+		default:
+			p = netip.PrefixFrom(random4(r), 24-max(0, int(r.ExpFloat64()*2))%12).Masked()
+			if n >= 1_000_000 {
+				p = netip.PrefixFrom(random4(r), 18+r.IntN(11)).Masked()
+			}
+		}
+		if !seen[p] {
+			seen[p] = true
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+func random4(r *rand.Rand) netip.Addr {
+	v := r.Uint32()
+	return netip.AddrFrom4([4]byte{byte(v>>24)&127 + 1, byte(v >> 16), byte(v >> 8), byte(v)})
+}
+
+func random6(r *rand.Rand) netip.Addr {
+	a := [16]byte{0x20, 0x01}
+	for i := 2; i < 16; i++ {
+		a[i] = byte(r.Uint32())
+	}
+	return netip.AddrFrom16(a)
+}
+
+// within returns a random address of a prefix.
+func within(r *rand.Rand, p netip.Prefix) netip.Addr {
+	b := p.Addr().AsSlice()
+	for i := p.Bits(); i < len(b)*8; i++ {
+		if r.Uint32()&1 != 0 {
+			b[i/8] |= 0x80 >> (i % 8)
+		}
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
+
+// twoRLOCs is the locator set number i: equal Priority, so that both are used.
+func twoRLOCs(i int) []mapcache.RLOC {
+	at := func(j int) mapcache.RLOC {
+		a := netip.AddrFrom4([4]byte{192, byte(j >> 16), byte(j >> 8), byte(j)})
+		return mapcache.RLOC{Locator: mapcache.Locator{Addr: a}, Priority: 1, Weight: 50}
+	}
+	return []mapcache.RLOC{at(2 * i), at(2*i + 1)}
+}
+
+// setKind is how many mappings share a locator set.
+type setKind struct {
+	name   string
+	choose func(i int) []mapcache.RLOC
+}
+
+var setKinds = []setKind{
+	{"sets=shared", func(i int) []mapcache.RLOC { return twoRLOCs(i % 500) }},
+	{"sets=distinct", func(i int) []mapcache.RLOC {
+		// All sets distinct over 1000 locators that they share.
+		rs := twoRLOCs(i % 500)
+		rs[1] = twoRLOCs(500 + i/500%1000)[1]
+		rs[1].Weight, rs[0].Weight = uint8(1+i/500_000), 1
+		return rs
+	}},
+	{"locators=distinct", twoRLOCs},
+}
+
+func loaded(tb testing.TB, ps []netip.Prefix, kind setKind) *mapcache.Cache {
+	tb.Helper()
+	c := mapcache.New(mapcache.Config{MaxEntries: 1 << 22, MaxChanges: -1})
+	for i, p := range ps {
+		require.NoError(tb, c.Insert(t0, mapcache.Mapping{
+			Key: mapcache.MakeKey(0, p), RLOCs: kind.choose(i), TTL: time.Hour,
+		}))
+	}
+	c.Publish()
+	return c
+}
+
+// probes are destinations: uniform over the prefixes, or a few of them mostly.
+func probes(r *rand.Rand, ps []netip.Prefix, zipf bool) []netip.Addr {
+	list := make([]netip.Addr, 1<<16)
+	z := rand.NewZipf(r, 1.1, 1, uint64(len(ps)-1))
+	for i := range list {
+		at := r.IntN(len(ps))
+		if zipf {
+			at = int(z.Uint64())
+		}
+		list[i] = within(r, ps[at])
+	}
+	return list
+}
+
+// BenchmarkForward compares Forward with the bare trie, in turns of 1024 probes.
+// The metric x is the ratio.
+func BenchmarkForward(b *testing.B) {
+	for _, n := range []int{10_000, 100_000, 1_000_000} {
+		for _, is6 := range []bool{false, true} {
+			b.Run(fmt.Sprintf("n=%d/v6=%t", n, is6), func(b *testing.B) {
+				r := rand.New(rand.NewPCG(1, 2))
+				ps := population(r, n, is6)
+				bare := new(bart.Table[uint64])
+				for i, p := range ps {
+					bare.Insert(p, uint64(i))
+				}
+				for _, kind := range setKinds {
+					c := loaded(b, ps, kind)
+					for _, zipf := range []bool{false, true} {
+						dst := probes(r, ps, zipf)
+						b.Run(fmt.Sprintf("%s/zipf=%t", kind.name, zipf), func(b *testing.B) {
+							compare(b, bare, c.View(), dst)
+						})
+					}
+				}
+			})
+		}
+	}
+}
+
+func compare(b *testing.B, bare *bart.Table[uint64], view *mapcache.View, dst []netip.Addr) {
+	const turn = 1024
+	var took [3]time.Duration
+	var sink uint64
+	runs := [3]func(part []netip.Addr){
+		func(part []netip.Addr) {
+			for _, a := range part {
+				v, _ := bare.Lookup(a)
+				sink += v
+			}
+		},
+		func(part []netip.Addr) {
+			for i, a := range part {
+				sink += uint64(view.Choose(0, a, uint32(i)*0x9e3779b1).LocatorID)
+			}
+		},
+		func(part []netip.Addr) {
+			for i, a := range part {
+				d := view.Forward(0, a, uint32(i)*0x9e3779b1)
+				sink += uint64(d.Locator.Port)
+			}
+		},
+	}
+	at, turns := 0, 0
+	b.ReportAllocs()
+	for b.Loop() {
+		part := dst[at : at+turn]
+		at = (at + turn) % len(dst)
+		turns++
+		for i := range runs { // each in turn has the first touch of the probes
+			i = (i + turns) % len(runs)
+			start := time.Now()
+			runs[i](part)
+			took[i] += time.Since(start)
+		}
+	}
+	runtime.KeepAlive(sink)
+	n := float64(b.N) * turn
+	b.ReportMetric(float64(took[0])/n, "ns/bare")
+	b.ReportMetric(float64(took[1])/n, "ns/choose")
+	b.ReportMetric(float64(took[2])/n, "ns/forward")
+	b.ReportMetric(float64(took[1])/float64(took[0]), "x-choose")
+	b.ReportMetric(float64(took[2])/float64(took[0]), "x-forward")
+	b.ReportMetric(0, "ns/op")
+}
