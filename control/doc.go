@@ -26,14 +26,14 @@
 // EID-Prefixes need, since a message is limited to 576 octets (IPv4) or 1280
 // (IPv6):
 //
-//	           SetLocals                 Map-Notify
-//	  idle ───────────────> waiting ───────────────────> registered
-//	   ^  no locator up      │  ^                          │    ^
-//	   └─────────────────────┘  │ three transmissions      │    │ Map-Notify
-//	                            │ unanswered               │    │
-//	                            v                          v    │
-//	                        unanswered <──────────── (next period)
-//	  any, Withdraw ─> withdrawing, Map-Notify ─> withdrawn
+//	         SetLocals                 Map-Notify
+//	idle ───────────────> waiting ───────────────────> registered
+//	 ^  no locator up      │  ^                          │    ^
+//	 └─────────────────────┘  │ three transmissions      │    │ Map-Notify
+//	                          │ unanswered               │    │
+//	                          v                          v    │
+//	                      unanswered <──────────── (next period)
+//	any, Withdraw ─> withdrawing, Map-Notify ─> withdrawn
 //
 // A Map-Register is sent every 20 s during the first five minutes after a start
 // or a change of locators, then every 60 s, and asks for a Map-Notify each time.
@@ -61,11 +61,11 @@
 //
 // # RLOC-probing
 //
-//	        Interval           Timeout, next EID-Prefix
-//	  known ─────────> probing ────────┐
-//	    ^                 │ ^──────────┘
-//	    │ answer          │ Tries unanswered
-//	    └─────────────────┴──> down ── Interval ──> probing
+//	      Interval           Timeout, next EID-Prefix
+//	known ─────────> probing ────────┐
+//	  ^                 │ ^──────────┘
+//	  │ answer          │ Tries unanswered
+//	  └─────────────────┴──> down ── Interval ──> probing
 //
 // Each pair of one of our locators and one of theirs is probed, however many
 // EID-Prefixes are behind it. A locator is unreachable when all pairs with it

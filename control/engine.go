@@ -86,7 +86,7 @@ func New(cfg Config) (*Engine, error) {
 		cfg:      cfg,
 		log:      cfg.Logger,
 		database: mapcache.New(mapcache.Config{}),
-		cache:    mapcache.New(cfg.Cache),
+		cache:    mapcache.New(cacheConfig(cfg.Cache)),
 		pending:  make(map[mapcache.Key]*pending),
 		requests: make(map[lisp.Nonce]request),
 		targets:  make(map[mapcache.Locator]*probeTarget),
@@ -127,6 +127,12 @@ func New(cfg Config) (*Engine, error) {
 		}
 	}
 	return e, nil
+}
+
+// cacheConfig keeps the list of changes, which an Engine cannot do without.
+func cacheConfig(c mapcache.Config) mapcache.Config {
+	c.MaxChanges = max(c.MaxChanges, 0)
+	return c
 }
 
 // Cache is the map-cache. Between Engine calls the caller may add and remove

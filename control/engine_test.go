@@ -175,7 +175,7 @@ func take[M lisp.Message](tc *tester) (out []sent) {
 func one[M lisp.Message](tc *tester) (sent, M) {
 	tc.t.Helper()
 	s := take[M](tc)
-	require.Len(tc.t, s, 1)
+	require.Equal(tc.t, 1, len(s), "messages of type %T", *new(M))
 	return s[0], s[0].msg.(M)
 }
 

@@ -124,22 +124,18 @@ func (e MapRequestSent) String() string {
 	return s
 }
 
-// MapRequestReceived says that a Map-Request or SMR for an EID of ours came.
-// Probes are not reported.
+// MapRequestReceived says that a Map-Request for an EID of ours was answered, or
+// that an SMR for an entry of the map-cache came. Probes are not reported.
 type MapRequestReceived struct {
 	Stamp
-	EID    mapcache.Key
-	From   netip.Addr // the ITR-RLOC that is answered; the sender for an SMR
-	SMR    bool
-	Answer bool // a Map-Reply was sent
+	EID  mapcache.Key
+	From netip.Addr // the ITR-RLOC that the answer went to; the sender of an SMR
+	SMR  bool
 }
 
 func (e MapRequestReceived) String() string {
 	if e.SMR {
 		return fmt.Sprintf("SMR for %v from %v", e.EID, e.From)
-	}
-	if !e.Answer {
-		return fmt.Sprintf("Map-Request for %v from %v not answered", e.EID, e.From)
 	}
 	return fmt.Sprintf("Map-Request for %v from %v answered", e.EID, e.From)
 }

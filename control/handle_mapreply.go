@@ -45,6 +45,10 @@ func (e *Engine) handleMapping(now time.Time, d lisp.Datagram, m *lisp.MapReply,
 	for i := range m.Records {
 		rec := &m.Records[i]
 		k, ok := recordKey(rec)
+		if ok && e.tooBroad(rec, k) {
+			e.drop(now, DropTooBroad, d.Remote, rec.String)
+			continue
+		}
 		if !ok || k.IID != p.ask.IID || !inside.IsValid() || !inside.Contains(k.Prefix.Addr()) ||
 			k.Prefix.Bits() < inside.Bits() || p.phase == resting && k.Prefix == inside {
 			e.drop(now, DropNotAsked, d.Remote, rec.String)
@@ -91,10 +95,6 @@ func (e *Engine) tooBroad(rec *lisp.EIDRecord, k mapcache.Key) bool {
 
 // learn puts one record into the map-cache.
 func (e *Engine) learn(now time.Time, d lisp.Datagram, rec *lisp.EIDRecord, k mapcache.Key, p *pending, rtt time.Duration) bool {
-	if e.tooBroad(rec, k) {
-		e.drop(now, DropTooBroad, d.Remote, rec.String)
-		return false
-	}
 	if old, ok := e.cache.Get(k); ok && old.Origin == mapcache.OriginStatic {
 		return true // what is configured stays
 	}

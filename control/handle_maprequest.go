@@ -53,10 +53,8 @@ func (e *Engine) handleMapRequest(now time.Time, d lisp.Datagram, b []byte, sour
 		e.drop(now, DropSecured, d.Remote, nil)
 		return true
 	}
-	sent := e.reply(now, d, m, source, found)
-	if !m.Probe {
-		ev := MapRequestReceived{Stamp: Stamp{now}, EID: eid, From: source.Addr().Unmap(), Answer: sent}
-		e.emit(ev)
+	if to, ok := e.reply(now, d, m, source, found); ok && !m.Probe {
+		e.emit(MapRequestReceived{Stamp: Stamp{now}, EID: eid, From: to})
 	}
 	return true
 }
@@ -115,7 +113,7 @@ func (e *Engine) handleSMR(now time.Time, d lisp.Datagram, m *lisp.MapRequest) b
 			continue
 		}
 		e.stats.SMRsReceived++
-		e.emit(MapRequestReceived{Stamp: Stamp{now}, EID: ent.Key, From: d.Remote.Addr(), SMR: true})
+		e.emit(MapRequestReceived{Stamp: Stamp{now}, EID: ent.Key, From: d.Remote.Addr().Unmap(), SMR: true})
 		e.refresh(now, ent.Key, reasons{smr: true})
 		return true
 	}

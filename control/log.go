@@ -39,7 +39,7 @@ func logAttrs(ev Event) (string, []slog.Attr) {
 	case MapRequestSent:
 		return "map-request sent", a(slog.Any("eid", ev.EID), slog.Any("map_resolver", ev.MapResolver), slog.Any("nonce", ev.Nonce), slog.Int("try", ev.Try))
 	case MapRequestReceived:
-		return "map-request received", a(slog.Any("eid", ev.EID), slog.Any("peer", ev.From), slog.Bool("smr", ev.SMR), slog.Bool("answered", ev.Answer))
+		return "map-request received", a(slog.Any("eid", ev.EID), slog.Any("peer", ev.From), slog.Bool("smr", ev.SMR))
 	case MapReplyReceived:
 		return "map-reply received", a(slog.Any("eid", ev.EID), slog.Any("peer", ev.From), slog.String("rloc", rlocList(ev.RLOCs)), slog.Duration("ttl", ev.TTL))
 	case NegativeReply:

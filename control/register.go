@@ -180,6 +180,9 @@ func (e *Engine) registrationTimer(now time.Time, r *registration) {
 		r.announced = false
 		e.register(now, r)
 	}
+	if r.message == nil {
+		return // nothing to send it from any more
+	}
 	r.fail(now, "no Map-Notify")
 	e.emit(RegisterUnanswered{Stamp{now}, r.server.Addr, e.keys(r), r.nonce, r.tries - 1, r.at.Sub(now)})
 }
@@ -303,9 +306,8 @@ func (e *Engine) Withdraw(now time.Time) {
 	e.withdrawing = true
 	for _, r := range e.registrations {
 		e.timers.stop(&r.timer)
-		if r.lastSent.IsZero() || r.state == StateIdle {
-			r.state = StateIdle
-			continue
+		if r.lastSent.IsZero() {
+			continue // it knows nothing of us
 		}
 		r.state, r.tries = StateWithdrawing, 0
 		e.register(now, r)

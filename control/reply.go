@@ -11,16 +11,16 @@ import (
 
 // reply answers m with the mappings at the positions in db that found names. A
 // probe is answered even without any: that is what makes the locator reachable
-// (RFC 9301 §5.2).
-func (e *Engine) reply(now time.Time, d lisp.Datagram, m *lisp.MapRequest, source netip.AddrPort, found []int) bool {
+// (RFC 9301 §5.2). It returns the ITR-RLOC that the answer went to.
+func (e *Engine) reply(now time.Time, d lisp.Datagram, m *lisp.MapRequest, source netip.AddrPort, found []int) (netip.Addr, bool) {
 	if m.DontMapReply {
 		e.drop(now, DropNoReplyWanted, d.Remote, nil)
-		return false
+		return netip.Addr{}, false
 	}
 	to, local, ok := e.chooseITRRLOC(d, m)
 	if !ok || source.Port() == 0 {
 		e.drop(now, DropNoITRRLOC, d.Remote, nil)
-		return false
+		return netip.Addr{}, false
 	}
 	records := e.replyRecords(found)
 	if m.Probe {
@@ -44,20 +44,20 @@ func (e *Engine) reply(now time.Time, d lisp.Datagram, m *lisp.MapRequest, sourc
 	for range parts {
 		if !e.rlocLimits.allow(now, to) || !e.replyLimit.AllowN(now, 1) {
 			e.drop(now, DropMapReplyRate, d.Remote, nil)
-			return false
+			return netip.Addr{}, false
 		}
 	}
 	for _, part := range parts {
 		r := lisp.MapReply{Probe: m.Probe, Nonce: m.Nonce, Records: part}
 		if !e.send(local, dst, r.AppendBinary) {
-			return false
+			return netip.Addr{}, false
 		}
 		e.stats.MapRepliesSent++
 		if m.Probe {
 			e.stats.ProbeRepliesSent++
 		}
 	}
-	return true
+	return to, true
 }
 
 // replyRecords are the records of the mappings at found, once each, with one

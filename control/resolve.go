@@ -21,7 +21,8 @@ type pending struct {
 	again    bool // wanted again while it had to rest
 	sends    int
 	lastSent time.Time
-	resolver int // index of the last Map-Resolver asked
+	waiting  bool // for the answer to the last one
+	resolver int  // index of the last Map-Resolver asked
 	nonces   []lisp.Nonce
 	accepted netip.Prefix // what the Map-Reply covered, once settled
 }
@@ -123,8 +124,13 @@ func (r *reasons) merge(o reasons) {
 func (e *Engine) pendingTimer(now time.Time, p *pending) {
 	switch p.phase {
 	case asking:
-		if p.sends > 0 {
+		if p.waiting {
+			p.waiting = false
 			e.resolvers[p.resolver].unanswered(now)
+		}
+		if covered, ok := e.coveredMeanwhile(p); ok {
+			e.settle(now, p, covered)
+			return
 		}
 		if p.sends <= requestRetries {
 			e.ask(now, p)
@@ -140,6 +146,16 @@ func (e *Engine) pendingTimer(now time.Time, p *pending) {
 	case resting:
 		e.restart(now, p, p.again)
 	}
+}
+
+// coveredMeanwhile reports whether the answer to another Map-Request covers
+// what p asks for after a miss.
+func (e *Engine) coveredMeanwhile(p *pending) (netip.Prefix, bool) {
+	if p.why.refresh {
+		return netip.Prefix{}, false
+	}
+	ent, ok := e.cache.LookupEntry(p.ask.IID, p.ask.Prefix.Addr())
+	return ent.Prefix, ok && (len(ent.RLOCs) > 0 || ent.Action != lisp.ActionSendMapRequest)
 }
 
 // restart asks for p from the beginning if it is wanted, else forgets it.
@@ -164,7 +180,7 @@ func (e *Engine) settle(now time.Time, p *pending, covering netip.Prefix) {
 	if p.why.smr {
 		rest = smrInterval
 	}
-	p.phase, p.again, p.accepted, p.why = resting, false, covering, reasons{}
+	p.phase, p.again, p.waiting, p.accepted, p.why = resting, false, false, covering, reasons{}
 	// A little more than the interval when that is over, so that this never
 	// ends in the step that began it.
 	e.timers.set(&p.timer, later(p.lastSent.Add(rest), now.Add(time.Millisecond)))
@@ -186,7 +202,7 @@ func (e *Engine) ask(now time.Time, p *pending) {
 	}
 	p.resolver = r
 	p.sends++
-	p.lastSent = now
+	p.lastSent, p.waiting = now, true
 	n := e.sendMapRequest(p, e.resolvers[r])
 	p.nonces = append(p.nonces, n)
 	e.requests[n] = request{pending: p, resolver: e.resolvers[r], sent: now}
