@@ -17,8 +17,55 @@ func (*AFIList) LCAFType() LCAFType { return LCAFAFIList }
 
 func (l *AFIList) decodeBody(b []byte) error {
 	r := lcafReader(l, b)
-	l.Addresses = r.addresses("Address")
+	if l.Addresses = r.addresses("Address"); r.err == nil {
+		return nil
+	}
+	if as, ok := addressesAroundJSON(b); ok {
+		l.Addresses = as
+		return nil
+	}
 	return r.err
+}
+
+// addressesAroundJSON reads a list in which the LCAF Length of JSON elements is
+// wrong, as lispers.net writes it: their content says where they end.
+func addressesAroundJSON(b []byte) ([]Address, bool) {
+	r := reader{b: b}
+	var s []Address
+	found := false
+	for r.err == nil && r.off < len(b) {
+		var a Address
+		if n := jsonLen(b[r.off:]); n > 0 {
+			found = true
+			fixed := append([]byte(nil), b[r.off:r.off+n]...)
+			binary.BigEndian.PutUint16(fixed[6:], uint16(n-lcafHeaderLen))
+			if a.UnmarshalBinary(fixed) != nil {
+				return nil, false
+			}
+			r.off += n
+		} else {
+			r.address("Address", &a)
+		}
+		s = append(s, a)
+	}
+	return s, found && r.err == nil
+}
+
+// jsonLen returns how many octets the JSON LCAF at the start of b takes by its
+// content, 0 if there is none.
+func jsonLen(b []byte) int {
+	const text = lcafHeaderLen + 2
+	if len(b) < text || AFI(binary.BigEndian.Uint16(b)) != AFILCAF || LCAFType(b[4]) != LCAFJSON {
+		return 0
+	}
+	r := reader{b: b, off: text}
+	r.take("JSON", int(binary.BigEndian.Uint16(b[lcafHeaderLen:])))
+	var a Address
+	r.address("Optional Address", &a)
+	if r.err != nil || r.off-lcafHeaderLen > 0xffff {
+		return 0
+	}
+	return r.off
 }
 
 func (l *AFIList) appendBody(b []byte) ([]byte, error) { return appendAddresses(b, l.Addresses...) }

@@ -129,8 +129,9 @@ func (s screen) keep(a Address) (bool, error) {
 	return err == nil, nil
 }
 
-// recognized looks at a and into AFI lists, of which one understood element is
-// enough. LCAFs of other types stand for themselves.
+// recognized looks at a and at the addresses inside it. One understood element
+// is enough for an AFI list; an LCAF of another type stands for itself, unless a
+// vendor's is somewhere in it.
 func (s screen) recognized(a Address, depth int) error {
 	if a.AFI() != AFILCAF || a.ip.IsValid() {
 		return nil
@@ -142,33 +143,71 @@ func (s screen) recognized(a Address, depth int) error {
 	if err != nil {
 		return errUnrecognized
 	}
-	var inner []Address
-	switch l := l.(type) {
-	case *RawLCAF:
-		return errUnrecognized
-	case *VendorSpecific:
-		if !slices.Contains(s.known, l.OUI) {
-			return errUnknownVendor
-		}
-		return nil
-	case *AFIList:
-		inner = l.Addresses
-	case *InstanceID:
-		return s.recognized(l.Address, depth+1)
-	default:
-		return nil
+	if v, ok := l.(*VendorSpecific); ok && !slices.Contains(s.known, v.OUI) {
+		return errUnknownVendor
 	}
-	result := errUnrecognized
-	if len(inner) == 0 {
-		result = nil
-	}
+	inner := innerAddresses(l)
+	understood := 0
 	for _, a := range inner {
 		switch err := s.recognized(a, depth+1); {
-		case err == nil:
-			result = nil
 		case errors.Is(err, errUnknownVendor):
 			return err
+		case err == nil:
+			understood++
 		}
 	}
-	return result
+	switch l.(type) {
+	case *RawLCAF:
+		return errUnrecognized
+	case *AFIList, *InstanceID:
+		if understood == 0 && len(inner) > 0 {
+			return errUnrecognized
+		}
+	}
+	return nil
+}
+
+// innerAddresses returns the addresses that l is made of.
+func innerAddresses(l LCAF) []Address {
+	switch l := l.(type) {
+	case *AFIList:
+		return l.Addresses
+	case *InstanceID:
+		return []Address{l.Address}
+	case *ASNumber:
+		return []Address{l.Address}
+	case *ApplicationData:
+		return []Address{l.Address}
+	case *GeoCoordinates:
+		return []Address{l.Address}
+	case *NATTraversal:
+		return append([]Address{l.GlobalETR, l.MS, l.PrivateETR}, l.RTRs...)
+	case *NonceLocator:
+		return []Address{l.Address}
+	case *MulticastInfo:
+		return []Address{l.Source, l.Group}
+	case *ExplicitPath:
+		as := make([]Address, 0, len(l.Hops))
+		for _, h := range l.Hops {
+			as = append(as, h.Address)
+		}
+		return as
+	case *SecurityKey:
+		return []Address{l.Address}
+	case *SourceDest:
+		return []Address{l.Source, l.Dest}
+	case *ReplicationList:
+		as := make([]Address, 0, len(l.Entries))
+		for _, e := range l.Entries {
+			as = append(as, e.Address)
+		}
+		return as
+	case *JSON:
+		return []Address{l.Address}
+	case *KeyValue:
+		return []Address{l.Key, l.Value}
+	case *EncapsulationFormat:
+		return []Address{l.Address}
+	}
+	return nil
 }
