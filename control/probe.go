@@ -161,7 +161,7 @@ func (e *Engine) addPaths(now time.Time, t *probeTarget) {
 		e.paths[k] = p
 		t.paths = append(t.paths, p)
 		// Soon, but many new paths spread over the interval.
-		spread := min(max(time.Second, time.Duration(len(e.paths))*10*time.Millisecond), e.cfg.Probe.Interval)
+		spread := min(max(time.Second, time.Duration(max(len(e.paths), len(e.targets)))*10*time.Millisecond), e.cfg.Probe.Interval)
 		e.timers.set(&p.timer, now.Add(time.Millisecond+e.jitter(spread)))
 	}
 }
