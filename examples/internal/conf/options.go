@@ -170,7 +170,7 @@ func knownOptions() options {
 		"proxy-etr-ipv4":   {kind: kindSection, role: xtr, sub: loc},
 		"proxy-etr-ipv6":   {kind: kindSection, role: xtr, sub: loc},
 		"tun-name":         {role: xtr},
-		"tun-mtu":          number(1280, 65535).of(xtr),
+		"tun-mtu":          number(576, 65535).of(xtr),
 		"tun-table":        number(1, 1<<32-1).of(xtr),
 
 		"map-request-retries":    not(ignored, kindInt, "a Map-Request is sent again ten times, with growing pauses (RFC 9301 §5.3)").of(xtr),

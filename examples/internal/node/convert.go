@@ -1,0 +1,80 @@
+package node
+
+import (
+	"log/slog"
+	"net/netip"
+	"reflect"
+
+	"github.com/xtrkit/xtrkit/control"
+	"github.com/xtrkit/xtrkit/examples/internal/conf"
+	"github.com/xtrkit/xtrkit/lisp"
+	"github.com/xtrkit/xtrkit/mapcache"
+)
+
+// controlConfig says in the terms of package control what the file says.
+func controlConfig(cfg *conf.Node, ifs []hostInterface, log *slog.Logger) control.Config {
+	c := control.Config{Logger: log, Probe: probing(cfg.Probing)}
+	same := true
+	for _, m := range cfg.Mappings {
+		same = same && sameSources(m, cfg.Mappings[0])
+	}
+	for _, m := range cfg.Mappings {
+		d := control.DatabaseMapping{Key: mapcache.Key{IID: m.IID, Prefix: m.Prefix}, TTL: m.TTL}
+		if !same {
+			d.RLOCs = databaseRLOCs(cfg, m, ifs)
+		}
+		c.Database = append(c.Database, d)
+	}
+	for _, s := range cfg.MapServers {
+		c.MapServers = append(c.MapServers, control.MapServer{
+			Addr: netip.AddrPortFrom(s.Addr, lisp.ControlPort), Key: Key(s.Key), ProxyReply: s.ProxyReply,
+		})
+	}
+	for _, a := range cfg.MapResolvers {
+		c.MapResolvers = append(c.MapResolvers, netip.AddrPortFrom(a, lisp.ControlPort))
+	}
+	c.ProxyETRs = rlocs(cfg.ProxyETRs)
+	for _, m := range cfg.Static {
+		c.StaticMappings = append(c.StaticMappings, mapcache.Mapping{
+			Key: mapcache.Key{IID: m.IID, Prefix: m.Prefix}, RLOCs: rlocs(m.RLOCs),
+			TTL: mapcache.TTLForever, Origin: mapcache.OriginStatic,
+		})
+	}
+	return c
+}
+
+// sameSources reports whether two EID-Prefixes are behind the same locators.
+func sameSources(a, b conf.DatabaseMapping) bool {
+	strip := func(m conf.DatabaseMapping) (ss []conf.LocatorSource) {
+		for _, s := range m.Locators {
+			s.Line = 0
+			ss = append(ss, s)
+		}
+		return ss
+	}
+	return reflect.DeepEqual(strip(a), strip(b))
+}
+
+// Key turns the key of a file into one that signs and verifies.
+func Key(k conf.Key) lisp.Key {
+	return lisp.Key{ID: k.ID, Algorithm: lisp.Algorithm(k.Type), Secret: []byte(k.Secret)}
+}
+
+func rlocs(rs []conf.RLOC) []mapcache.RLOC {
+	var out []mapcache.RLOC
+	for _, r := range rs {
+		out = append(out, mapcache.RLOC{Locator: mapcache.Locator{Addr: r.Addr}, Priority: r.Priority, Weight: r.Weight})
+	}
+	return out
+}
+
+func probing(p conf.Probing) control.ProbeConfig {
+	switch {
+	case p.Off:
+		return control.ProbeConfig{Interval: -1}
+	case p.Interval == 0:
+		return control.ProbeConfig{}
+	}
+	// The wait for an answer must end before the next probe is due.
+	return control.ProbeConfig{Interval: p.Interval, Tries: p.Retries + 1, Timeout: min(p.RetryInterval, p.Interval/2)}
+}

@@ -1,0 +1,193 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/xtrkit/xtrkit/control"
+	"github.com/xtrkit/xtrkit/encap"
+	"github.com/xtrkit/xtrkit/examples/internal/conf"
+	"github.com/xtrkit/xtrkit/examples/internal/statusd"
+	"github.com/xtrkit/xtrkit/mapcache"
+	"github.com/xtrkit/xtrkit/tun"
+)
+
+// DefaultSocket is where the status is served if the configuration says nothing.
+const DefaultSocket = "/run/lispmn.sock"
+
+// Config makes a Node.
+type Config struct {
+	Conf    *conf.Node
+	Version string       // told in the status
+	Logger  *slog.Logger // nil: silent
+}
+
+// Node is a running mobile node. Its methods are safe for concurrent use.
+type Node struct {
+	cfg     Config
+	log     *slog.Logger
+	started time.Time
+	eids    []netip.Prefix
+
+	device    *tun.Interface
+	engine    *control.Engine // only within runner.Do
+	forwarder *encap.Forwarder
+	runner    *control.Runner
+	status    *statusd.Server
+}
+
+// New takes everything the node needs from the system: the control socket, the
+// ports, the TUN device with its routes. Run makes it work and gives it back.
+func New(ctx context.Context, cfg Config) (_ *Node, err error) {
+	n := &Node{cfg: cfg, log: cfg.Logger, started: time.Now()}
+	if n.log == nil {
+		n.log = slog.New(slog.DiscardHandler)
+	}
+	for _, m := range cfg.Conf.Mappings {
+		n.eids = append(n.eids, m.Prefix)
+	}
+	var undo []func() error
+	defer func() {
+		if err != nil {
+			for i := len(undo) - 1; i >= 0; i-- {
+				_ = undo[i]()
+			}
+		}
+	}()
+
+	// First of all, so that a second process changes nothing.
+	socket := cfg.Conf.ControlSocket
+	if socket == "" {
+		socket = DefaultSocket
+	}
+	n.status, err = statusd.Listen(statusd.Config{Path: socket, Snapshot: n.Status})
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, n.status.Close)
+
+	ifs, err := hostInterfaces()
+	if err != nil {
+		return nil, fmt.Errorf("interfaces of this host: %w", err)
+	}
+	locals, err := locatorsOf(cfg.Conf, hostInterfaces)
+	if err != nil {
+		return nil, err
+	}
+	n.engine, err = control.New(controlConfig(cfg.Conf, ifs, n.log))
+	if err != nil {
+		return nil, err
+	}
+	conn, err := control.Listen(ctx, control.ListenConfig{})
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, conn.Close)
+	underlay, err := encap.NewUDP(encap.UDPConfig{Logger: n.log})
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, underlay.Close)
+	native, err := encap.NewNative()
+	if err != nil {
+		return nil, err
+	}
+	n.device, err = tun.Create(tun.Config{
+		Name: cfg.Conf.Device.Name, MTU: cfg.Conf.Device.MTU, Table: cfg.Conf.Device.Table, EIDs: n.eids, Logger: n.log,
+	})
+	if err != nil {
+		return nil, permission(err)
+	}
+	undo = append(undo, n.device.Close)
+	n.forwarder, err = encap.NewForwarder(encap.Config{
+		Overlays: []encap.Overlay{{InstanceID: cfg.Conf.Mappings[0].IID, Device: n.device, EIDs: n.eids}},
+		View:     n.engine.Cache().View,
+		Underlay: underlay,
+		Native:   native,
+		Logger:   n.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.runner, err = control.NewRunner(control.RunnerConfig{
+		Conn:      conn,
+		Engine:    n.engine,
+		Dataplane: dataplane{n.forwarder, n.device},
+		OnEvent: func(e control.Event) {
+			n.status.Publish(statusd.Describe(e.When(), e.String(), e))
+		},
+		Logger: n.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.runner.SetLocals(n.started, locals)
+	return n, nil
+}
+
+// permission adds what to do when the system says no.
+func permission(err error) error {
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("%w (lispmn needs CAP_NET_ADMIN and CAP_NET_RAW: run it as root)", err)
+	}
+	return err
+}
+
+// dataplane tells the device too which addresses are locators: what they send
+// must not be routed into it.
+type dataplane struct {
+	*encap.Forwarder
+	device *tun.Interface
+}
+
+var _ control.Dataplane = dataplane{}
+
+// SetLocals replaces the locators: of the routing rules first, so that nothing
+// that is encapsulated comes back.
+func (d dataplane) SetLocals(ls []mapcache.Local) error {
+	addrs := make([]netip.Addr, len(ls))
+	for i, l := range ls {
+		addrs[i] = l.Addr
+	}
+	if err := d.device.SetLocals(addrs); err != nil {
+		return err
+	}
+	return d.Forwarder.SetLocals(ls)
+}
+
+// Run makes the node work until the context ends. Then it withdraws its EIDs
+// from the Map-Servers, removes the device and its routes, and returns nil; or
+// an error when a part fails, which ends the others.
+func (n *Node) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	served := make(chan error, 1)
+	go func() { served <- n.status.Run(context.WithoutCancel(ctx)) }()
+	forwarded := make(chan error, 1)
+	go func() {
+		forwarded <- n.forwarder.Run(context.WithoutCancel(ctx))
+		cancel() // without data plane the node must not stay registered
+	}()
+	errControl := n.runner.Run(ctx)
+	// The control plane has left; now what it controlled, and last who tells of it.
+	errClose := n.forwarder.Close()
+	errForward := <-forwarded
+	_ = n.status.Close()
+	return errors.Join(errControl, errForward, errClose, <-served)
+}
+
+// Reload reads the addresses of the interfaces again. The error leaves the
+// locators as they are.
+func (n *Node) Reload() error {
+	locals, err := locatorsOf(n.cfg.Conf, hostInterfaces)
+	if err != nil {
+		return err
+	}
+	n.runner.SetLocals(time.Now(), locals)
+	return nil
+}

@@ -1,0 +1,104 @@
+package node
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"github.com/xtrkit/xtrkit/control"
+	"github.com/xtrkit/xtrkit/encap"
+	"github.com/xtrkit/xtrkit/examples/internal/statusd"
+	"github.com/xtrkit/xtrkit/mapcache"
+)
+
+// Status returns the present state of the node.
+func (n *Node) Status(ctx context.Context) (statusd.Status, error) {
+	s := &statusd.Node{
+		Device: n.device.Name(), MTU: n.device.MTU(), EIDs: n.eids, Traffic: traffic(n.forwarder.Stats()),
+	}
+	st := statusd.Status{Program: "lispmn", Version: n.cfg.Version, PID: os.Getpid(), Started: n.started, Node: s}
+	err := n.runner.Do(ctx, func(now time.Time) {
+		st.Time = now
+		for _, l := range n.engine.Locals() {
+			s.Locals = append(s.Locals, statusd.Local{Addr: l.Addr, IfIndex: l.IfIndex, Priority: l.Priority, Weight: l.Weight, Up: l.Up})
+		}
+		for _, r := range n.engine.Registrations() {
+			s.Registrations = append(s.Registrations, registration(r))
+		}
+		for e := range n.engine.Database().All() {
+			s.Database = append(s.Database, entry(e, func(mapcache.Locator) bool { return true }))
+		}
+		for e := range n.engine.Cache().All() {
+			s.MapCache = append(s.MapCache, entry(e, n.engine.Cache().Reachable))
+		}
+		s.Control, s.ControlDrops = counters(n.engine.Stats())
+	})
+	return st, err
+}
+
+func registration(r control.Registration) statusd.Registration {
+	out := statusd.Registration{
+		MapServer: r.MapServer.Addr(), State: r.State.String(), Since: r.LastAck, RTT: r.RTT, LastError: r.LastError,
+	}
+	for _, k := range r.EIDs {
+		out.EIDs = append(out.EIDs, k.String())
+	}
+	return out
+}
+
+func entry(e mapcache.Entry, reachable func(mapcache.Locator) bool) statusd.Entry {
+	out := statusd.Entry{
+		IID: e.IID, Prefix: e.Prefix, Origin: e.Origin.String(), Created: e.Created, Expires: e.Expires,
+	}
+	if e.Negative() {
+		out.Action = e.Action.String()
+	}
+	for _, r := range e.RLOCs {
+		l := statusd.RLOC{Addr: r.Addr, Port: r.Port, Priority: r.Priority, Weight: r.Weight, State: "up"}
+		if r.Down || !reachable(r.Locator) {
+			l.State = "down"
+		}
+		out.RLOCs = append(out.RLOCs, l)
+	}
+	return out
+}
+
+func traffic(s encap.Stats) statusd.Traffic {
+	t := statusd.Traffic{
+		Encapsulated: statusd.Counter(s.Encapsulated), Decapsulated: statusd.Counter(s.Decapsulated), Native: statusd.Counter(s.Native),
+		Held: s.Held, Released: s.Released, HeldNow: s.HeldNow, Drops: map[string]uint64{},
+	}
+	for r, c := range s.Drops {
+		if c > 0 {
+			t.Drops[encap.DropReason(r).String()] = c
+		}
+	}
+	for _, l := range s.Locators {
+		t.Locators = append(t.Locators, statusd.LocatorTraffic{Addr: l.Locator.Addr, Out: statusd.Counter(l.Out), In: statusd.Counter(l.In)})
+	}
+	return t
+}
+
+func counters(s control.Stats) (counts, drops map[string]uint64) {
+	counts = map[string]uint64{
+		"map-requests-sent":     s.MapRequestsSent,
+		"map-requests-received": s.MapRequestsReceived,
+		"map-replies-sent":      s.MapRepliesSent,
+		"map-replies-received":  s.MapRepliesReceived,
+		"negative-replies":      s.NegativeReplies,
+		"map-registers-sent":    s.MapRegistersSent,
+		"map-notifies-received": s.MapNotifiesReceived,
+		"probes-sent":           s.ProbesSent,
+		"probe-replies-sent":    s.ProbeRepliesSent,
+		"probe-replies":         s.ProbeRepliesRecv,
+		"smrs-received":         s.SMRsReceived,
+		"resolutions-failed":    s.ResolutionsFailed,
+	}
+	drops = map[string]uint64{}
+	for r, c := range s.Dropped {
+		if c > 0 {
+			drops[control.DropReason(r).String()] = c
+		}
+	}
+	return counts, drops
+}

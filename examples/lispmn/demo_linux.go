@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/xtrkit/xtrkit/examples/internal/daemon"
+	"github.com/xtrkit/xtrkit/internal/netlab"
+)
+
+const demoSynopsis = `Usage: lispmn demo [-json] [-keep] [-capture DIR]
+
+Builds a network of its own out of namespaces, with a Map-Server and two mobile
+nodes, and shows and checks how they find each other and talk. It needs root, or
+a system that allows user namespaces; it touches nothing outside.
+`
+
+// demoLimit bounds the whole demo; it takes about ten seconds on a common machine.
+const demoLimit = 90 * time.Second
+
+// demoOptions are what the command line asks for.
+type demoOptions struct {
+	json, keep bool
+	capture    string // directory; empty: no capture
+}
+
+// demo is the command lispmn demo. It returns the exit code.
+func demo(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	var opt demoOptions
+	fs := flag.NewFlagSet("lispmn demo", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	fs.BoolVar(&opt.json, "json", false, "print one JSON object at the end instead of text")
+	fs.BoolVar(&opt.keep, "keep", false, "leave the network running at the end, and print how to enter each host")
+	fs.StringVar(&opt.capture, "capture", "", "write what each host sees to `DIR`/HOST.pcapng, for Wireshark")
+	fs.Usage = func() {
+		fmt.Fprint(stderr, demoSynopsis, "\nOptions:\n")
+		fs.PrintDefaults()
+	}
+	switch err := fs.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return daemon.ExitOK
+	case err != nil:
+		return daemon.ExitUsage
+	case fs.NArg() > 0:
+		fmt.Fprintf(stderr, "lispmn demo: unexpected argument %q\n", fs.Arg(0))
+		return daemon.ExitUsage
+	}
+	// From here on in namespaces of our own: Enter starts this program again.
+	if err := netlab.Enter(); err != nil {
+		return demoImpossible(stdout, stderr, opt, err)
+	}
+	if err := netlab.Probe(); err != nil {
+		return demoImpossible(stdout, stderr, opt, err)
+	}
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return runDemo(ctx, opt, stdout, stderr)
+}
+
+// demoImpossible says which feature of the system is missing.
+func demoImpossible(stdout, stderr io.Writer, opt demoOptions, err error) int {
+	if opt.json {
+		printJSON(stdout, report{Error: err.Error()})
+	}
+	fmt.Fprintln(stderr, "lispmn demo: this system cannot run it:", err)
+	return daemon.ExitFailure
+}
+
+// runDemo builds the lab, runs the steps and reports. It must be called in
+// namespaces of our own.
+func runDemo(ctx context.Context, opt demoOptions, stdout, stderr io.Writer) (code int) {
+	live := stdout
+	if opt.json {
+		live = io.Discard
+	}
+	d, err := newDemoLab(ctx, opt, live)
+	if err != nil {
+		return demoImpossible(stdout, stderr, opt, err)
+	}
+	defer func() {
+		if err := d.close(); err != nil {
+			fmt.Fprintln(stderr, "lispmn demo:", err)
+			code = daemon.ExitFailure
+		}
+	}()
+	rep := d.run(ctx)
+	if opt.json {
+		printJSON(stdout, rep)
+	} else {
+		rep.print(stdout)
+	}
+	if opt.keep && ctx.Err() == nil {
+		d.waitKept(ctx, stderr)
+	}
+	if !rep.OK {
+		return daemon.ExitFailure
+	}
+	return daemon.ExitOK
+}
+
+// run does one step after the other, up to the first that fails.
+func (d *demoLab) run(ctx context.Context) report {
+	ctx, cancel := context.WithTimeout(ctx, demoLimit)
+	defer cancel()
+	rep := report{OK: true, Version: daemon.Version()}
+	for i, s := range demoSteps {
+		d.log.step(i+1, s.name)
+		start := time.Now()
+		seen, err := s.do(ctx, d)
+		r := stepReport{Name: s.name, OK: err == nil, Seen: seen, Seconds: time.Since(start).Seconds()}
+		if err != nil {
+			r.Error = err.Error()
+			r.LookAt = append(s.lookAt(d), d.logs()...)
+			rep.OK = false
+		}
+		d.log.result(r)
+		rep.Steps = append(rep.Steps, r)
+		if err != nil {
+			break
+		}
+	}
+	d.fill(&rep)
+	return rep
+}
+
+// waitKept tells how to look around, and waits for the end.
+func (d *demoLab) waitKept(ctx context.Context, w io.Writer) {
+	fmt.Fprint(w, "\nThe network stays until you press Ctrl-C. To enter a host:\n")
+	for _, h := range d.lab.Hosts() {
+		fmt.Fprintf(w, "  %-9s %s\n", h.Name(), h.Enter())
+	}
+	fmt.Fprint(w, "To ask a node, from anywhere on this machine:\n")
+	for _, name := range d.names() {
+		fmt.Fprintf(w, "  %-9s curl -s --unix-socket %s http://x/status\n", name, d.children[name].socket())
+	}
+	fmt.Fprintf(w, "Configurations and logs: %s\n", d.dir)
+	<-ctx.Done()
+}
+
+func printJSON(w io.Writer, v any) {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	_ = enc.Encode(v)
+}
+
+// captureFile is where a host's packets go.
+func (o demoOptions) captureFile(host string) string {
+	return filepath.Join(o.capture, host+".pcapng")
+}
