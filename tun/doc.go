@@ -1,0 +1,56 @@
+// Package tun makes the TUN device of a LISP xTR, lmn0, and sets the host up so
+// that packets from and to its EIDs pass it: addresses, a routing table of its
+// own, and policy rules, for IPv4 and IPv6. It knows nothing of LISP's messages:
+// whoever reads packets from the device and writes packets to it is up to the
+// caller, usually package encap.
+//
+// # What it sets up
+//
+// [Create] makes the device (or adopts one), gives it the EID addresses, and adds
+// to a table of its own (number 4341) a default route through it. Rules decide
+// which packets see that table. With the default priorities they are, here for
+// the EID 192.0.2.1:
+//
+//	4340: from RLOC goto 4344                                  (one per locator, SetLocals)
+//	4341: from 192.0.2.1 lookup 4341
+//	4342: from 0.0.0.0 iif lo lookup main suppress_prefixlength 0
+//	4343: from 0.0.0.0 iif lo lookup 4341
+//	4344: nop
+//
+// In words: what comes from a locator is none of our business. What comes from the
+// EID goes to the tunnel. What a program on this host sends without having chosen
+// a source address goes where the main table has a route more specific than a
+// default route, such as the local network, and else to the tunnel, with the EID
+// as its source. "from 0.0.0.0" matches that, an address not chosen yet, and "iif
+// lo" that it comes from this host. All else, such as an answer from another
+// address of the host, or what the host forwards for others, passes our rules
+// and finds the user's own. IPv6 has no match for an address not chosen yet;
+// there rule 4342 applies to all that the host sends, and 4343 is "from EID" with
+// the flag FIB_RULE_FIND_SADDR: it applies if the EID is the source address that
+// the kernel would choose.
+//
+// With Config.Destinations only packets to these prefixes (and from the EID) are
+// tunnelled: 4342 is left out and 4343 has a "to".
+//
+// Multicast, link-local and broadcast destinations never use the table: it has
+// throw routes for them. (The kernel routes a multicast or broadcast packet with
+// a chosen source but without a chosen interface by that source alone; a
+// program that binds to the EID and sends multicast reaches the device, and the
+// data plane drops that.)
+//
+// Nothing is written to /proc/sys: strict reverse path filtering works with these
+// rules, since what arrives through the tunnel for an EID is answered through it.
+//
+// # What it leaves alone
+//
+// Rules and routes of the user are neither changed nor removed. Those of the
+// package carry a protocol number of their own, [Protocol], and its addresses
+// too. [Interface.Close] removes them; after a crash or kill -9 the device is gone
+// with the process, and what remains is removed by the next Create, or by
+// [Cleanup].
+//
+// # Limits
+//
+// Linux only; elsewhere Create returns an error that wraps errors.ErrUnsupported.
+// NAT between EIDs and other addresses (RFC 6832 §7) is not implemented.
+package tun

@@ -1,0 +1,91 @@
+package tun
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+const clonePath = "/dev/net/tun"
+
+// openTUN makes the TUN device, or attaches to one that is there and nobody has
+// open, and returns its descriptor.
+func openTUN(name string) (int, error) {
+	fd, err := unix.Open(clonePath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
+			return -1, fmt.Errorf("tun: %s: %w (%w): load the module tun, or pass the device to the container", clonePath, err, errors.ErrUnsupported)
+		}
+		return -1, fmt.Errorf("tun: %s: %w", clonePath, err)
+	}
+	// With the virtio header, packets cross the descriptor unsegmented and
+	// without checksums.
+	const flags = unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR
+	err = attach(fd, name, flags)
+	if errors.Is(err, unix.EINVAL) {
+		// A device that was made for several queues takes only those.
+		if attach(fd, name, flags|unix.IFF_MULTI_QUEUE) == nil {
+			return fd, nil
+		}
+	}
+	if err == nil {
+		return fd, nil
+	}
+	_ = unix.Close(fd)
+	switch {
+	case errors.Is(err, unix.EBUSY):
+		return -1, fmt.Errorf("tun: %s is %w by another process", name, ErrInUse)
+	case errors.Is(err, unix.EINVAL):
+		return -1, fmt.Errorf("tun: the name %s is %w by a device that is not TUN, or not valid", name, ErrInUse)
+	case errors.Is(err, unix.EPERM):
+		return -1, fmt.Errorf("tun: make %s: %w: it takes root, or CAP_NET_ADMIN", name, err)
+	}
+	return -1, fmt.Errorf("tun: make %s: %w", name, err)
+}
+
+func attach(fd int, name string, flags uint16) error {
+	ifr, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	ifr.SetUint16(flags)
+	return unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
+}
+
+// takeFile returns a descriptor of the TUN device that f is, and closes f.
+func takeFile(f *os.File) (int, error) {
+	defer func() { _ = f.Close() }()
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return -1, fmt.Errorf("tun: %w", err)
+	}
+	fd := -1
+	var dupErr error
+	err = raw.Control(func(old uintptr) {
+		ifr, err := unix.NewIfreq("")
+		if err == nil {
+			err = unix.IoctlIfreq(int(old), unix.TUNGETIFF, ifr)
+		}
+		if err != nil {
+			dupErr = fmt.Errorf("not a TUN device: %w", err)
+			return
+		}
+		if flags := ifr.Uint16(); flags&unix.IFF_TUN == 0 || flags&unix.IFF_NO_PI == 0 {
+			dupErr = fmt.Errorf("%w: TUN device without IFF_TUN or IFF_NO_PI", ErrConfig)
+			return
+		}
+		fd, dupErr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0)
+		if dupErr == nil {
+			dupErr = unix.SetNonblock(fd, true)
+		}
+	})
+	if err = errors.Join(err, dupErr); err != nil {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+		return -1, fmt.Errorf("tun: adopt a descriptor: %w", err)
+	}
+	return fd, nil
+}

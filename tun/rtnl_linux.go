@@ -1,0 +1,401 @@
+package tun
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// ifaProto is the address attribute that holds the protocol number
+// (IFA_PROTO, Linux 5.18; older kernels ignore it).
+const ifaProto = 11
+
+// rtnl is a connection to the kernel's routing subsystem. It reads and writes the
+// messages of rules, routes and addresses itself: the library's own ones lack the
+// FIND_SADDR flag of rules and the protocol of addresses, and cannot ask for one
+// table only, which matters beside a full routing table.
+type rtnl struct {
+	links  *netlink.Handle
+	socket *nl.SocketHandle
+}
+
+// openRTNL connects to the current thread's network namespace. The connection
+// stays there.
+func openRTNL() (*rtnl, error) {
+	links, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("netlink: %w", err)
+	}
+	s, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
+	if err != nil {
+		links.Close()
+		return nil, fmt.Errorf("netlink: %w", err)
+	}
+	// Dumps of one table only, where the kernel can. (The library also offers
+	// extended errors, but it panics when a dump ends with one.)
+	_ = unix.SetsockoptInt(s.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
+	return &rtnl{links, &nl.SocketHandle{Socket: s}}, nil
+}
+
+func (n *rtnl) close() {
+	n.links.Close()
+	n.socket.Close()
+}
+
+// call sends one request and returns the answers of type answer.
+func (n *rtnl) call(message, flags int, answer uint16, data ...nl.NetlinkRequestData) ([][]byte, error) {
+	req := nl.NewNetlinkRequest(message, flags)
+	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: n.socket}
+	for _, d := range data {
+		req.AddData(d)
+	}
+	return req.Execute(unix.NETLINK_ROUTE, answer)
+}
+
+// dump is call for lists, again while the list changes under our eyes. A table or
+// family that is not there is an empty list.
+func (n *rtnl) dump(message int, answer uint16, data ...nl.NetlinkRequestData) (all [][]byte, err error) {
+	for range 10 {
+		all, err = n.call(message, unix.NLM_F_DUMP, answer, data...)
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil, nil
+	}
+	return all, err
+}
+
+func family(v6 bool) uint8 {
+	if v6 {
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
+}
+
+func u32(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
+
+// changeRule adds or removes a rule.
+func (n *rtnl) changeRule(message, flags int, r rule) error {
+	msg := &nl.RtMsg{RtMsg: unix.RtMsg{Family: family(r.v6)}}
+	attrs := []nl.NetlinkRequestData{
+		msg,
+		nl.NewRtAttr(unix.FRA_PRIORITY, u32(r.priority)),
+		nl.NewRtAttr(unix.FRA_PROTOCOL, []byte{Protocol}),
+	}
+	if r.from.IsValid() {
+		msg.Src_len = uint8(r.from.Bits())
+		attrs = append(attrs, nl.NewRtAttr(unix.FRA_SRC, r.from.Addr().AsSlice()))
+	}
+	if r.to.IsValid() {
+		msg.Dst_len = uint8(r.to.Bits())
+		attrs = append(attrs, nl.NewRtAttr(unix.FRA_DST, r.to.Addr().AsSlice()))
+	}
+	if r.local {
+		attrs = append(attrs, nl.NewRtAttr(unix.FRA_IIFNAME, []byte("lo\x00")))
+	}
+	if r.find {
+		msg.Flags |= unix.FIB_RULE_FIND_SADDR
+	}
+	switch {
+	case r.nop:
+		msg.Type = unix.FR_ACT_NOP
+	case r.goTo != 0:
+		msg.Type = unix.FR_ACT_GOTO
+		attrs = append(attrs, nl.NewRtAttr(unix.FRA_GOTO, u32(r.goTo)))
+	default:
+		msg.Type = unix.FR_ACT_TO_TBL
+		attrs = append(attrs, nl.NewRtAttr(unix.FRA_TABLE, u32(r.table)))
+	}
+	if r.suppress {
+		attrs = append(attrs, nl.NewRtAttr(unix.FRA_SUPPRESS_PREFIXLEN, u32(0)))
+	}
+	if _, err := n.call(message, flags, 0, attrs...); err != nil {
+		return fmt.Errorf("rule %v: %w", r, err)
+	}
+	return nil
+}
+
+// addRule adds a rule, which may be there already.
+func (n *rtnl) addRule(r rule) error {
+	err := n.changeRule(unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, r)
+	if errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	return err
+}
+
+// delRule removes a rule, which may be gone already.
+func (n *rtnl) delRule(r rule) error {
+	err := n.changeRule(unix.RTM_DELRULE, unix.NLM_F_ACK, r)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EAFNOSUPPORT) {
+		return nil
+	}
+	return err
+}
+
+// ruleMark is what tells whose a rule is.
+type ruleMark struct {
+	priority uint32
+	protocol uint8
+}
+
+// rules returns the marks of a family's rules.
+func (n *rtnl) rules(v6 bool) ([]ruleMark, error) {
+	all, err := n.dump(unix.RTM_GETRULE, unix.RTM_NEWRULE, &nl.RtMsg{RtMsg: unix.RtMsg{Family: family(v6)}})
+	if err != nil {
+		return nil, fmt.Errorf("list rules: %w", err)
+	}
+	var marks []ruleMark
+	for _, m := range all {
+		if len(m) < unix.SizeofRtMsg || m[0] != family(v6) {
+			continue
+		}
+		attrs, err := nl.ParseRouteAttr(m[unix.SizeofRtMsg:])
+		if err != nil {
+			return nil, fmt.Errorf("list rules: %w", err)
+		}
+		var mark ruleMark
+		for _, a := range attrs {
+			switch a.Attr.Type {
+			case unix.FRA_PRIORITY:
+				mark.priority = binary.NativeEndian.Uint32(a.Value)
+			case unix.FRA_PROTOCOL:
+				mark.protocol = a.Value[0]
+			}
+		}
+		marks = append(marks, mark)
+	}
+	return marks, nil
+}
+
+// delMarked removes the first of a family's rules with the priority that is ours.
+func (n *rtnl) delMarked(v6 bool, priority uint32) error {
+	_, err := n.call(unix.RTM_DELRULE, unix.NLM_F_ACK, 0,
+		&nl.RtMsg{RtMsg: unix.RtMsg{Family: family(v6)}},
+		nl.NewRtAttr(unix.FRA_PRIORITY, u32(priority)),
+		nl.NewRtAttr(unix.FRA_PROTOCOL, []byte{Protocol}))
+	return err
+}
+
+// routeMessage returns what names a route of a table.
+func routeMessage(table uint32, r route) (*nl.RtMsg, []nl.NetlinkRequestData) {
+	msg := &nl.RtMsg{RtMsg: unix.RtMsg{
+		Family: family(r.dst.Addr().Is6()), Dst_len: uint8(r.dst.Bits()), Protocol: Protocol, Type: unix.RTN_UNICAST,
+	}}
+	if r.throw {
+		msg.Type = unix.RTN_THROW
+	}
+	return msg, []nl.NetlinkRequestData{
+		msg,
+		nl.NewRtAttr(unix.RTA_TABLE, u32(table)),
+		nl.NewRtAttr(unix.RTA_DST, r.dst.Addr().AsSlice()),
+	}
+}
+
+// addRoute adds a route to a table, or replaces it.
+func (n *rtnl) addRoute(table uint32, index int, r route) error {
+	msg, attrs := routeMessage(table, r)
+	if !r.throw {
+		msg.Scope = unix.RT_SCOPE_LINK
+		if r.dst.Addr().Is6() {
+			msg.Scope = unix.RT_SCOPE_UNIVERSE
+		}
+		attrs = append(attrs, nl.NewRtAttr(unix.RTA_OIF, u32(uint32(index))))
+	}
+	if r.src.IsValid() {
+		attrs = append(attrs, nl.NewRtAttr(unix.RTA_PREFSRC, r.src.AsSlice()))
+	}
+	if _, err := n.call(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE|unix.NLM_F_ACK, 0, attrs...); err != nil {
+		return fmt.Errorf("route %v table %d: %w", r.dst, table, err)
+	}
+	return nil
+}
+
+// delRoute removes a route of ours, which may be gone already.
+func (n *rtnl) delRoute(table uint32, r route) error {
+	msg, attrs := routeMessage(table, r)
+	msg.Scope = unix.RT_SCOPE_NOWHERE // any
+	msg.Type = unix.RTN_UNSPEC        // any
+	_, err := n.call(unix.RTM_DELROUTE, unix.NLM_F_ACK, 0, attrs...)
+	if err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("remove route %v table %d: %w", r.dst, table, err)
+	}
+	return nil
+}
+
+// foundRoute is a route of a table as the kernel lists it.
+type foundRoute struct {
+	route
+	protocol uint8
+	oif      int
+}
+
+// routes lists a table.
+func (n *rtnl) routes(v6 bool, table uint32) ([]foundRoute, error) {
+	all, err := n.dump(unix.RTM_GETROUTE, unix.RTM_NEWROUTE,
+		&nl.RtMsg{RtMsg: unix.RtMsg{Family: family(v6)}}, nl.NewRtAttr(unix.RTA_TABLE, u32(table)))
+	if err != nil {
+		return nil, fmt.Errorf("list table %d: %w", table, err)
+	}
+	var found []foundRoute
+	for _, m := range all {
+		if len(m) < unix.SizeofRtMsg || m[0] != family(v6) {
+			continue
+		}
+		msg := nl.DeserializeRtMsg(m)
+		attrs, err := nl.ParseRouteAttr(m[unix.SizeofRtMsg:])
+		if err != nil {
+			return nil, fmt.Errorf("list table %d: %w", table, err)
+		}
+		f := foundRoute{protocol: msg.Protocol}
+		f.throw = msg.Type == unix.RTN_THROW
+		dst := netip.IPv4Unspecified()
+		if v6 {
+			dst = netip.IPv6Unspecified()
+		}
+		in := uint32(msg.Table)
+		for _, a := range attrs {
+			switch a.Attr.Type {
+			case unix.RTA_TABLE:
+				in = binary.NativeEndian.Uint32(a.Value)
+			case unix.RTA_DST:
+				dst, _ = netip.AddrFromSlice(a.Value)
+			case unix.RTA_PREFSRC:
+				f.src, _ = netip.AddrFromSlice(a.Value)
+			case unix.RTA_OIF:
+				f.oif = int(binary.NativeEndian.Uint32(a.Value))
+			}
+		}
+		f.dst = netip.PrefixFrom(dst, int(msg.Dst_len))
+		if in == table {
+			found = append(found, f)
+		}
+	}
+	return found, nil
+}
+
+// delMulticast removes the route by which the kernel would send IPv6 multicast of
+// no particular interface through the device.
+func (n *rtnl) delMulticast(index int) error {
+	_, err := n.call(unix.RTM_DELROUTE, unix.NLM_F_ACK, 0,
+		&nl.RtMsg{RtMsg: unix.RtMsg{Family: unix.AF_INET6, Dst_len: 8, Scope: unix.RT_SCOPE_NOWHERE}},
+		nl.NewRtAttr(unix.RTA_TABLE, u32(unix.RT_TABLE_LOCAL)),
+		nl.NewRtAttr(unix.RTA_DST, netip.MustParseAddr("ff00::").AsSlice()),
+		nl.NewRtAttr(unix.RTA_OIF, u32(uint32(index))))
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
+}
+
+// addrMessage returns what names a full-length address of an interface.
+func addrMessage(index int, a netip.Addr) (*nl.IfAddrmsg, []nl.NetlinkRequestData) {
+	msg := &nl.IfAddrmsg{IfAddrmsg: unix.IfAddrmsg{
+		Family: family(a.Is6()), Prefixlen: uint8(a.BitLen()), Index: uint32(index),
+	}}
+	return msg, []nl.NetlinkRequestData{
+		msg,
+		nl.NewRtAttr(unix.IFA_LOCAL, a.AsSlice()),
+		nl.NewRtAttr(unix.IFA_ADDRESS, a.AsSlice()),
+	}
+}
+
+// addAddr adds an address and reports whether it was not there before.
+func (n *rtnl) addAddr(index int, a netip.Addr) (bool, error) {
+	_, attrs := addrMessage(index, a)
+	attrs = append(attrs,
+		// No duplicate address detection: there is nobody to ask on the device.
+		// No prefix route: it would be in the user's main table.
+		nl.NewRtAttr(unix.IFA_FLAGS, u32(unix.IFA_F_NODAD|unix.IFA_F_NOPREFIXROUTE)),
+		nl.NewRtAttr(ifaProto, []byte{Protocol}))
+	_, err := n.call(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, 0, attrs...)
+	if errors.Is(err, unix.EEXIST) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("address %v: %w", a, err)
+	}
+	return true, nil
+}
+
+// awaitLocal waits until the host takes packets for new IPv6 addresses: the kernel
+// makes their routes a little after the addresses.
+func (n *rtnl) awaitLocal(index int, addrs []netip.Addr) error {
+	waiting := map[netip.Addr]bool{}
+	for _, a := range addrs {
+		if a.Is6() {
+			waiting[a] = true
+		}
+	}
+	for start := time.Now(); len(waiting) > 0; time.Sleep(time.Millisecond) {
+		routes, err := n.routes(true, unix.RT_TABLE_LOCAL)
+		if err != nil {
+			return err
+		}
+		for _, r := range routes {
+			if r.oif == index && r.dst.IsSingleIP() {
+				delete(waiting, r.dst.Addr())
+			}
+		}
+		if len(waiting) > 0 && time.Since(start) > 5*time.Second {
+			return fmt.Errorf("address %v did not come up within 5 seconds", slices.Collect(maps.Keys(waiting)))
+		}
+	}
+	return nil
+}
+
+// delAddr removes an address, which may be gone already.
+func (n *rtnl) delAddr(index int, a netip.Addr) error {
+	_, attrs := addrMessage(index, a)
+	_, err := n.call(unix.RTM_DELADDR, unix.NLM_F_ACK, 0, attrs...)
+	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("remove address %v: %w", a, err)
+	}
+	return nil
+}
+
+// ourAddrs lists the addresses of an interface that carry our mark.
+func (n *rtnl) ourAddrs(index int) ([]netip.Addr, error) {
+	var ours []netip.Addr
+	for _, v6 := range []bool{false, true} {
+		all, err := n.dump(unix.RTM_GETADDR, unix.RTM_NEWADDR,
+			&nl.IfAddrmsg{IfAddrmsg: unix.IfAddrmsg{Family: family(v6), Index: uint32(index)}})
+		if err != nil {
+			return nil, fmt.Errorf("list addresses: %w", err)
+		}
+		for _, m := range all {
+			if len(m) < unix.SizeofIfAddrmsg || m[0] != family(v6) {
+				continue
+			}
+			attrs, err := nl.ParseRouteAttr(m[unix.SizeofIfAddrmsg:])
+			if err != nil {
+				return nil, fmt.Errorf("list addresses: %w", err)
+			}
+			var addr netip.Addr
+			var protocol byte
+			for _, a := range attrs {
+				switch a.Attr.Type {
+				case unix.IFA_ADDRESS:
+					addr, _ = netip.AddrFromSlice(a.Value)
+				case ifaProto:
+					protocol = a.Value[0]
+				}
+			}
+			if int(binary.NativeEndian.Uint32(m[4:])) == index && protocol == Protocol {
+				ours = append(ours, addr)
+			}
+		}
+	}
+	return ours, nil
+}

@@ -1,0 +1,319 @@
+package tun
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+	wgtun "golang.zx2c4.com/wireguard/tun"
+)
+
+// Interface is a Device of the host, with its addresses, routes and rules. All
+// methods are safe for concurrent use, but Reads wait for each other, and so do
+// Writes.
+type Interface struct {
+	dev   wgtun.Device
+	name  string
+	index int
+	cfg   Config
+
+	mtu         atomic.Int64
+	readErrors  atomic.Uint64
+	writeErrors atomic.Uint64
+
+	mu     sync.Mutex // over what follows
+	nl     *rtnl
+	closed bool
+	locals []netip.Addr
+	plan   plan
+	found  netlink.Link // the device as it was adopted; nil if it is our own
+	// What was done and is to be undone. Addresses that were there before are not
+	// among them.
+	addrs  []netip.Addr
+	routes []route
+	rules  []rule
+}
+
+var _ Device = (*Interface)(nil)
+
+// Create makes or adopts the device, removes what a killed process left, and
+// sets up addresses, routes and rules. If it fails, it has undone what it did.
+//
+// It acts on the network namespace of the calling thread, and so do the
+// Interface's methods, from wherever they are called.
+//
+// The error wraps ErrConfig, ErrInUse (the device, the table or the rule
+// priorities), errors.ErrUnsupported (no TUN) or the system's error.
+func Create(cfg Config) (*Interface, error) {
+	file := cfg.File
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		if file != nil {
+			_ = file.Close()
+		}
+		return nil, err
+	}
+	i := &Interface{cfg: cfg, plan: makePlan(cfg)}
+	if i.nl, err = openRTNL(); err != nil {
+		if file != nil {
+			_ = file.Close()
+		}
+		return nil, fmt.Errorf("tun: %w", err)
+	}
+	if err := i.open(); err != nil {
+		i.nl.close()
+		return nil, err
+	}
+	// Nobody else has the device from here on, so what carries our mark is a dead
+	// process's.
+	err = i.nl.clean(cfg, i.index, true)
+	if err == nil {
+		err = i.setUp()
+	}
+	if err != nil {
+		_ = i.Close()
+		return nil, fmt.Errorf("tun: set up %s: %w", i.name, err)
+	}
+	return i, nil
+}
+
+// open gets the device itself.
+func (i *Interface) open() error {
+	var fd int
+	var err error
+	if i.cfg.File != nil {
+		fd, err = takeFile(i.cfg.File)
+	} else {
+		i.found, _ = i.nl.links.LinkByName(i.cfg.Name)
+		fd, err = openTUN(i.cfg.Name)
+	}
+	if err != nil {
+		return err
+	}
+	// The monitored kind would poll the device once a second, and ask for its MTU
+	// in whatever namespace the calling thread is.
+	if i.dev, i.name, err = wgtun.CreateUnmonitoredTUNFromFD(fd); err != nil {
+		return fmt.Errorf("tun: %s: %w", i.cfg.Name, err)
+	}
+	link, err := i.nl.links.LinkByName(i.name)
+	if err != nil {
+		_ = i.dev.Close()
+		return fmt.Errorf("tun: %s: %w", i.name, err)
+	}
+	i.index = link.Attrs().Index
+	if i.cfg.File != nil {
+		i.found = link
+	}
+	return nil
+}
+
+// link names the device to the netlink library.
+func (i *Interface) link() netlink.Link {
+	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: i.name, Index: i.index}}
+}
+
+// setUp makes the device usable and then leads packets to it.
+func (i *Interface) setUp() error {
+	if i.found == nil {
+		if err := i.nl.prepareNew(i.link()); err != nil {
+			return err
+		}
+	}
+	if err := i.nl.links.LinkSetMTU(i.link(), i.cfg.MTU); err != nil {
+		return fmt.Errorf("MTU %d: %w", i.cfg.MTU, err)
+	}
+	i.mtu.Store(int64(i.cfg.MTU))
+	if err := i.nl.links.LinkSetUp(i.link()); err != nil {
+		return fmt.Errorf("up: %w", err)
+	}
+	for _, a := range i.plan.addrs {
+		isNew, err := i.nl.addAddr(i.index, a)
+		if err != nil {
+			return err
+		}
+		if isNew {
+			i.addrs = append(i.addrs, a)
+		}
+	}
+	if err := i.nl.awaitLocal(i.index, i.addrs); err != nil {
+		return err
+	}
+	if i.found == nil {
+		// Each new address brings this route back.
+		if err := i.nl.delMulticast(i.index); err != nil {
+			return fmt.Errorf("no multicast route: %w", err)
+		}
+	}
+	for _, r := range i.plan.routes {
+		if err := i.nl.addRoute(i.cfg.Table, i.index, r); err != nil {
+			return err
+		}
+		i.routes = append(i.routes, r)
+	}
+	for _, r := range i.plan.rules {
+		if err := i.nl.addRule(r); err != nil {
+			return err
+		}
+		i.rules = append(i.rules, r)
+	}
+	return nil
+}
+
+// SetLocals tells which addresses are our locators, so that what they send passes
+// by our rules even if an EID-Prefix holds them. The list replaces the earlier
+// one. A locator that is an EID is an error (ErrConfig), and nothing changes then.
+func (i *Interface) SetLocals(locals []netip.Addr) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.closed {
+		return fmt.Errorf("tun: set locators: %w", os.ErrClosed)
+	}
+	var want []netip.Addr
+	for _, l := range locals {
+		l = l.Unmap().WithZone("")
+		if !l.IsValid() || slices.Contains(i.plan.addrs, l) {
+			return fmt.Errorf("tun: %w: locator %v is an EID or no address", ErrConfig, l)
+		}
+		if i.hasFamily(l.Is6()) && !slices.Contains(want, l) {
+			want = append(want, l)
+		}
+	}
+	for _, l := range want {
+		if slices.Contains(i.locals, l) {
+			continue
+		}
+		if err := i.nl.addRule(bypass(i.cfg, l)); err != nil {
+			return fmt.Errorf("tun: %w", err)
+		}
+		i.locals = append(i.locals, l)
+	}
+	for _, l := range slices.Clone(i.locals) {
+		if slices.Contains(want, l) {
+			continue
+		}
+		if err := i.nl.delRule(bypass(i.cfg, l)); err != nil {
+			return fmt.Errorf("tun: %w", err)
+		}
+		i.locals = slices.DeleteFunc(i.locals, func(x netip.Addr) bool { return x == l })
+	}
+	return nil
+}
+
+// hasFamily reports whether there are EIDs, and so rules, in a family.
+func (i *Interface) hasFamily(v6 bool) bool {
+	return slices.ContainsFunc(i.plan.rules, func(r rule) bool { return r.v6 == v6 })
+}
+
+// SetMTU changes the device's MTU, within the limits of Config.MTU.
+func (i *Interface) SetMTU(mtu int) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.closed {
+		return fmt.Errorf("tun: set MTU: %w", os.ErrClosed)
+	}
+	cfg := i.cfg
+	if cfg.MTU = mtu; mtu == 0 {
+		cfg.MTU = -1 // not the default here
+	}
+	if _, err := cfg.withDefaults(); err != nil {
+		return err
+	}
+	if err := i.nl.links.LinkSetMTU(i.link(), mtu); err != nil {
+		return fmt.Errorf("tun: MTU %d: %w", mtu, err)
+	}
+	i.mtu.Store(int64(mtu))
+	return nil
+}
+
+// Name returns the name of the network interface.
+func (i *Interface) Name() string { return i.name }
+
+// MTU returns what Config.MTU or SetMTU asked for last.
+func (i *Interface) MTU() int { return int(i.mtu.Load()) }
+
+// BatchSize returns how many packets one Read may return.
+func (i *Interface) BatchSize() int { return i.dev.BatchSize() }
+
+// Read implements Device. A long TCP or UDP packet that the host hands over
+// unsegmented comes as its segments.
+func (i *Interface) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
+	if room := len(bufs[0]) - offset; room < i.MTU() {
+		return 0, fmt.Errorf("tun: %w: buffers hold %d octets of packets, and the MTU is %d", ErrConfig, room, i.MTU())
+	}
+	for {
+		n, err := i.dev.Read(bufs, sizes, offset)
+		if err == nil {
+			return n, nil
+		}
+		var errno syscall.Errno
+		switch {
+		case errors.Is(err, os.ErrClosed) || errors.As(err, &errno):
+			return 0, fmt.Errorf("tun: read from %s: %w", i.name, err)
+		case n > 0:
+			i.readErrors.Add(1)
+			return n, nil // more segments than buffers: the rest is lost
+		}
+		// One packet with a virtio header that the library cannot take.
+		i.readErrors.Add(1)
+	}
+}
+
+// Write implements Device. Segments of one TCP or UDP flow that follow each other
+// reach the host as one long packet.
+func (i *Interface) Write(bufs [][]byte, offset int) (int, error) {
+	if _, err := i.dev.Write(bufs, offset); err != nil {
+		i.writeErrors.Add(1)
+		return 0, fmt.Errorf("tun: write to %s: %w", i.name, err)
+	}
+	return len(bufs), nil
+}
+
+// Stats returns the counters.
+func (i *Interface) Stats() Stats {
+	return Stats{ReadErrors: i.readErrors.Load(), WriteErrors: i.writeErrors.Load()}
+}
+
+// Close removes the rules, routes and addresses, and the device unless it was
+// adopted: that one gets back the MTU it had, and is down again if it was down.
+// It is idempotent, unblocks Read, and returns what could not be removed.
+func (i *Interface) Close() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.closed {
+		return nil
+	}
+	i.closed = true
+	var errs []error
+	// The reverse of the set-up: first nothing leads here any more.
+	for _, r := range slices.Backward(i.rules) {
+		errs = append(errs, i.nl.delRule(r))
+	}
+	for _, l := range i.locals {
+		errs = append(errs, i.nl.delRule(bypass(i.cfg, l)))
+	}
+	for _, r := range slices.Backward(i.routes) {
+		errs = append(errs, i.nl.delRoute(i.cfg.Table, r))
+	}
+	if i.found != nil {
+		for _, a := range i.addrs {
+			errs = append(errs, i.nl.delAddr(i.index, a))
+		}
+		if i.found.Attrs().RawFlags&unix.IFF_UP == 0 {
+			errs = append(errs, i.nl.links.LinkSetDown(i.link()))
+		}
+		errs = append(errs, i.nl.links.LinkSetMTU(i.link(), i.found.Attrs().MTU))
+	}
+	errs = append(errs, i.dev.Close())
+	i.nl.close()
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("tun: close %s: %w", i.name, err)
+	}
+	return nil
+}
