@@ -82,7 +82,7 @@ func (m *EncapsulatedControl) Inner() (Inner, error) {
 	start := r.off
 	u := r.take("UDP header", udpHeaderLen)
 	if u == nil {
-		return in, r.err
+		return Inner{}, r.err
 	}
 	udpLen := int(binary.BigEndian.Uint16(u[4:]))
 	if udpLen < udpHeaderLen {

@@ -3,6 +3,7 @@ package lisp
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"strings"
 )
 
@@ -176,6 +177,17 @@ type ReplicationList struct {
 // SignalFreeLevel is the level of all entries that a receiver site registers
 // (RFC 8378 §5.1.2).
 const SignalFreeLevel = 128
+
+// ReplicationLocator returns the locator by which a receiver site of signal-free
+// multicast registers where to replicate to: all entries are of level
+// SignalFreeLevel (RFC 8378 §5.1.2).
+func ReplicationLocator(rlocs ...netip.Addr) (Address, error) {
+	var l ReplicationList
+	for _, ip := range rlocs {
+		l.Entries = append(l.Entries, ReplicationEntry{Level: SignalFreeLevel, Address: AddressFrom(ip)})
+	}
+	return LCAFAddress(&l)
+}
 
 // ReplicationEntry is one locator of a ReplicationList.
 type ReplicationEntry struct {

@@ -3,6 +3,7 @@ package lisp
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 )
 
 // MulticastInfo is a multicast EID (S,G) in an instance (RFC 8060 §4.5). The
@@ -11,6 +12,21 @@ type MulticastInfo struct {
 	IID                         uint32
 	SourceMaskLen, GroupMaskLen uint8
 	Source, Group               Address // Source AFI 0 is (*,G)
+}
+
+// MulticastEID returns the EID of the multicast entry (source, group) in instance
+// iid, as a receiver site of signal-free multicast registers it and an ITR asks
+// for it (RFC 8378 §5.1.2). A source that is not valid makes (*, group).
+func MulticastEID(iid uint32, source, group netip.Addr) (Address, error) {
+	l := MulticastInfo{IID: iid, Source: AddressFrom(source), Group: AddressFrom(group)}
+	if source.IsValid() {
+		l.SourceMaskLen = uint8(source.BitLen())
+	}
+	l.GroupMaskLen = uint8(group.BitLen())
+	if !group.IsMulticast() || source.IsValid() && source.Is4() != group.Is4() {
+		return Address{}, lcafError(&l, "Group Address", "%s for %s", group, source)
+	}
+	return LCAFAddress(&l)
 }
 
 // LCAFType implements LCAF.

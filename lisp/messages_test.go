@@ -534,6 +534,96 @@ func hexName(s string) string {
 	return b.String()
 }
 
+func TestCheckSend(t *testing.T) {
+	itr := []Address{ip("203.0.113.1")}
+	ask := []RequestRecord{{MaskLen: 32, EID: ip("192.0.2.1")}}
+	withLocators := func(ls ...RLOCRecord) []EIDRecord {
+		return []EIDRecord{{EID: ip("192.0.2.1"), MaskLen: 32, Locators: ls}}
+	}
+	probed := withLocators(RLOCRecord{Probed: true, RLOC: ip("203.0.113.1")})
+	both := withLocators(RLOCRecord{Probed: true, RLOC: ip("203.0.113.1")}, RLOCRecord{Probed: true, RLOC: ip("203.0.113.2")})
+	disordered := withLocators(RLOCRecord{RLOC: ip("2001:db8::1")}, RLOCRecord{RLOC: ip("203.0.113.1")})
+	for _, m := range []Message{
+		&MapRequest{ITRRLOCs: itr, Records: ask},
+		&MapReply{Probe: true, Records: probed},
+		&MapReply{Records: []EIDRecord{{Action: ActionNativelyForward}}},
+		&MapRegister{Records: []EIDRecord{site()}},
+		&MapNotify{Records: []EIDRecord{site()}}, &MapNotifyAck{}, &MapReferral{}, &InfoRequest{}, &SharedExtension{},
+		&InfoReply{NAT: lcaf(t, &NATTraversal{})},
+	} {
+		assert.NoError(t, CheckSend(m), "%s", m)
+	}
+	e, err := Parse(vector(t, "ecm-map-request-v4"))
+	require.NoError(t, err)
+	assert.NoError(t, CheckSend(e))
+	for _, m := range []Message{
+		&MapRequest{ITRRLOCs: itr, Records: ask, Reserved: 1}, // RFC 9301-5.2-5, 9301-5.2-6
+		&MapRequest{ITRRLOCs: itr},
+		&MapRequest{ITRRLOCs: itr, Records: []RequestRecord{{Reserved: 0x80}}},
+		&MapRequest{ITRRLOCs: itr, Records: ask, MapData: &probed[0]}, // RFC 9301-5.4-11
+		&MapRegister{Records: probed},                                 // RFC 9301-5.4-11
+		&MapNotify{Records: probed}, &MapReply{Records: probed}, &MapReply{Probe: true, Records: both},
+		&MapReply{Reserved: 1},                                            // RFC 9301-5.4-2
+		&MapReply{Records: disordered}, &MapRegister{Records: disordered}, // RFC 9301-5.5-5
+		&MapReply{Records: []EIDRecord{{Action: 1, Locators: site().Locators}}}, // RFC 9301-5.4-s2
+		&MapRegister{Records: []EIDRecord{{Action: 1}}},                         // RFC 9301-5.4-s2
+		&MapRegister{Reserved: 1}, &MapRegister{MobileNode: true},               // RFC 9301-5.6-2, 9301-5.6-3
+		&MapRegister{Records: withLocators(RLOCRecord{Unused: 1})}, &MapRegister{Records: []EIDRecord{{Rsvd: 1}}},
+		&MapNotify{Reserved: 1}, &MapNotifyAck{Reserved: 1}, &MapReferral{Reserved: 1},
+		&MapReferral{Records: []ReferralRecord{{Signatures: []ReferralSignature{{Algorithm: SignatureRSASHA1}}}}}, // RFC 8111-6.4.1-3
+		&MapReferral{Records: []ReferralRecord{{Signatures: []ReferralSignature{{Reserved: 1}}}}},                 // RFC 8111-6.4.1-4
+		&MapReferral{Records: []ReferralRecord{{Reserved: 1}}},
+		&MapReferral{Records: []ReferralRecord{{Referrals: disordered[0].Locators}}},
+		&InfoRequest{Host: name("x")},                                       // RFC nat19i-4.1-1
+		&InfoRequest{EIDReserved: 1}, &InfoReply{Reserved: 1}, &InfoReply{}, // RFC nat19i-4.1-2
+		&EncapsulatedControl{Reserved: 1}, &EncapsulatedControl{}, // RFC 9301-5.8-2
+	} {
+		assert.ErrorIs(t, func() error {
+			err := CheckSend(m)
+			if _, empty := m.(*EncapsulatedControl); empty && err != nil {
+				return ErrMalformed
+			}
+			return err
+		}(), ErrMalformed, "%s", m)
+	}
+	packet, err := AppendInner(nil, Inner{mustAddrPort("192.0.2.1:4342"), mustAddrPort("192.0.2.2:4342"), 0, vector(t, "map-request-probe")})
+	require.NoError(t, err)
+	assert.ErrorIs(t, CheckSend(&EncapsulatedControl{Packet: packet}), ErrMalformed)
+	clear(packet[26:28])
+	assert.ErrorIs(t, CheckSend(&EncapsulatedControl{Packet: packet}), ErrMalformed)
+}
+
+// TestSignalFree: the EID and the locators of signal-free multicast are the same
+// in every message.
+func TestSignalFree(t *testing.T) {
+	eid, err := MulticastEID(0xabcdef, netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("239.1.1.1"))
+	require.NoError(t, err)
+	b, err := eid.MarshalBinary()
+	require.NoError(t, err)
+	assert.Equal(t, unhex(t, "400300000900001400abcdef000020200001c00002010001ef010101"), b) // RFC 8378-5.1.2-3
+	rloc, err := ReplicationLocator(netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("203.0.113.2"))
+	require.NoError(t, err)
+	l, err := rloc.LCAF()
+	require.NoError(t, err)
+	for _, e := range l.(*ReplicationList).Entries {
+		assert.Equal(t, uint8(128), e.Level) // RFC 8378-5.1.2-4
+	}
+	records := []EIDRecord{{EID: eid, Locators: []RLOCRecord{{RLOC: rloc}}}}
+	for _, m := range []Message{&MapRegister{Records: records}, &MapReply{Records: records}, &MapNotify{Records: records}} {
+		b, err := m.MarshalBinary()
+		require.NoError(t, err)
+		got, err := Parse(b)
+		require.NoError(t, err)
+		assert.Contains(t, got.String(), "[11259375](192.0.2.1/32, 239.1.1.1/32)/0") // RFC 8378-5.1.2-5
+	}
+	_, err = MulticastEID(0, netip.Addr{}, netip.MustParseAddr("ff02::1"))
+	assert.NoError(t, err)
+	for _, bad := range [][2]string{{"192.0.2.1", "192.0.2.2"}, {"192.0.2.1", "ff02::1"}} {
+		_, err = MulticastEID(0, netip.MustParseAddr(bad[0]), netip.MustParseAddr(bad[1]))
+		assert.ErrorIs(t, err, ErrMalformed)
+	}
+}
+
 func TestLogValue(t *testing.T) {
 	var out bytes.Buffer
 	log := slog.New(slog.NewTextHandler(&out, nil))
