@@ -143,6 +143,7 @@ func (a *Address) decode(b []byte) (int, error) {
 		}
 		*a = Address{afi: afi, ip: netip.AddrFrom16([16]byte(b[2:18]))}
 		return 18, nil
+	default:
 	}
 	n, err := addressLen(afi, b)
 	if err != nil {

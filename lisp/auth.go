@@ -3,7 +3,7 @@ package lisp
 import (
 	"crypto/hkdf"
 	"crypto/hmac"
-	"crypto/sha1" //nolint:gosec // HMAC-SHA-1-96 is what RFC 6833 peers speak
+	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
@@ -138,6 +138,7 @@ func (k Key) newHMAC(secret []byte) (hash.Hash, error) {
 		return hmac.New(sha1.New, secret), nil
 	case AlgorithmHMACSHA256, AlgorithmHMACSHA256HKDF:
 		return hmac.New(sha256.New, secret), nil
+	default:
 	}
 	return nil, fmt.Errorf("lisp: %s: %w", k.Algorithm, ErrUnsupported)
 }
@@ -267,6 +268,7 @@ func coverage(msg []byte, strict bool) ([]int, error) {
 		xtrID = msg[0]&0x02 != 0
 	case TypeMapNotify, TypeMapNotifyAck:
 		xtrID, rtrAuth = msg[0]&0x08 != 0, msg[0]&0x04 != 0
+	default:
 	}
 	if !xtrID || strict && !rtrAuth {
 		return ends, nil

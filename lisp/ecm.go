@@ -133,8 +133,12 @@ func (m *EncapsulatedControl) String() string {
 	var s strings.Builder
 	s.WriteString(ecm)
 	flags(&s, []flag{
-		{len(m.Security) > 0, "security"}, {m.DDT, "ddt"}, {m.ToETR, "to-etr"}, {m.ToMS, "to-ms"},
-		{m.RTR, "rtr"}, {m.Relayed, "relayed"},
+		{len(m.Security) > 0, "security"},
+		{m.DDT, "ddt"},
+		{m.ToETR, "to-etr"},
+		{m.ToMS, "to-ms"},
+		{m.RTR, "rtr"},
+		{m.Relayed, "relayed"},
 	})
 	in, err := m.Inner()
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -65,7 +66,7 @@ func (*InfoReply) Type() Type { return TypeInfo }
 // DecodeFromBytes implements Message. Auth.Data and Trailer alias b.
 func (m *InfoRequest) DecodeFromBytes(b []byte) error {
 	i, err := decodeInfo(infoRequest, 0, b)
-	*m = InfoRequest(i)
+	*m = i
 	return err
 }
 
@@ -88,7 +89,7 @@ func decodeInfo(name string, rBit uint32, b []byte) (InfoRequest, error) {
 	}
 	m := InfoRequest{
 		Reserved: w &^ 0xf0000000 &^ infoR,
-		Nonce:    Nonce(r.uint64("Nonce")),
+		Nonce:    r.nonce(),
 		Auth:     r.authentication(),
 		TTL:      r.uint32("TTL"),
 	}
@@ -180,7 +181,7 @@ func (m *InfoReply) Traversal() (*NATTraversal, error) {
 	body := b[lcafHeaderLen:]
 	if len(m.Trailer) > 0 {
 		var n NATTraversal
-		if n.decodeBody(append(body[:len(body):len(body)], m.Trailer...)) == nil {
+		if n.decodeBody(slices.Concat(body, m.Trailer)) == nil {
 			return &n, nil
 		}
 	}

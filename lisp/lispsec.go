@@ -3,7 +3,7 @@ package lisp
 import (
 	"crypto/hkdf"
 	"crypto/hmac"
-	"crypto/sha1" //nolint:gosec // AUTH-HMAC-SHA-1-96 is part of LISP-SEC
+	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
@@ -69,6 +69,7 @@ func (h HMACID) size() (int, error) {
 		return 12, nil
 	case HMACSHA256:
 		return 16, nil
+	default:
 	}
 	return 0, fmt.Errorf("lisp: HMAC ID %d: %w", h, ErrUnsupported)
 }

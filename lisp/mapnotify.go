@@ -62,7 +62,7 @@ func (m *MapNotify) decode(t Type, name string, b []byte) error {
 	if r.err == nil && Type(w>>28) != t {
 		r.fail("Type", 0, ErrMalformed)
 	}
-	nonce := r.uint64("Nonce")
+	nonce := r.nonce()
 	if r.err != nil {
 		return r.err
 	}
@@ -70,7 +70,7 @@ func (m *MapNotify) decode(t Type, name string, b []byte) error {
 		XTRIDPresent: w&0x08000000 != 0,
 		RTRAuth:      w&0x04000000 != 0,
 		Reserved:     w >> 8 & 0x3ffff,
-		Nonce:        Nonce(nonce),
+		Nonce:        nonce,
 		Auth:         r.authentication(),
 		Records:      r.eidRecords(m.Records, int(w&0xff)),
 	}

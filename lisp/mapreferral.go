@@ -107,7 +107,7 @@ func (m *MapReferral) DecodeFromBytes(b []byte) error {
 	if r.err == nil && Type(w>>28) != TypeMapReferral {
 		r.fail("Type", 0, ErrMalformed)
 	}
-	nonce := r.uint64("Nonce")
+	nonce := r.nonce()
 	if r.err != nil {
 		return r.err
 	}
@@ -119,7 +119,7 @@ func (m *MapReferral) DecodeFromBytes(b []byte) error {
 			break
 		}
 	}
-	*m = MapReferral{Reserved: w >> 8 & 0xfffff, Nonce: Nonce(nonce), Records: records, Trailer: r.rest()}
+	*m = MapReferral{Reserved: w >> 8 & 0xfffff, Nonce: nonce, Records: records, Trailer: r.rest()}
 	return r.err
 }
 

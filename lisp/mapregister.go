@@ -62,7 +62,7 @@ func (m *MapRegister) DecodeFromBytes(b []byte) error {
 	if r.err == nil && Type(w>>28) != TypeMapRegister {
 		r.fail("Type", 0, ErrMalformed)
 	}
-	nonce := r.uint64("Nonce")
+	nonce := r.nonce()
 	if r.err != nil {
 		return r.err
 	}
@@ -77,7 +77,7 @@ func (m *MapRegister) DecodeFromBytes(b []byte) error {
 		Merge:           w&0x00000400 != 0,
 		MobileNode:      w&0x00000200 != 0,
 		WantMapNotify:   w&0x00000100 != 0,
-		Nonce:           Nonce(nonce),
+		Nonce:           nonce,
 		Auth:            r.authentication(),
 		Records:         r.eidRecords(m.Records, int(w&0xff)),
 	}
@@ -164,9 +164,14 @@ func (m *MapRegister) String() string {
 	var s strings.Builder
 	s.WriteString(mapRegister)
 	flags(&s, []flag{
-		{m.ProxyReply, "proxy-reply"}, {m.SecurityCapable, "security"}, {m.RTR, "rtr"},
-		{m.EIDNotify, "eid-notify"}, {m.UseTTL, "use-ttl"}, {m.Merge, "merge"},
-		{m.MobileNode, "mobile-node"}, {m.WantMapNotify, "want-map-notify"},
+		{m.ProxyReply, "proxy-reply"},
+		{m.SecurityCapable, "security"},
+		{m.RTR, "rtr"},
+		{m.EIDNotify, "eid-notify"},
+		{m.UseTTL, "use-ttl"},
+		{m.Merge, "merge"},
+		{m.MobileNode, "mobile-node"},
+		{m.WantMapNotify, "want-map-notify"},
 	})
 	authString(&s, m.Nonce, &m.Auth)
 	recordsString(&s, m.Records)

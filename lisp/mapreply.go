@@ -38,7 +38,7 @@ func (m *MapReply) DecodeFromBytes(b []byte) error {
 	if r.err == nil && Type(w>>28) != TypeMapReply {
 		r.fail("Type", 0, ErrMalformed)
 	}
-	nonce := r.uint64("Nonce")
+	nonce := r.nonce()
 	if r.err != nil {
 		return r.err
 	}
@@ -47,7 +47,7 @@ func (m *MapReply) DecodeFromBytes(b []byte) error {
 		EchoNonce: w&0x04000000 != 0,
 		Security:  w&0x02000000 != 0,
 		Reserved:  w >> 8 & 0x1ffff,
-		Nonce:     Nonce(nonce),
+		Nonce:     nonce,
 		Records:   r.eidRecords(m.Records, int(w&0xff)),
 	}
 	m.Trailer = r.rest()

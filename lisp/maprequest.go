@@ -92,7 +92,7 @@ func (m *MapRequest) DecodeFromBytes(b []byte) error {
 	if r.err == nil && Type(w>>28) != TypeMapRequest {
 		r.fail("Type", 0, ErrMalformed)
 	}
-	nonce := r.uint64("Nonce")
+	nonce := r.nonce()
 	if r.err != nil {
 		return r.err
 	}
@@ -106,7 +106,7 @@ func (m *MapRequest) DecodeFromBytes(b []byte) error {
 		Reserved:      uint8(w>>15) & 0x7f,
 		LocalXTR:      w&0x00004000 != 0,
 		DontMapReply:  w&0x00002000 != 0,
-		Nonce:         Nonce(nonce),
+		Nonce:         nonce,
 	}
 	r.address("Source EID Address", &m.SourceEID)
 	for range 1 + w>>8&0x1f {
@@ -182,8 +182,13 @@ func (m *MapRequest) String() string {
 	var s strings.Builder
 	s.WriteString(mapRequest)
 	flags(&s, []flag{
-		{m.Authoritative, "authoritative"}, {m.Probe, "probe"}, {m.SMR, "smr"}, {m.PITR, "pitr"},
-		{m.SMRInvoked, "smr-invoked"}, {m.LocalXTR, "local-xtr"}, {m.DontMapReply, "dont-map-reply"},
+		{m.Authoritative, "authoritative"},
+		{m.Probe, "probe"},
+		{m.SMR, "smr"},
+		{m.PITR, "pitr"},
+		{m.SMRInvoked, "smr-invoked"},
+		{m.LocalXTR, "local-xtr"},
+		{m.DontMapReply, "dont-map-reply"},
 	})
 	fmt.Fprintf(&s, " nonce %s source %s", m.Nonce, m.SourceEID)
 	for i, a := range m.ITRRLOCs {

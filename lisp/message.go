@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"fmt"
 	"log/slog"
+	"slices"
 )
 
 // Message is a control message: one of the message types of this package, and
@@ -92,7 +93,7 @@ func (m *Raw) DecodeFromBytes(b []byte) error {
 	if len(b) == 0 {
 		return &DecodeError{Message: "message", Field: "Type", Err: ErrTruncated}
 	}
-	m.Data = b[:len(b):len(b)]
+	m.Data = slices.Clip(b)
 	return nil
 }
 

@@ -43,12 +43,12 @@ func (r *reader) uint32(field string) uint32 {
 	return binary.BigEndian.Uint32(b)
 }
 
-func (r *reader) uint64(field string) uint64 {
-	b := r.take(field, 8)
+func (r *reader) nonce() Nonce {
+	b := r.take("Nonce", 8)
 	if b == nil {
 		return 0
 	}
-	return binary.BigEndian.Uint64(b)
+	return Nonce(binary.BigEndian.Uint64(b))
 }
 
 // address reads an AFI and the address behind it into a.

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -82,7 +83,7 @@ func (r *ReferralRecord) Sign(key *rsa.PrivateKey, keyTag uint16, inception, exp
 	if s.Signature, err = rsa.SignPKCS1v15(rand.Reader, key, crypto.SHA256, digest); err != nil {
 		return fmt.Errorf("lisp: %s: sign: %w", mapReferral, err)
 	}
-	r.Signatures = append(r.Signatures[:len(r.Signatures):len(r.Signatures)], s)
+	r.Signatures = append(slices.Clip(r.Signatures), s)
 	return nil
 }
 
