@@ -59,9 +59,14 @@ func (e *Engine) handleMapRequest(now time.Time, d lisp.Datagram, b []byte, sour
 	return true
 }
 
-// maxRequestRecords bounds what one Map-Request makes us look up. Nobody is
-// known to send more than one record, as RFC 9301 §5.2 demands.
-const maxRequestRecords = 16
+const (
+	// maxRequestRecords bounds what one Map-Request makes us look up. Nobody is
+	// known to send more than one record, as RFC 9301 §5.2 demands.
+	maxRequestRecords = 16
+	// maxReplyRecords bounds the overlapping EID-Prefixes of an answer. As many
+	// fit maxReplyMessages of the least size.
+	maxReplyRecords = 256
+)
 
 // findRecords returns the positions in db of what answers m: for each record
 // our best match and its more-specifics (RFC 9301 §5.5), and the EID asked for.
@@ -87,7 +92,7 @@ func (e *Engine) findRecords(m *lisp.MapRequest) (found []int, eid mapcache.Key)
 			continue
 		}
 		eid = k
-		for ; from < to; from++ {
+		for ; from < to && len(found) < maxReplyRecords; from++ {
 			found = append(found, from)
 		}
 	}

@@ -22,6 +22,20 @@ func (e *Engine) reply(now time.Time, d lisp.Datagram, m *lisp.MapRequest, sourc
 		e.drop(now, DropNoITRRLOC, d.Remote, nil)
 		return netip.Addr{}, false
 	}
+	// What a Map-Request can make us send is bounded per receiver and in total,
+	// so that requests with a false ITR-RLOC harm nobody much (RFC 9301 §5.4).
+	// The receiver's bucket is asked first: one that is flooded does not use up
+	// the tokens of all, and costs no more than this.
+	allowed := func() bool {
+		if e.rlocLimits.allow(now, to) && e.replyLimit.AllowN(now, 1) {
+			return true
+		}
+		e.drop(now, DropMapReplyRate, d.Remote, nil)
+		return false
+	}
+	if !allowed() {
+		return netip.Addr{}, false
+	}
 	records := e.replyRecords(found)
 	if m.Probe {
 		e.markProbed(records, d, local)
@@ -37,17 +51,10 @@ func (e *Engine) reply(now time.Time, d lisp.Datagram, m *lisp.MapRequest, sourc
 	if len(parts) == 0 {
 		parts = append(parts, nil)
 	}
-	// What a Map-Request can make us send is bounded per receiver and in total,
-	// so that requests with a false ITR-RLOC harm nobody much (RFC 9301 §5.4).
-	// The receiver's bucket is asked first: one that is flooded does not use up
-	// the tokens of all.
-	for range parts {
-		if !e.rlocLimits.allow(now, to) || !e.replyLimit.AllowN(now, 1) {
-			e.drop(now, DropMapReplyRate, d.Remote, nil)
-			return netip.Addr{}, false
+	for i, part := range parts {
+		if i > 0 && !allowed() {
+			break
 		}
-	}
-	for _, part := range parts {
 		r := lisp.MapReply{Probe: m.Probe, Nonce: m.Nonce, Records: part}
 		if !e.send(local, dst, r.AppendBinary) {
 			return netip.Addr{}, false
