@@ -426,7 +426,8 @@ func TestForwarderAllocations(t *testing.T) {
 			e := newEgress(x.Forwarder)
 			var bufs [][]byte
 			for _, spec := range []packetSpec{
-				{src: eidA4, dst: eidB4, payloadLen: 100}, {src: eidA6, dst: eidB6, payloadLen: 100},
+				{src: eidA4, dst: eidB4, payloadLen: 100},
+				{src: eidA6, dst: eidB6, payloadLen: 100},
 				{src: eidA4, dst: eidB4, payloadLen: 3000}, // cut
 			} {
 				bufs = append(bufs, append(make([]byte, Headroom), spec.build()...))

@@ -182,10 +182,14 @@ func TestRefusals(t *testing.T) {
 		// packet to ourselves, and a locator that is behind itself.
 		{"from our locator", nil, packetSpec{src: rlocA4, dst: eidB4}.build(), DropLoop, none},
 		{"to our locator", nil, packetSpec{src: eidA4, dst: rlocA4}.build(), DropLoop, none},
-		{"to the locator it would be tunnelled to", func(t *testing.T, x *node) { x.learn(t, 0, rlocB4+"/32", rlocB4) },
-			packetSpec{src: eidA4, dst: rlocB4}.build(), DropLoop, unreachable},
-		{"mapped to ourselves", func(t *testing.T, x *node) { x.learn(t, 0, "10.9.0.0/16", rlocA4) },
-			packetSpec{src: eidA4, dst: "10.9.0.1"}.build(), DropLoop, unreachable},
+		{
+			"to the locator it would be tunnelled to", func(t *testing.T, x *node) { x.learn(t, 0, rlocB4+"/32", rlocB4) },
+			packetSpec{src: eidA4, dst: rlocB4}.build(), DropLoop, unreachable,
+		},
+		{
+			"mapped to ourselves", func(t *testing.T, x *node) { x.learn(t, 0, "10.9.0.0/16", rlocA4) },
+			packetSpec{src: eidA4, dst: "10.9.0.1"}.build(), DropLoop, unreachable,
+		},
 		{"two data headers already", nil, nested(), DropNesting, none}, // RFC 9300-4-6, 9300-18-1
 		// RFC 9301-5.4-4
 		{"ACT 3", negative(lisp.ActionDropNoReason), packetSpec{src: eidA4, dst: "10.9.0.1"}.build(), DropAction, unreachable},
@@ -196,8 +200,10 @@ func TestRefusals(t *testing.T) {
 		{"all locators down", func(_ *testing.T, x *node) {
 			x.cache.SetReachable(mapcache.Locator{Addr: addr(rlocB4), Port: 4341}, false)
 		}, packetSpec{src: eidA4, dst: eidB4}.build(), DropNoLocator, unreachable},
-		{"no source locator", func(t *testing.T, x *node) { require.NoError(t, x.SetLocals(locals(rlocA6))) },
-			packetSpec{src: eidA4, dst: eidB4}.build(), DropNoSource, unreachable},
+		{
+			"no source locator", func(t *testing.T, x *node) { require.NoError(t, x.SetLocals(locals(rlocA6))) },
+			packetSpec{src: eidA4, dst: eidB4}.build(), DropNoSource, unreachable,
+		},
 		{"native forwarding fails", func(t *testing.T, x *node) {
 			negative(lisp.ActionNativelyForward)(t, x)
 			x.native.err = errors.New("down")

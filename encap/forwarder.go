@@ -45,8 +45,8 @@ type Forwarder struct {
 	closed  atomic.Bool
 	closeMu sync.Mutex // serialises Close
 	started atomic.Bool
-	stop    context.CancelFunc // ends Run
-	stopped context.Context
+	stop    func()        // closes quit, once
+	quit    chan struct{} // closed to end Run
 	done    chan struct{} // closed when Run returned
 }
 
@@ -62,9 +62,10 @@ func NewForwarder(cfg Config) (*Forwarder, error) {
 		housekeep:   make(chan struct{}, 1),
 		discoveries: make(chan mapcache.Discovery, 64),
 		remotes:     newLocatorCounters(),
+		quit:        make(chan struct{}),
 		done:        make(chan struct{}),
 	}
-	f.stopped, f.stop = context.WithCancel(context.Background())
+	f.stop = sync.OnceFunc(func() { close(f.quit) })
 	f.locals.Store(new(localTable))
 	if cfg.ICMPRate > 0 {
 		f.icmpLimit = rate.NewLimiter(rate.Limit(cfg.ICMPRate), max(1, cfg.ICMPRate/2))
@@ -102,7 +103,7 @@ func (f *Forwarder) overlay(iid uint32) *overlay {
 }
 
 // Run forwards packets until ctx is done or Close is called, and then returns
-// nil; or until a device or a receiver fails. It returns with everything closed.
+// nil if all closed well; or until a device or a receiver fails. It returns with everything closed.
 // Run may be called once.
 func (f *Forwarder) Run(ctx context.Context) error {
 	if f.started.Swap(true) {
@@ -130,15 +131,15 @@ func (f *Forwarder) Run(ctx context.Context) error {
 
 	select {
 	case <-ctx.Done():
-	case <-f.stopped.Done():
+	case <-f.quit:
 	}
 	cause := context.Cause(ctx)
 	parent := errors.Is(cause, context.Canceled) || errors.Is(cause, context.DeadlineExceeded)
 	cancel(nil)
-	f.shut()
+	err := f.shut()
 	wg.Wait()
 	if cause == nil || parent {
-		return nil
+		return err
 	}
 	return cause
 }

@@ -68,7 +68,6 @@ func (f *fragments) split(b []byte, p *inner, mtu int) bool {
 func copiedOptions(h []byte) int {
 	to := ipv4HeaderLen
 	for at := ipv4HeaderLen; at < len(h); {
-		n := 1
 		switch h[at] {
 		case 0: // end of list
 			at = len(h)
@@ -76,13 +75,11 @@ func copiedOptions(h []byte) int {
 		case 1: // padding
 			at++
 			continue
-		default:
-			if at+1 >= len(h) || h[at+1] < 2 || at+int(h[at+1]) > len(h) {
-				at = len(h) // unparsable: no option is better than a wrong one
-				continue
-			}
-			n = int(h[at+1])
 		}
+		if at+1 >= len(h) || h[at+1] < 2 || at+int(h[at+1]) > len(h) {
+			break // unparsable: no option is better than a wrong one
+		}
+		n := int(h[at+1])
 		if h[at]&0x80 != 0 {
 			copy(h[to:], h[at:at+n])
 			to += n

@@ -84,10 +84,22 @@ func TestECN(t *testing.T) {
 		inner, outer, want uint8
 		odd                bool
 	}{
-		{0, 0, 0, false}, {0, 2, 0, true}, {0, 1, 0, true}, {0, 3, drop, true},
-		{2, 0, 2, false}, {2, 2, 2, false}, {2, 1, 1, false}, {2, 3, 3, false},
-		{1, 0, 1, false}, {1, 2, 1, true}, {1, 1, 1, false}, {1, 3, 3, false},
-		{3, 0, 3, false}, {3, 2, 3, false}, {3, 1, 3, true}, {3, 3, 3, false},
+		{0, 0, 0, false},
+		{0, 2, 0, true},
+		{0, 1, 0, true},
+		{0, 3, drop, true},
+		{2, 0, 2, false},
+		{2, 2, 2, false},
+		{2, 1, 1, false},
+		{2, 3, 3, false},
+		{1, 0, 1, false},
+		{1, 2, 1, true},
+		{1, 1, 1, false},
+		{1, 3, 3, false},
+		{3, 0, 3, false},
+		{3, 2, 3, false},
+		{3, 1, 3, true},
+		{3, 3, 3, false},
 	} {
 		const innerDSCP, outerDSCP = 0x20, 0xb8
 		tos, odd, ok := decapTOS(innerDSCP|tt.inner, outerDSCP|tt.outer)
@@ -177,7 +189,10 @@ func TestLISPHeaders(t *testing.T) {
 		b    []byte
 		want int
 	}{
-		{"none", plain, 0}, {"one", one, 1}, {"two", two, 2}, {"three count as two", three, 2},
+		{"none", plain, 0},
+		{"one", one, 1},
+		{"two", two, 2},
+		{"three count as two", three, 2},
 		{"other port", wrap("192.0.2.1", "192.0.2.2", 4342, one), 0},
 		{"other port inside", wrap("192.0.2.1", "192.0.2.2", 4341, wrap("192.0.2.3", "192.0.2.4", 53, plain)), 1},
 	} {

@@ -109,8 +109,10 @@ func appendICMP(out []byte, b []byte, p *inner, kind icmpKind, mtu int) []byte {
 		icmpTTL, protoICMP, 0, 0)
 	out = append(out, src[:]...)
 	out = append(out, dst[:]...)
-	code := byte(1) // host unreachable
+	code := byte(0)
 	switch kind {
+	case icmpUnreachable:
+		code = 1 // host unreachable
 	case icmpProhibited:
 		code = 13
 	case icmpTooBig:
@@ -136,8 +138,10 @@ func appendICMPv6(out []byte, b []byte, p *inner, kind icmpKind, mtu int) []byte
 	out = append(out, 0x60, 0, 0, 0, 0, 0, protoICMPv6, icmpTTL)
 	out = append(out, src[:]...)
 	out = append(out, dst[:]...)
-	typ, code := byte(1), byte(3) // address unreachable
+	typ, code := byte(1), byte(0)
 	switch kind {
+	case icmpUnreachable:
+		code = 3 // address unreachable
 	case icmpProhibited:
 		code = 1
 	case icmpTooBig:

@@ -32,7 +32,7 @@ func TestICMP(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			spec := packetSpec{src: "10.1.0.1", dst: "10.2.0.1", sport: 7, dport: 9, payloadLen: tt.payload, df: true}
-			first := gopacket.LayerType(layers.LayerTypeIPv4)
+			first := layers.LayerTypeIPv4
 			if tt.v6 {
 				spec.src, spec.dst = "fd00:1::1", "fd00:2::1"
 				first = layers.LayerTypeIPv6

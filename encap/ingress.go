@@ -105,8 +105,11 @@ func (g *ingress) datagram(in *Incoming, b []byte) DropReason {
 	if h.KeyID() != 0 {
 		return DropEncrypted
 	}
-	iid, _ := h.InstanceID()
-	if iid, ok := h.InstanceID(); ok && iid == lisp.InstanceIDControl {
+	iid, tagged := h.InstanceID()
+	switch {
+	case !tagged:
+		iid = 0 // these bits are Locator-Status-Bits, then
+	case iid == lisp.InstanceIDControl:
 		if g.f.cfg.Control == nil {
 			return DropControl
 		}
@@ -114,8 +117,6 @@ func (g *ingress) datagram(in *Incoming, b []byte) DropReason {
 			Local: netip.AddrPortFrom(in.Local, dataPort), Remote: in.Remote, IfIndex: in.IfIndex, Bytes: b,
 		})
 		return DropNone
-	} else if !ok {
-		iid = 0
 	}
 	next := uint8(0)
 	if h.Flags()&flagP != 0 {

@@ -237,8 +237,10 @@ func TestRoundTrip(t *testing.T) {
 		a := newA(t, &memNet{}, tt.remote, func(c *nodeConfig) { c.mtu = 65535 })
 		b := newNode(t, &memNet{}, nodeConfig{eids: []string{eidB4 + "/32", eidB6 + "/128"}, rlocs: []string{tt.remote}})
 		for range 500 {
-			spec := packetSpec{src: eidA4, dst: eidB4, tos: uint8(r.Uint32()), ttl: uint8(r.Uint32())%255 + 1,
-				sport: uint16(r.Uint32()), dport: uint16(r.Uint32()), df: r.IntN(2) == 0, payloadLen: r.IntN(60000)}
+			spec := packetSpec{
+				src: eidA4, dst: eidB4, tos: uint8(r.Uint32()), ttl: uint8(r.Uint32())%255 + 1,
+				sport: uint16(r.Uint32()), dport: uint16(r.Uint32()), df: r.IntN(2) == 0, payloadLen: r.IntN(60000),
+			}
 			if r.IntN(2) == 0 {
 				spec.src, spec.dst = eidA6, eidB6
 			}

@@ -90,7 +90,7 @@ func (f *Forwarder) SetLocals(ls []mapcache.Local) error {
 	f.locals.Store(next)
 	for j, p := range old.paths {
 		if p != nil && !kept[j] {
-			p.Close()
+			_ = p.Close()
 		}
 	}
 	if f.cfg.Native != nil {

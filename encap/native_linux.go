@@ -53,7 +53,7 @@ func (n *rawSender) choose(at *atomic.Pointer[rawSocket], ls []mapcache.Local, v
 	old := at.Load()
 	if best < 0 {
 		at.Store(nil)
-		old.close()
+		_ = old.close()
 		return nil
 	}
 	l := ls[best]
@@ -62,7 +62,7 @@ func (n *rawSender) choose(at *atomic.Pointer[rawSocket], ls []mapcache.Local, v
 	}
 	s, err := newRawSocket(l, v6)
 	at.Store(s)
-	old.close()
+	_ = old.close()
 	return err
 }
 
@@ -132,7 +132,7 @@ func newRawSocket(l mapcache.Local, v6 bool) (*rawSocket, error) {
 	}
 	file := os.NewFile(uintptr(fd), "raw "+name) // non-blocking, hence pollable
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, ifi.Index); err != nil {
-		file.Close()
+		_ = file.Close()
 		return fail("SO_BINDTOIFINDEX", err)
 	}
 	// The address makes the kernel choose the route as for our own outer
@@ -140,13 +140,13 @@ func newRawSocket(l mapcache.Local, v6 bool) (*rawSocket, error) {
 	// keeps the source it has.
 	if l.Addr.Is6() == v6 {
 		if err := unix.Bind(fd, unixSockaddr(l.Addr, 0)); err != nil {
-			file.Close()
+			_ = file.Close()
 			return fail("bind", err)
 		}
 	}
 	raw, err := file.SyscallConn()
 	if err != nil {
-		file.Close()
+		_ = file.Close()
 		return fail("descriptor", err)
 	}
 	s := &rawSocket{local: l, v6: v6, name: ifi.Name, file: file, raw: raw}

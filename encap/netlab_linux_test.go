@@ -123,8 +123,10 @@ func TestOnTheWire(t *testing.T) {
 			mapTo("10.2.0.0/16", "203.0.113.2"), mapTo("fd00:2::/32", "203.0.113.2"),
 			mapTo("10.4.0.0/16", "2001:db8:b::2"), mapTo("fd00:4::/32", "2001:db8:b::2"))
 		flows := []packetSpec{
-			{src: "10.1.0.1", dst: "10.2.0.1"}, {src: "fd00:1::1", dst: "fd00:2::1"},
-			{src: "10.1.0.1", dst: "10.4.0.1"}, {src: "fd00:1::1", dst: "fd00:4::1"},
+			{src: "10.1.0.1", dst: "10.2.0.1"},
+			{src: "fd00:1::1", dst: "fd00:2::1"},
+			{src: "10.1.0.1", dst: "10.4.0.1"},
+			{src: "fd00:1::1", dst: "fd00:4::1"},
 		}
 		for i := range flows {
 			flows[i].tos, flows[i].ttl, flows[i].payloadLen, flows[i].sport = 0xb9, 33, 500, 77

@@ -49,7 +49,7 @@ func NewUDP(cfg UDPConfig) (Underlay, error) {
 				cfg.Logger.Info("no IPv6 here, receiving over IPv4 only", "err", err)
 				continue
 			}
-			u.Close()
+			_ = u.Close()
 			if errors.Is(err, unix.EADDRINUSE) {
 				err = fmt.Errorf("UDP port %d is taken; another LISP router or a VXLAN device on that port must go first: %w", cfg.Port, err)
 			}
@@ -72,7 +72,7 @@ func (u *udpUnderlay) Receivers() []Receiver {
 // Close closes the receivers.
 func (u *udpUnderlay) Close() error {
 	u.closeOnce.Do(func() {
-		var errs []error
+		errs := make([]error, 0, len(u.receivers))
 		for _, r := range u.receivers {
 			errs = append(errs, r.conn.Close())
 		}
@@ -122,7 +122,7 @@ func openSocket(addr netip.AddrPort, set func(fd int) error) (*net.UDPConn, sysc
 	conn := pc.(*net.UDPConn)
 	rc, err := conn.SyscallConn()
 	if err != nil {
-		conn.Close()
+		_ = conn.Close()
 		return nil, nil, err
 	}
 	return conn, rc, nil
@@ -145,7 +145,7 @@ func (s *sockopts) set(level, opt, value int, name string) {
 // buffer asks for a socket buffer, past the system's limit if we may.
 func buffer(fd, force, opt, size int) {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, size) != nil {
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, opt, size) // what there is then is what there is
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, opt, size) // what there is then is what there is
 	}
 }
 

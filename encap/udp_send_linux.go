@@ -77,7 +77,7 @@ func newUDPPath(cfg UDPConfig, l mapcache.Local) (*udpPath, error) {
 	for i := range cfg.SourcePorts + 2 {
 		s, err := p.open(i == 0)
 		if err != nil {
-			p.Close()
+			_ = p.Close()
 			return nil, err
 		}
 		switch i {
