@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -23,6 +24,9 @@ Builds a network of its own out of namespaces, with a Map-Server and two mobile
 nodes, and shows and checks how they find each other and talk. It needs root, or
 a system that allows user namespaces; it touches nothing outside.
 `
+
+// exitInterrupted is what shells make of a program ended by SIGINT.
+const exitInterrupted = 130
 
 // demoLimit bounds the whole demo; it takes about ten seconds on a common machine.
 const demoLimit = 90 * time.Second
@@ -92,13 +96,17 @@ func runDemo(ctx context.Context, opt demoOptions, stdout, stderr io.Writer) (co
 			code = daemon.ExitFailure
 		}
 	}()
-	rep := d.run(ctx)
+	rep := d.run(ctx, demoSteps)
+	if ctx.Err() != nil {
+		fmt.Fprintln(stderr, "lispmn demo: interrupted")
+		return exitInterrupted
+	}
 	if opt.json {
 		printJSON(stdout, rep)
 	} else {
 		rep.print(stdout)
 	}
-	if opt.keep && ctx.Err() == nil {
+	if opt.keep {
 		d.waitKept(ctx, stderr)
 	}
 	if !rep.OK {
@@ -108,18 +116,18 @@ func runDemo(ctx context.Context, opt demoOptions, stdout, stderr io.Writer) (co
 }
 
 // run does one step after the other, up to the first that fails.
-func (d *demoLab) run(ctx context.Context) report {
+func (d *demoLab) run(ctx context.Context, steps []demoStep) report {
 	ctx, cancel := context.WithTimeout(ctx, demoLimit)
 	defer cancel()
 	rep := report{OK: true, Version: daemon.Version()}
-	for i, s := range demoSteps {
+	for i, s := range steps {
 		d.log.step(i+1, s.name)
 		start := time.Now()
 		seen, err := s.do(ctx, d)
 		r := stepReport{Name: s.name, OK: err == nil, Seen: seen, Seconds: time.Since(start).Seconds()}
 		if err != nil {
 			r.Error = err.Error()
-			r.LookAt = append(s.lookAt(d), d.logs()...)
+			r.LookAt = append(slices.Clone(s.where), d.logs()...)
 			rep.OK = false
 		}
 		d.log.result(r)

@@ -21,6 +21,7 @@ type hostEvent struct {
 // it. It is safe for concurrent use.
 type eventLog struct {
 	start time.Time
+	limit time.Duration // how long await waits
 
 	mu     sync.Mutex
 	out    io.Writer
@@ -29,7 +30,7 @@ type eventLog struct {
 }
 
 func newEventLog(out io.Writer) *eventLog {
-	return &eventLog{start: time.Now(), out: out, more: make(chan struct{})}
+	return &eventLog{start: time.Now(), limit: 15 * time.Second, out: out, more: make(chan struct{})}
 }
 
 // add takes an event and prints it as one line.
@@ -76,7 +77,7 @@ func (l *eventLog) mark() int {
 // await returns the first event of a host and kind behind the mark that
 // satisfies ok, and waits for it if there is none yet.
 func (l *eventLog) await(ctx context.Context, mark int, host, kind string, ok func(statusd.Event) bool) (statusd.Event, error) {
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, l.limit)
 	defer cancel()
 	for {
 		l.mu.Lock()

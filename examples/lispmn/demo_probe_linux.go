@@ -18,8 +18,8 @@ const (
 )
 
 const (
-	demoPings    = 5
-	demoPort     = "7000"
+	demoPings    = 8       // enough for some after those that wait for a mapping
+	demoPort     = "49200" // nothing that Wireshark would take for a protocol it knows
 	demoOctets   = 32 << 20
 	demoCaptured = 2 << 20 // with -capture every packet is written several times
 )

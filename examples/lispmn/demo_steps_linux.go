@@ -20,8 +20,6 @@ type demoStep struct {
 	where []string
 }
 
-func (s demoStep) lookAt(*demoLab) []string { return s.where }
-
 // demoSteps are the steps in their order. A first packet must go to an EID that
 // the sender has no mapping of, so each pair of pings and transfers begins with
 // another kind.
