@@ -252,7 +252,7 @@ func TestICMPRate(t *testing.T) {
 	assert.Zero(t, off.Stats().ICMPSent)
 }
 
-// The stateless rule of RFC 9300 §7.1, with L the MTU of the link.
+// The stateless rule of RFC 9300 §7.1, with L the MTU of the link: RFC 9300-7-1.
 func TestMTU(t *testing.T) {
 	for _, tt := range []struct {
 		name    string

@@ -271,6 +271,26 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// What was cut before encapsulation arrives, and is delivered, piece by piece.
+func TestDecapsulateFragments(t *testing.T) {
+	a := newA(t, &memNet{}, rlocB4)
+	b := newNode(t, &memNet{}, nodeConfig{eids: []string{eidB4 + "/32"}, rlocs: []string{rlocB4}})
+	whole := packetSpec{src: eidA4, dst: eidB4, payloadLen: 4000, id: 5}.build()
+	a.push(whole)
+	var in []Incoming
+	for _, o := range a.underlay.take() {
+		in = append(in, from(rlocA4, rlocB4, o.Bytes))
+	}
+	got := b.pull(in...)
+	require.Len(t, got, 3) // RFC 9300-7.1-s3
+	var f fragments
+	for _, part := range got {
+		f.slots = append(f.slots, append(make([]byte, Headroom), part...))
+		f.sizes = append(f.sizes, len(part))
+	}
+	assert.Equal(t, whole[20:], reassemble(t, &f, whole))
+}
+
 // Re-encapsulation is decapsulation and encapsulation: the new outer TTL is the
 // old one as it arrived, and ECN went through both rules.
 func TestReencapsulation(t *testing.T) {
