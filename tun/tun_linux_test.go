@@ -450,6 +450,7 @@ func state(t *testing.T, h *netlab.Host) map[string][]string {
 
 // userSetup gives a node rules and routes of its user's, some of them close to ours.
 func userSetup(t *testing.T, n network) map[string][]string {
+	t.Helper()
 	require.NoError(t, n.node.Do(func() error {
 		for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 			for _, priority := range []int{4339, 4345, 10000} {
@@ -470,12 +471,6 @@ func userSetup(t *testing.T, n network) map[string][]string {
 		}
 		return nil
 	}))
-	// All addresses are in use when they have carried something.
-	far := listener(t, n.far)
-	for from, to := range map[string]string{rloc4: far4, rloc6: far6, "2001:db8:a::3": far6} {
-		require.NoError(t, send(t, n.node, from, "", to, "x"))
-		require.Equal(t, from+" x", far())
-	}
 	return state(t, n.node)
 }
 
@@ -524,9 +519,15 @@ func TestAfterKill(t *testing.T) {
 	running := state(t, n.node)
 	require.NoError(t, clean.Close())
 
+	far := listener(t, n.far)
 	for range 2 {
 		killed(t, n)
 		require.NotEqual(t, before["rules"], state(t, n.node)["rules"], "the test is meant to begin with leftovers")
+		// Meanwhile the host is as reachable as without us.
+		require.NoError(t, send(t, n.node, "", "", far4, "native"))
+		require.Equal(t, rloc4+" native", far())
+		require.NoError(t, send(t, n.node, rloc6, "", far6, "native"))
+		require.Equal(t, rloc6+" native", far())
 	}
 	dev := create(t, n.node, nodeConfig)
 	require.NoError(t, dev.SetLocals(locators))

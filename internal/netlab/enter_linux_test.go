@@ -25,7 +25,8 @@ import (
 const envHelper = "NETLAB_TEST_HELPER"
 
 func helperEnv(what string, more ...string) []string {
-	return append(append(os.Environ(), envHelper+"="+what), more...)
+	// The race detector would have every helper linger for a second at its end.
+	return append(append(os.Environ(), envHelper+"="+what, "GORACE=atexit_sleep_ms=0"), more...)
 }
 
 // runHelper does what envHelper says and exits; without it, it returns.
@@ -207,6 +208,36 @@ func TestNothingIsLeft(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestTheMachineIsNotTouched(t *testing.T) {
+	look := func() string {
+		mounts, err := os.ReadFile("/proc/self/mountinfo")
+		require.NoError(t, err)
+		links, err := net.Interfaces()
+		require.NoError(t, err)
+		sysctl, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward")
+		require.NoError(t, err)
+		return fmt.Sprintf("%s%v%s", mounts, links, sysctl)
+	}
+	before := look()
+	for _, mode := range []string{modeRoot, modeUserns} {
+		h := startHelper(t, "wait inside", EnvMode+"="+mode)
+		h.read(t)
+		assert.Equal(t, before, look())
+	}
+}
+
+// TestInUserNamespace runs the lab's tests once more, without real root.
+func TestInUserNamespace(t *testing.T) {
+	Require(t, Veth)
+	if mode == modeUserns {
+		return // they run there anyway
+	}
+	c := exec.Command("/proc/self/exe", "-test.run", "^(TestForwarding|TestTCPAcross|TestDrop|TestMasquerade|TestCapture|TestSysctl|TestInterfaceChanges|TestPrograms)")
+	c.Env = append(os.Environ(), EnvMode+"="+modeUserns, "GORACE=atexit_sleep_ms=0")
+	out, err := c.CombinedOutput()
+	require.NoError(t, err, "%s", out)
 }
 
 func TestEnterCommand(t *testing.T) {

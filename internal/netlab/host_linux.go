@@ -27,9 +27,15 @@ type Host struct {
 	once   sync.Once
 }
 
-// hostSysctls make addresses usable at once and the host's behaviour depend on
-// nothing but what the lab describes.
+// hostSysctls make addresses usable at once, and the host's behaviour depend on
+// nothing but what the lab describes: new namespaces inherit some of these from
+// the machine.
 var hostSysctls = [][2]string{
+	{"net/ipv4/ip_forward", "0"}, // first: it resets others
+	{"net/ipv6/conf/all/disable_ipv6", "0"},
+	{"net/ipv6/conf/default/disable_ipv6", "0"},
+	{"net/ipv6/conf/default/addr_gen_mode", "0"},
+	{"net/ipv6/conf/all/forwarding", "0"},
 	{"net/ipv4/conf/all/rp_filter", "0"},
 	{"net/ipv4/conf/default/rp_filter", "0"},
 	{"net/ipv6/conf/all/accept_dad", "0"},

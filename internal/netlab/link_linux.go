@@ -1,13 +1,11 @@
 package netlab
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
-	"regexp"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -123,14 +121,12 @@ func (k *Link) make(cfg LinkConfig) error {
 			}
 		}
 	}
-	for i, addrs := range [][]string{cfg.A.Addrs, cfg.B.Addrs} {
-		if err := ends[i].awaitUp(); err != nil {
+	for _, e := range ends {
+		if err := e.awaitUp(); err != nil {
 			return err
 		}
-		for _, a := range addrs {
-			if err := ends[i].awaitAddr(a); err != nil {
-				return err
-			}
+		if err := e.awaitAddrs(); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -201,27 +197,48 @@ func (e *Interface) addAddr(s string) error {
 	return e.Host.nl.AddrAdd(e.link(), a)
 }
 
-// awaitAddr waits until the kernel answers for an IPv6 address: it joins the
-// solicited-node multicast group some time after the address was added, and
-// whoever asks before that asks again only after a second.
-func (e *Interface) awaitAddr(s string) error {
-	p, err := netip.ParsePrefix(s)
-	if err != nil || p.Addr().Is4() {
-		return err
-	}
-	a := p.Addr().As16()
-	line := fmt.Sprintf(" %s ff0200000000000000000001ff%x ", e.Name, a[13:])
-	return Eventually(e.Host.lab.ctx, "address "+s, func() bool {
-		var groups []byte
-		err = e.Host.Do(func() (err error) {
-			groups, err = os.ReadFile("/proc/thread-self/net/igmp6")
-			return err
-		})
-		return err != nil || bytes.Contains(spaces.ReplaceAll(groups, []byte(" ")), []byte(line))
+// awaitAddrs waits until the interface's IPv6 addresses are in use, with the
+// link-local one, which routers ask neighbours from. The kernel brings addresses
+// up some time after they were added, their local routes last, and who asks for
+// them before that asks again only after a second.
+func (e *Interface) awaitAddrs() error {
+	ctx, cancel := context.WithTimeout(e.Host.lab.ctx, awaitLimit)
+	defer cancel()
+	return e.Host.Await(ctx, e.Name+"'s addresses", func(nlh *netlink.Handle) (bool, error) {
+		addrs, err := nlh.AddrList(e.link(), netlink.FAMILY_V6)
+		if err != nil {
+			return false, err
+		}
+		if len(addrs) == 0 {
+			// Without IPv6, or with its link-local address still to come.
+			off, err := e.ipv6Off()
+			return off, err
+		}
+		routes, err := nlh.RouteListFiltered(netlink.FAMILY_V6,
+			&netlink.Route{Table: unix.RT_TABLE_LOCAL, LinkIndex: e.Index}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_OIF)
+		if err != nil {
+			return false, err
+		}
+		linkLocal := false
+		for _, a := range addrs {
+			linkLocal = linkLocal || a.IP.IsLinkLocalUnicast()
+			if !slices.ContainsFunc(routes, func(r netlink.Route) bool { return r.Dst != nil && r.Dst.IP.Equal(a.IP) }) {
+				return false, nil
+			}
+		}
+		return linkLocal, nil
 	})
 }
 
-var spaces = regexp.MustCompile(` +`)
+// ipv6Off reports whether the interface has no IPv6.
+func (e *Interface) ipv6Off() (off bool, err error) {
+	err = e.Host.Do(func() error {
+		v, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + e.Name + "/disable_ipv6")
+		off = err != nil || string(v) == "1\n"
+		return nil
+	})
+	return off, err
+}
 
 // awaitUp waits until the interface has a carrier and the kernel has noticed.
 func (e *Interface) awaitUp() error {
@@ -243,7 +260,10 @@ func (e *Interface) Up() {
 		if err := e.setFlags(true); err != nil {
 			return err
 		}
-		return e.awaitUp()
+		if err := e.awaitUp(); err != nil {
+			return err
+		}
+		return e.awaitAddrs()
 	})
 }
 
@@ -257,7 +277,7 @@ func (e *Interface) AddAddr(addr string) {
 		if err := e.addAddr(addr); err != nil {
 			return err
 		}
-		return e.awaitAddr(addr)
+		return e.awaitAddrs()
 	})
 }
 
