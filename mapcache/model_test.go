@@ -138,7 +138,9 @@ func (m *model) up(l Locator) bool {
 // choices returns the locators that a flow may get: one, or several if the float
 // arithmetic here cannot tell which has the better score.
 func (m *model) choices(rlocs []RLOC, hash uint32) []Locator {
-	usable := func(r RLOC) bool { return r.Priority < 255 && !r.Down && r.encapsulable() }
+	usable := func(r RLOC) bool {
+		return r.Priority < 255 && !r.Down && r.encapsulable() && m.up(r.Locator)
+	}
 	best := 256
 	for _, r := range rlocs {
 		if usable(r) {
@@ -159,7 +161,7 @@ func (m *model) choices(rlocs []RLOC, hash uint32) []Locator {
 		return nil
 	}
 	// Weights that sum up to 256 after division by their gcd are exact.
-	if r := all[uint64(hash)*uint64(len(all))>>32]; usable(r) && m.up(r.Locator) {
+	if r := all[uint64(hash)*uint64(len(all))>>32]; usable(r) {
 		return []Locator{r.Locator}
 	}
 	type scored struct {
@@ -169,7 +171,7 @@ func (m *model) choices(rlocs []RLOC, hash uint32) []Locator {
 	}
 	var list []scored
 	for _, r := range rlocs {
-		if usable(r) && m.up(r.Locator) {
+		if usable(r) && int(r.Priority) == best {
 			level := 2 * int(r.Priority)
 			if r.Weight == 0 {
 				level++
@@ -198,7 +200,7 @@ func modelSteps(t *testing.T) int {
 		require.NoError(t, err)
 		return n
 	}
-	return 4000
+	return 3000
 }
 
 func TestAgainstModel(t *testing.T) {

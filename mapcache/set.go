@@ -123,8 +123,9 @@ func (c *Cache) intern(verdict Verdict, action lisp.Action, members []member) ui
 	s.index[hash] = id
 	ch := &choice{members: slices.Clone(members)}
 	hot := hotSet{choice: ch, verdict: verdict, action: action}
-	if verdict == Encapsulate {
-		order := buckets(ch.members)
+	if priority := bestPriority(ch.members, nil); priority < 255 {
+		d := divide(ch.members, priority)
+		order := d.buckets(ch.members)
 		hot.buckets = uint16(len(order)) //nolint:gosec // at most maxBuckets
 		if len(order) <= inlineMax {
 			for i, m := range order {
@@ -165,48 +166,78 @@ func (c *Cache) releaseSet(id uint32) {
 	s.ids.put(id)
 }
 
-// buckets shares the flows among the members of the best Priority that has a
-// member with R=1, by Weight: bucket b of n takes the flows with hash*n>>32 == b.
-// Members with R=0 keep their buckets, so that R=0 moves their own flows only.
-// The result is exact if the weights, reduced by their common divisor, sum up to
-// at most maxBuckets, and within 1/(2*maxBuckets) of the share otherwise.
-func buckets(members []member) []uint8 {
-	best := 256
+// division is how the members of one Priority share the flows by Weight: bucket b
+// of n takes the flows with hash*n>>32 == b. Members with R=0 keep their buckets,
+// so that R=0 moves their own flows only. Shares are exact if the weights,
+// reduced by their common divisor, sum up to at most maxBuckets, and within
+// 1/(2*maxBuckets) otherwise.
+type division struct {
+	priority uint8
+	equal    bool // all weights are 0: everybody counts 1
+	sum, n   int
+}
+
+func divide(members []member, priority uint8) division {
+	d := division{priority: priority, equal: true}
+	divisor := 0
 	for _, m := range members {
-		if m.usable() {
-			best = min(best, int(m.priority))
+		if m.priority == priority && !m.never && m.weight > 0 {
+			divisor, d.sum, d.equal = gcd(divisor, int(m.weight)), d.sum+int(m.weight), false
 		}
 	}
-	if best == 256 {
-		return nil
-	}
-	var at []int // of the members that share the flows
-	var weights []int
-	divisor, sum := 0, 0
-	for pass := range 2 { // the second if all weights are 0: equal shares
-		for i, m := range members {
-			if int(m.priority) != best || m.never || pass == 0 && m.weight == 0 {
-				continue
-			}
-			w := max(int(m.weight), 1)
-			at, weights = append(at, i), append(weights, w)
-			divisor, sum = gcd(divisor, w), sum+w
-		}
-		if len(at) > 0 {
-			break
+	if d.equal {
+		divisor = 1
+		for _, m := range members {
+			d.sum += d.weight(m)
 		}
 	}
-	n := min(sum/divisor, maxBuckets)
-	order := make([]uint8, 0, n)
+	if d.sum > 0 {
+		d.n = min(d.sum/divisor, maxBuckets)
+	}
+	return d
+}
+
+// weight is what a member counts; 0 if it has no part.
+func (d *division) weight(m member) int {
+	switch {
+	case m.priority != d.priority || m.never:
+		return 0
+	case d.equal:
+		return 1
+	}
+	return int(m.weight)
+}
+
+// end is the first bucket behind a member whose weights and those of the members
+// before it sum up to seen: no member is off by more than one bucket.
+func (d *division) end(seen int) int { return (seen*d.n + d.sum/2) / d.sum }
+
+// buckets returns the member of every bucket.
+func (d *division) buckets(members []member) []uint8 {
+	order := make([]uint8, 0, d.n)
 	seen := 0
-	for i, w := range weights {
-		seen += w
-		// Cumulative shares, rounded: no member is off by more than one bucket.
-		for end := (seen*n + sum/2) / sum; len(order) < end; {
-			order = append(order, uint8(at[i])) //nolint:gosec // at most 255 members
+	for i, m := range members {
+		if w := d.weight(m); w > 0 {
+			for seen += w; len(order) < d.end(seen); {
+				order = append(order, uint8(i)) //nolint:gosec // at most 255 members
+			}
 		}
 	}
 	return order
+}
+
+// member returns the member whose bucket a flow is in.
+func (d *division) member(members []member, hash uint32) int {
+	bucket := int(uint64(hash) * uint64(d.n) >> 32) //nolint:gosec // less than n
+	seen := 0
+	for i, m := range members {
+		if w := d.weight(m); w > 0 {
+			if seen += w; bucket < d.end(seen) {
+				return i
+			}
+		}
+	}
+	return -1
 }
 
 func gcd(a, b int) int {
@@ -216,28 +247,50 @@ func gcd(a, b int) int {
 	return a
 }
 
-// rendezvous chooses among the members of the best level that has a usable one:
-// lowest Priority first, and Weight 0 only when no other weight is left. Each
-// flow prefers the members in a fixed weighted random order of its own, so it
-// moves only when its choice goes down, and comes back when it is up again.
-func (ch *choice) rendezvous(v *View, hash uint32) uint32 {
-	level, id := 2*255, uint32(noLocator)
+// bestPriority returns the lowest Priority of a member with R=1, which is not
+// down in v unless v is nil; 255 if there is none.
+func bestPriority(members []member, v *View) uint8 {
+	best := uint8(255)
+	for _, m := range members {
+		if m.priority < best && m.usable() && (v == nil || !v.down.test(m.locator)) {
+			best = m.priority
+		}
+	}
+	return best
+}
+
+// fallback chooses for a flow whose first choice is down. It stays within the
+// best Priority that has a locator to use, and there: the locator of its
+// bucket, or else its own favourite by Weight. So a flow moves only when
+// the locator that it has goes down, or a better one for it comes up.
+func (ch *choice) fallback(v *View, hash uint32) uint32 {
+	priority := bestPriority(ch.members, v)
+	if priority == 255 {
+		return noLocator
+	}
+	d := divide(ch.members, priority)
+	m := ch.members[d.member(ch.members, hash)]
+	if m.usable() && !v.down.test(m.locator) {
+		return m.locator
+	}
+	return ch.favourite(v, priority, hash)
+}
+
+// favourite is weighted rendezvous hashing: each flow has a fixed order of
+// preference among the members of a Priority, random but for their weights.
+// Members with Weight 0 come last.
+func (ch *choice) favourite(v *View, priority uint8, hash uint32) uint32 {
+	id, idle := uint32(noLocator), true
 	var best score
 	for _, m := range ch.members {
-		if !m.usable() || v.down.test(m.locator) {
-			continue
-		}
-		l := 2 * int(m.priority)
-		if m.weight == 0 {
-			l++
-		}
-		if l > level {
+		if m.priority != priority || !m.usable() || v.down.test(m.locator) || m.weight == 0 && !idle {
 			continue
 		}
 		s := makeScore(hash, v.locators.at(m.locator).locator().salt(), m.weight)
-		if l < level || s.less(best) {
-			level, id, best = l, m.locator, s
+		if id == noLocator || m.weight > 0 && idle || s.less(best) {
+			id, best = m.locator, s
 		}
+		idle = idle && m.weight == 0
 	}
 	return id
 }

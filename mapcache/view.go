@@ -98,7 +98,7 @@ func (v *View) Choose(iid uint32, dst netip.Addr, hash uint32) Choice {
 		id = set.choice.members[set.choice.far[bucket]].id()
 	}
 	if v.down.test(id) {
-		if id = set.choice.rendezvous(v, hash); id == noLocator {
+		if id = set.choice.fallback(v, hash); id == noLocator {
 			return Choice{EntryID: s.entry, Verdict: NoLocator}
 		}
 	}
