@@ -300,12 +300,11 @@ func (n *rtnl) delMulticast(index int) error {
 }
 
 // addrMessage returns what names a full-length address of an interface.
-func addrMessage(index int, a netip.Addr) (*nl.IfAddrmsg, []nl.NetlinkRequestData) {
-	msg := &nl.IfAddrmsg{IfAddrmsg: unix.IfAddrmsg{
-		Family: family(a.Is6()), Prefixlen: uint8(a.BitLen()), Index: uint32(index),
-	}}
-	return msg, []nl.NetlinkRequestData{
-		msg,
+func addrMessage(index int, a netip.Addr) []nl.NetlinkRequestData {
+	return []nl.NetlinkRequestData{
+		&nl.IfAddrmsg{IfAddrmsg: unix.IfAddrmsg{
+			Family: family(a.Is6()), Prefixlen: uint8(a.BitLen()), Index: uint32(index),
+		}},
 		nl.NewRtAttr(unix.IFA_LOCAL, a.AsSlice()),
 		nl.NewRtAttr(unix.IFA_ADDRESS, a.AsSlice()),
 	}
@@ -313,7 +312,7 @@ func addrMessage(index int, a netip.Addr) (*nl.IfAddrmsg, []nl.NetlinkRequestDat
 
 // addAddr adds an address and reports whether it was not there before.
 func (n *rtnl) addAddr(index int, a netip.Addr) (bool, error) {
-	_, attrs := addrMessage(index, a)
+	attrs := addrMessage(index, a)
 	attrs = append(attrs,
 		// No duplicate address detection: there is nobody to ask on the device.
 		// No prefix route: it would be in the user's main table.
@@ -357,7 +356,7 @@ func (n *rtnl) awaitLocal(index int, addrs []netip.Addr) error {
 
 // delAddr removes an address, which may be gone already.
 func (n *rtnl) delAddr(index int, a netip.Addr) error {
-	_, attrs := addrMessage(index, a)
+	attrs := addrMessage(index, a)
 	_, err := n.call(unix.RTM_DELADDR, unix.NLM_F_ACK, 0, attrs...)
 	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("remove address %v: %w", a, err)

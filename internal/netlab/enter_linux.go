@@ -33,8 +33,8 @@ const statusFD = 3
 var (
 	inside bool   // this process is the re-executed one
 	mode   string // modeRoot or modeUserns, if inside
-	// enterErr is why Main could not enter; Probe reports it.
-	enterErr error
+	// errEnter is why Main could not enter; Probe reports it.
+	errEnter error
 )
 
 // Inside reports whether the process is in namespaces of its own.
@@ -44,7 +44,7 @@ func Inside() bool { return inside }
 // and exits. Where that is impossible it runs them in place, and Require tells
 // them why.
 func Main(m interface{ Run() int }) {
-	enterErr = Enter()
+	errEnter = Enter()
 	os.Exit(m.Run())
 }
 
@@ -55,7 +55,7 @@ func Main(m interface{ Run() int }) {
 // with that process's exit code (128 + n if signal n killed it). In the new
 // process Enter returns nil at once.
 //
-// The error is a *MissingFeature if the system does not let us.
+// The error is a *MissingFeatureError if the system does not let us.
 func Enter() error {
 	if inside {
 		return nil
@@ -121,7 +121,7 @@ func setUpInside() error {
 func leave(m string) error {
 	outer, err := netnsInode("/proc/self/ns/net")
 	if err != nil {
-		return &MissingFeature{Feature: NetworkNamespaces, Err: err, Hint: "is /proc mounted?"}
+		return &MissingFeatureError{Feature: NetworkNamespaces, Err: err, Hint: "is /proc mounted?"}
 	}
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -129,7 +129,7 @@ func leave(m string) error {
 	}
 	defer func() { _ = r.Close() }()
 
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...) //nolint:gosec // ourselves, with our arguments
 	cmd.Args[0] = os.Args[0]
 	cmd.Env = append(os.Environ(), envInside+"="+m+":"+strconv.FormatUint(outer, 10))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -258,7 +258,7 @@ func killOrphans(own map[int]bool) {
 
 // missingNamespaces explains why making namespaces failed.
 func missingNamespaces(m string, err error) error {
-	missing := &MissingFeature{Feature: NetworkNamespaces, Err: err}
+	missing := &MissingFeatureError{Feature: NetworkNamespaces, Err: err}
 	read := func(path string) string {
 		b, err := os.ReadFile(path)
 		if err != nil {

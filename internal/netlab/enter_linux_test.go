@@ -286,7 +286,7 @@ func TestNoNamespaces(t *testing.T) {
 }
 
 func TestMissingFeature(t *testing.T) {
-	err := error(&MissingFeature{Feature: TUN, Err: unix.ENOENT, Hint: "load it"})
+	err := error(&MissingFeatureError{Feature: TUN, Err: unix.ENOENT, Hint: "load it"})
 	assert.ErrorIs(t, err, unix.ENOENT)
 	assert.ErrorIs(t, err, errors.ErrUnsupported)
 	assert.EqualError(t, err, "missing system feature: TUN devices: no such file or directory (load it)")

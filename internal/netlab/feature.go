@@ -22,15 +22,15 @@ const (
 	WritableSysctl    Feature = "writable /proc/sys/net"
 )
 
-// MissingFeature says which feature of the system a lab needs and does not get.
+// MissingFeatureError says which feature of the system a lab needs and does not get.
 // It wraps the system's error and errors.ErrUnsupported.
-type MissingFeature struct {
+type MissingFeatureError struct {
 	Feature Feature
 	Err     error  // what the system said
 	Hint    string // what to look at, or empty
 }
 
-func (e *MissingFeature) Error() string {
+func (e *MissingFeatureError) Error() string {
 	s := fmt.Sprintf("missing system feature: %s: %v", e.Feature, e.Err)
 	if e.Hint != "" {
 		s += " (" + e.Hint + ")"
@@ -39,7 +39,7 @@ func (e *MissingFeature) Error() string {
 }
 
 // Unwrap returns the system's error and errors.ErrUnsupported.
-func (e *MissingFeature) Unwrap() []error { return []error{e.Err, errors.ErrUnsupported} }
+func (e *MissingFeatureError) Unwrap() []error { return []error{e.Err, errors.ErrUnsupported} }
 
 // Environment variables that the package reads.
 const (

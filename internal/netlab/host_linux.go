@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 
 	"github.com/vishvananda/netlink"
@@ -93,7 +94,7 @@ func (h *Host) open() error {
 		}
 	})
 	if err := <-ready; err != nil {
-		return &MissingFeature{Feature: NetworkNamespaces, Err: err}
+		return &MissingFeatureError{Feature: NetworkNamespaces, Err: err}
 	}
 	var err error
 	h.nl, err = netlink.NewHandleAt(netns.NsHandle(h.ns), unix.NETLINK_ROUTE)
@@ -125,7 +126,7 @@ func (h *Host) setUp(router bool) error {
 	return h.Do(func() error {
 		sysctls := hostSysctls
 		if router {
-			sysctls = append(sysctls[:len(sysctls):len(sysctls)], routerSysctls...)
+			sysctls = append(slices.Clip(sysctls), routerSysctls...)
 		}
 		for _, s := range sysctls {
 			if err := writeSysctl(s[0], s[1]); err != nil {
@@ -272,9 +273,9 @@ func writeSysctl(path, value string) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, os.ErrNotExist) && len(path) > 8 && path[:8] == "net/ipv6":
-		return &MissingFeature{Feature: IPv6, Err: err, Hint: "kernel without IPv6, or booted with ipv6.disable=1"}
+		return &MissingFeatureError{Feature: IPv6, Err: err, Hint: "kernel without IPv6, or booted with ipv6.disable=1"}
 	case errors.Is(err, unix.EROFS) || errors.Is(err, os.ErrPermission):
-		return &MissingFeature{Feature: WritableSysctl, Err: err, Hint: "a container may mount /proc/sys read-only"}
+		return &MissingFeatureError{Feature: WritableSysctl, Err: err, Hint: "a container may mount /proc/sys read-only"}
 	}
 	return err
 }

@@ -11,7 +11,9 @@ import (
 // Lab is a set of hosts and the links between them. Close removes it all. Its
 // methods may be called from several goroutines.
 type Lab struct {
-	ctx    context.Context
+	// ctx is the lab's life: programs started in it and waits for the kernel end
+	// when it does.
+	ctx    context.Context //nolint:containedctx // see above
 	cancel context.CancelFunc
 	tb     TB // nil in a lab made by New
 

@@ -1,7 +1,9 @@
 package netlab
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -31,7 +33,7 @@ type LinkConfig struct {
 	MTU int
 	// Delay is how long each frame takes, either way. Frames never overtake each
 	// other. A link with Delay, Drop or Relay carries frames through this
-	// process, at some ten thousand frames a second.
+	// process, at up to a hundred thousand frames a second.
 	Delay time.Duration
 	// Drop is asked for each frame (Ethernet header and all) in the order of its
 	// arrival, and loses it by returning true. fromA says that end A sent it.
@@ -158,8 +160,8 @@ func addVeth(a *Host, aName string, b *Host, bName string, mtu int) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = aName, mtu
 	err := a.nl.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: bName, PeerNamespace: netlink.NsFd(b.ns), PeerMTU: uint32(mtu)})
-	if err == unix.EOPNOTSUPP {
-		return &MissingFeature{Feature: Veth, Err: err, Hint: "is the module veth there?"}
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return &MissingFeatureError{Feature: Veth, Err: err, Hint: "is the module veth there?"}
 	}
 	return err
 }
@@ -231,13 +233,16 @@ func (e *Interface) awaitAddrs() error {
 }
 
 // ipv6Off reports whether the interface has no IPv6.
-func (e *Interface) ipv6Off() (off bool, err error) {
-	err = e.Host.Do(func() error {
-		v, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + e.Name + "/disable_ipv6")
-		off = err != nil || string(v) == "1\n"
-		return nil
+func (e *Interface) ipv6Off() (bool, error) {
+	var v []byte
+	err := e.Host.Do(func() (err error) {
+		v, err = os.ReadFile("/proc/sys/net/ipv6/conf/" + e.Name + "/disable_ipv6")
+		return err
 	})
-	return off, err
+	if errors.Is(err, os.ErrNotExist) {
+		return true, nil // with an MTU below 1280, the kernel takes IPv6 away
+	}
+	return bytes.HasPrefix(v, []byte("1")), err
 }
 
 // awaitUp waits until the interface has a carrier and the kernel has noticed.

@@ -32,7 +32,7 @@ func (h *Host) Masquerade(out *Interface, cfg NATConfig) {
 func masquerade(out string, cfg NATConfig) error {
 	c, err := nftables.New()
 	if err != nil {
-		return &MissingFeature{Feature: NAT, Err: err, Hint: "is the kernel built with CONFIG_NF_TABLES?"}
+		return &MissingFeatureError{Feature: NAT, Err: err, Hint: "is the kernel built with CONFIG_NF_TABLES?"}
 	}
 	table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "netlab"})
 	post := c.AddChain(&nftables.Chain{
@@ -59,7 +59,7 @@ func masquerade(out string, cfg NATConfig) error {
 		&expr.Verdict{Kind: expr.VerdictDrop},
 	}})
 	if err := c.Flush(); err != nil {
-		return &MissingFeature{Feature: NAT, Err: err, Hint: "is the kernel built with CONFIG_NF_TABLES_INET, CONFIG_NFT_NAT and CONFIG_NFT_MASQ?"}
+		return &MissingFeatureError{Feature: NAT, Err: err, Hint: "is the kernel built with CONFIG_NF_TABLES_INET, CONFIG_NFT_NAT and CONFIG_NFT_MASQ?"}
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package netlab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -112,6 +113,13 @@ func TestMTU(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, 1280, l.Attrs().MTU)
 	}
+}
+
+func TestMTUTooSmallForIPv6(t *testing.T) {
+	lab := Test(t)
+	a, b := lab.Host("a"), lab.Host("b")
+	lab.Link(a, b, LinkConfig{A: At("10.0.0.1/24"), B: At("10.0.0.2/24"), MTU: 600})
+	exchange(t, a, b, "10.0.0.1", "10.0.0.2")
 }
 
 func TestDelay(t *testing.T) {
@@ -391,7 +399,7 @@ func TestCapture(t *testing.T) {
 	seen := map[string]int{}
 	for {
 		data, ci, err := r.ReadPacketData()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		require.NoError(t, err)

@@ -9,7 +9,7 @@ import (
 )
 
 func unsupported() error {
-	return &MissingFeature{Feature: NetworkNamespaces, Err: errors.New("not on " + runtime.GOOS)}
+	return &MissingFeatureError{Feature: NetworkNamespaces, Err: errors.New("not on " + runtime.GOOS)}
 }
 
 // Enter returns an error that wraps errors.ErrUnsupported: there are no network

@@ -17,7 +17,7 @@ func packetSocket(h *Host, ifindex int, options ...int) (*os.File, error) {
 		// interface slips in.
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		if err != nil {
-			return &MissingFeature{Feature: PacketSockets, Err: err, Hint: "is the kernel built with CONFIG_PACKET?"}
+			return &MissingFeatureError{Feature: PacketSockets, Err: err, Hint: "is the kernel built with CONFIG_PACKET?"}
 		}
 		for _, o := range options {
 			level := unix.SOL_PACKET

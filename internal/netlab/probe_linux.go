@@ -60,12 +60,12 @@ var (
 	probeResults = map[Feature]error{}
 )
 
-// Probe reports, as a *MissingFeature, the first of features that the system does
+// Probe reports, as a *MissingFeatureError, the first of features that the system does
 // not have; with none given, the first that the demo needs. It must be called
 // after Enter or Main. What it finds it remembers.
 func Probe(features ...Feature) error {
-	if enterErr != nil {
-		return enterErr
+	if errEnter != nil {
+		return errEnter
 	}
 	if !inside {
 		return errors.New("netlab: not in namespaces of its own: call Enter or Main first")
@@ -102,11 +102,11 @@ func probe(f Feature) error {
 	if err == nil {
 		err = try(h)
 	}
-	var missing *MissingFeature
+	var missing *MissingFeatureError
 	if err == nil || errors.As(err, &missing) {
 		return err
 	}
-	return &MissingFeature{Feature: f, Err: err, Hint: probeHints[f]}
+	return &MissingFeatureError{Feature: f, Err: err, Hint: probeHints[f]}
 }
 
 func probeTUN(h *Host) error {
@@ -114,7 +114,7 @@ func probeTUN(h *Host) error {
 	return h.Do(func() error {
 		fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 		if err != nil {
-			m := &MissingFeature{Feature: TUN, Err: fmt.Errorf("%s: %w", path, err)}
+			m := &MissingFeatureError{Feature: TUN, Err: fmt.Errorf("%s: %w", path, err)}
 			switch {
 			case errors.Is(err, os.ErrNotExist):
 				m.Hint = "load the module tun, or pass the device to the container"

@@ -61,9 +61,8 @@ func (k *Link) makeRelay(cfg LinkConfig) error {
 		}
 	}
 	r.a, r.b = files[0], files[1]
-	r.wg.Add(2)
-	go r.carry(r.a, r.b, true)
-	go r.carry(r.b, r.a, false)
+	r.wg.Go(func() { r.carry(r.a, r.b, true) })
+	r.wg.Go(func() { r.carry(r.b, r.a, false) })
 	k.relay = r
 	k.lab.atClose(func() error {
 		_ = r.a.Close()
@@ -95,11 +94,8 @@ func (l *Lab) relayHost() (*Host, int, error) {
 // carry takes frames from one end to the other until the sockets are closed. The
 // order stays even when the delay is made shorter meanwhile.
 func (r *relay) carry(from, to *os.File, fromA bool) {
-	defer r.wg.Done()
 	queue := make(chan delayedFrame, relayQueue)
-	r.wg.Add(1)
-	go func() {
-		defer r.wg.Done()
+	r.wg.Go(func() {
 		for f := range queue {
 			if wait := time.Until(f.due); wait > 0 {
 				time.Sleep(wait)
@@ -109,7 +105,7 @@ func (r *relay) carry(from, to *os.File, fromA bool) {
 				r.lost.Add(1)
 			}
 		}
-	}()
+	})
 	defer close(queue)
 	buf := make([]byte, 1<<16)
 	for {
