@@ -209,3 +209,8 @@ func TestInsertRefuses(t *testing.T) {
 		})
 	}
 }
+
+// addr4 is the i-th address of 10/8.
+func addr4(i int) netip.Addr {
+	return netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+}
