@@ -31,7 +31,7 @@ func checkCapture(t *testing.T, file string) {
 	t.Helper()
 	f, err := os.Open(file)
 	require.NoError(t, err)
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	r, err := pcapgo.NewNgReader(f, pcapgo.NgReaderOptions{WantMixedLinkType: true})
 	require.NoError(t, err)
 	var c captureChecker
@@ -41,7 +41,7 @@ func checkCapture(t *testing.T, file string) {
 			break
 		}
 		require.NoError(t, err)
-		link := layers.LinkType(layers.LinkTypeEthernet)
+		link := layers.LinkTypeEthernet
 		if len(ci.AncillaryData) > 0 {
 			if l, ok := ci.AncillaryData[0].(layers.LinkType); ok {
 				link = l

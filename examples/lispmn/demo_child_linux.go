@@ -56,7 +56,7 @@ func (c *child) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }()
 	// The program lives as long as the lab, not as the step that starts it.
 	ctx, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	c.cmd = c.demo.hosts[c.name].Self(ctx, append(c.args, "-f", c.file(".conf"))...)

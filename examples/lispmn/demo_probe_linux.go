@@ -34,7 +34,7 @@ func (d *demoLab) ping(ctx context.Context, from, dest string, to netip.Addr, ov
 	if err != nil {
 		return probe.PingResult{}, err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	r, err := probe.Ping(ctx, conn, to, probe.PingConfig{Count: demoPings})
 	d.pings = append(d.pings, pingReport{path{from, dest, familyName(family), over}, r})
 	return r, err
@@ -104,7 +104,7 @@ func transferStep(family, over int, first bool) func(context.Context, *demoLab) 
 		if err != nil {
 			return nil, err
 		}
-		defer ln.Close()
+		defer func() { _ = ln.Close() }()
 		go func() { _ = probe.Receive(ctx, ln) }()
 		octets := int64(demoOctets)
 		if d.opt.capture != "" {

@@ -137,7 +137,7 @@ func table(w io.Writer, title, header string, rows [][]any) {
 }
 
 func (r report) printRegistrations(w io.Writer) {
-	var rows [][]any
+	rows := make([][]any, 0, len(r.Registrations))
 	for _, e := range r.Registrations {
 		rows = append(rows, []any{e.Over, e.Prefix, e.Site, e.From, locators(e.RLOCs)})
 	}
@@ -163,7 +163,7 @@ func (r report) printMapCaches(w io.Writer) {
 }
 
 func locators(rs []statusd.RLOC) string {
-	var ss []string
+	ss := make([]string, 0, len(rs))
 	for _, r := range rs {
 		ss = append(ss, fmt.Sprintf("%s %s %d/%d", r.Addr, r.State, r.Priority, r.Weight))
 	}
@@ -190,7 +190,7 @@ func (r report) printTraffic(w io.Writer) {
 }
 
 func (r report) printPings(w io.Writer) {
-	var rows [][]any
+	rows := make([][]any, 0, len(r.Pings))
 	for _, p := range r.Pings {
 		_, median := p.MinMedian()
 		rows = append(rows, []any{p.From + " to " + p.Dest, p.EID, p.Over, fmt.Sprintf("%d/%d", p.Received, p.Sent), fmt.Sprintf("%.0f%%", p.Loss()), ms(p.First()), ms(median)})
@@ -199,7 +199,7 @@ func (r report) printPings(w io.Writer) {
 }
 
 func (r report) printTransfers(w io.Writer) {
-	var rows [][]any
+	rows := make([][]any, 0, len(r.Transfers))
 	for _, t := range r.Transfers {
 		rows = append(rows, []any{t.From + " to " + t.Dest, t.EID, t.Over, fmt.Sprintf("%d MiB", t.Octets>>20), ms(t.Connect), t.SYNRetransmits, t.Retransmits, fmt.Sprintf("%.0f Mbit/s", t.BitsPerSecond()/1e6)})
 	}

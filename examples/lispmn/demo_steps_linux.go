@@ -24,26 +24,38 @@ type demoStep struct {
 // the sender has no mapping of, so each pair of pings and transfers begins with
 // another kind.
 var demoSteps = []demoStep{
-	{"The Map-Server starts, behind a link that delays everything by " + resolverDelay.String() + " each way", startMapServer,
-		[]string{"examples/internal/mapserverd"}},
-	{"Two mobile nodes register their EIDs, signed with HMAC-SHA-256-128", registerNodes(ipv4),
-		[]string{"control/register.go and control/handle_mapnotify.go (the nodes)", "control/mapserver/register.go (the Map-Server)"}},
-	{"A stranger claims b's EIDs, with a wrong key, and is refused", refuseStranger,
-		[]string{"control/mapserver/register.go"}},
+	{
+		"The Map-Server starts, behind a link that delays everything by " + resolverDelay.String() + " each way", startMapServer,
+		[]string{"examples/internal/mapserverd"},
+	},
+	{
+		"Two mobile nodes register their EIDs, signed with HMAC-SHA-256-128", registerNodes(ipv4),
+		[]string{"control/register.go and control/handle_mapnotify.go (the nodes)", "control/mapserver/register.go (the Map-Server)"},
+	},
+	{
+		"A stranger claims b's EIDs, with a wrong key, and is refused", refuseStranger,
+		[]string{"control/mapserver/register.go"},
+	},
 	{"Ping a to b, IPv4 EIDs over IPv4 locators; the first packet waits for the mapping", firstPing(ipv4, ipv4), lookAtPath},
 	{"TCP a to b, IPv4 EIDs over IPv4 locators", transferStep(ipv4, ipv4, false), lookAtPath},
 	{"TCP a to b, IPv6 EIDs over IPv4 locators; the first SYN waits for the mapping", transferStep(ipv6, ipv4, true), lookAtPath},
 	{"Ping a to b, IPv6 EIDs over IPv4 locators", laterPing(ipv6, ipv4), lookAtPath},
-	{"Ping a host without LISP: packets leave as they are, from the EID", nativePing,
-		[]string{"control/handle_mapreply.go (the negative Map-Reply)", "encap/native_linux.go", "the route back: ip route on core"}},
-	{"Both nodes move to IPv6 locators: withdraw, restart, register", moveToIPv6,
-		[]string{"control/register.go (Withdraw)"}},
+	{
+		"Ping a host without LISP: packets leave as they are, from the EID", nativePing,
+		[]string{"control/handle_mapreply.go (the negative Map-Reply)", "encap/native_linux.go", "the route back: ip route on core"},
+	},
+	{
+		"Both nodes move to IPv6 locators: withdraw, restart, register", moveToIPv6,
+		[]string{"control/register.go (Withdraw)"},
+	},
 	{"TCP a to b, IPv4 EIDs over IPv6 locators; the first SYN waits for the mapping", transferStep(ipv4, ipv6, true), lookAtPath},
 	{"Ping a to b, IPv4 EIDs over IPv6 locators", laterPing(ipv4, ipv6), lookAtPath},
 	{"Ping a to b, IPv6 EIDs over IPv6 locators; the first packet waits for the mapping", firstPing(ipv6, ipv6), lookAtPath},
 	{"TCP a to b, IPv6 EIDs over IPv6 locators", transferStep(ipv6, ipv6, false), lookAtPath},
-	{"The nodes stop: EIDs withdrawn, devices, routes and rules gone", stopNodes,
-		[]string{"examples/internal/node/node.go (Run)", "tun/cleanup_linux.go"}},
+	{
+		"The nodes stop: EIDs withdrawn, devices, routes and rules gone", stopNodes,
+		[]string{"examples/internal/node/node.go (Run)", "tun/cleanup_linux.go"},
+	},
 }
 
 var lookAtPath = []string{

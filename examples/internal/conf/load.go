@@ -63,9 +63,9 @@ func newReader(ctx context.Context, file string, opt Options) *reader {
 	}
 	return &reader{
 		lookup: func(host string) ([]netip.Addr, error) {
-			ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+			limited, cancel := context.WithTimeout(ctx, lookupTimeout)
 			defer cancel()
-			return lookup(ctx, host)
+			return lookup(limited, host)
 		},
 		getenv: opt.Getenv,
 		probs:  &problems{file: file},

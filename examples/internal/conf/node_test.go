@@ -121,12 +121,18 @@ func TestMapServerFile(t *testing.T) {
 	assert.Equal(t, "eth0", m.ControlIface)
 	assert.Equal(t, 1, m.Debug)
 	assert.Equal(t, []Site{
-		{Name: "198.51.100.0/24", Key: Key{Type: 1, Secret: "a-secret"}, Line: 4,
-			Prefixes: []SitePrefix{{Prefix: prefix("198.51.100.0/24"), AcceptMoreSpecifics: true}}},
-		{Name: "lab", Key: Key{Type: 2, Secret: "other secret"}, ProxyReply: true, Line: 12,
-			Prefixes: []SitePrefix{{Prefix: prefix("203.0.113.0/25")}, {IID: 9, Prefix: prefix("2001:db8::/48")}}},
-		{Name: "[9]198.51.100.0/24", Key: Key{Type: 1, Secret: "s"}, Line: 14,
-			Prefixes: []SitePrefix{{IID: 9, Prefix: prefix("198.51.100.0/24")}}},
+		{
+			Name: "198.51.100.0/24", Key: Key{Type: 1, Secret: "a-secret"}, Line: 4,
+			Prefixes: []SitePrefix{{Prefix: prefix("198.51.100.0/24"), AcceptMoreSpecifics: true}},
+		},
+		{
+			Name: "lab", Key: Key{Type: 2, Secret: "other secret"}, ProxyReply: true, Line: 12,
+			Prefixes: []SitePrefix{{Prefix: prefix("203.0.113.0/25")}, {IID: 9, Prefix: prefix("2001:db8::/48")}},
+		},
+		{
+			Name: "[9]198.51.100.0/24", Key: Key{Type: 1, Secret: "s"}, Line: 14,
+			Prefixes: []SitePrefix{{IID: 9, Prefix: prefix("198.51.100.0/24")}},
+		},
 	}, m.Sites)
 	assert.Equal(t, []string{
 		"ms.conf:10: lisp-site.ddt-ms-peers: ignored: " + whyDDT,
@@ -146,7 +152,7 @@ func TestNodeErrors(t *testing.T) {
 	for _, tc := range []struct{ name, src, want string }{
 		{"typo", "map-sever { address = 192.0.2.1 }", "f:1: map-sever: unknown option; did you mean 'map-server'?"},
 		{"typo with underscore", "map_resolver = 192.0.2.1", "f:1: map_resolver: unknown option; did you mean 'map-resolver'?"},
-		{"typo in a section", "map-server { adress = 192.0.2.1 key = k }", "f:1: map-server.adress: unknown option in section map-server; did you mean 'address'?"},
+		{"typo in a section", "map-server { addres = 192.0.2.1 key = k }", "f:1: map-server.addres: unknown option in section map-server; did you mean 'address'?"},
 		{"nonsense", "frobnicate = 1", "f:1: frobnicate: unknown option"},
 		{"wrong place", "eid-prefix = 192.0.2.1/32", "f:1: eid-prefix: unknown option; it belongs into section database-mapping"},
 		{"no equal sign", "\n\ndebug 3", "f:3: debug: expected '=' or '{' behind 'debug', found '3'"},

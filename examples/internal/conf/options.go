@@ -1,5 +1,7 @@
 package conf
 
+import "maps"
+
 // kind is the type of an option.
 type kind uint8
 
@@ -244,11 +246,7 @@ func knownOptions() options {
 // with returns a table that holds both.
 func with(a, b options) options {
 	r := options{}
-	for n, o := range a {
-		r[n] = o
-	}
-	for n, o := range b {
-		r[n] = o
-	}
+	maps.Copy(r, a)
+	maps.Copy(r, b)
 	return r
 }

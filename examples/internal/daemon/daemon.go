@@ -92,8 +92,7 @@ func Warn(w io.Writer, warnings []conf.Problem) {
 
 // Failed prints an error and returns the exit code for it.
 func Failed(w io.Writer, name string, err error) int {
-	var bad *conf.Error
-	if errors.As(err, &bad) {
+	if bad, ok := errors.AsType[*conf.Error](err); ok {
 		fmt.Fprintln(w, bad)
 		return ExitUsage
 	}

@@ -137,7 +137,7 @@ func ownAddresses(name string) ([]netip.Addr, error) {
 }
 
 func sites(c *conf.MapServerNode) []mapserver.Site {
-	var ss []mapserver.Site
+	ss := make([]mapserver.Site, 0, len(c.Sites))
 	for _, s := range c.Sites {
 		site := mapserver.Site{Name: s.Name, ProxyReply: s.ProxyReply, Keys: []lisp.Key{
 			{ID: s.Key.ID, Algorithm: lisp.Algorithm(s.Key.Type), Secret: []byte(s.Key.Secret)},

@@ -61,7 +61,7 @@ func Key(k conf.Key) lisp.Key {
 }
 
 func rlocs(rs []conf.RLOC) []mapcache.RLOC {
-	var out []mapcache.RLOC
+	out := make([]mapcache.RLOC, 0, len(rs))
 	for _, r := range rs {
 		out = append(out, mapcache.RLOC{Locator: mapcache.Locator{Addr: r.Addr}, Priority: r.Priority, Weight: r.Weight})
 	}

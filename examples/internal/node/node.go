@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/xtrkit/xtrkit/control"
@@ -54,8 +55,8 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	var undo []func() error
 	defer func() {
 		if err != nil {
-			for i := len(undo) - 1; i >= 0; i-- {
-				_ = undo[i]()
+			for _, f := range slices.Backward(undo) {
+				_ = f()
 			}
 		}
 	}()

@@ -49,11 +49,11 @@ func (r *responder) WriteTo(b []byte, to net.Addr) (int, error) {
 		return 0, err
 	}
 	for _, d := range r.answer(m.Body.(*icmp.Echo).Seq, m) {
-		b, err := d.m.Marshal(nil)
+		answer, err := d.m.Marshal(nil)
 		if err != nil {
 			return 0, err
 		}
-		time.AfterFunc(d.after, func() { r.in <- packet{b, d.from} })
+		time.AfterFunc(d.after, func() { r.in <- packet{answer, d.from} })
 	}
 	return len(b), nil
 }
@@ -72,8 +72,8 @@ var errTimeout = deadlineError()
 // deadlineError is what a real connection returns.
 func deadlineError() error {
 	a, b := net.Pipe()
-	defer a.Close()
-	defer b.Close()
+	defer func() { _ = a.Close() }()
+	defer func() { _ = b.Close() }()
 	_ = a.SetReadDeadline(time.Unix(1, 0))
 	_, err := a.Read(make([]byte, 1))
 	return err
@@ -204,13 +204,13 @@ func TestTransferNotices(t *testing.T) {
 			t.Parallel()
 			ln, err := net.Listen("tcp", "127.0.0.1:0")
 			require.NoError(t, err)
-			defer ln.Close()
+			defer func() { _ = ln.Close() }()
 			go func() {
 				c, err := ln.Accept()
 				if err != nil {
 					return
 				}
-				defer c.Close()
+				defer func() { _ = c.Close() }()
 				_, _ = io.Copy(io.Discard, c)
 				_, _ = c.Write(tc.answer)
 			}()
@@ -224,7 +224,7 @@ func TestTransferEnds(t *testing.T) {
 	t.Parallel()
 	ln, err := net.Listen("tcp", "127.0.0.1:0") // accepts, never reads
 	require.NoError(t, err)
-	defer ln.Close()
+	defer func() { _ = ln.Close() }()
 	stop := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	dial := func(ctx context.Context) (net.Conn, error) {

@@ -57,7 +57,7 @@ func Receive(ctx context.Context, ln net.Listener) error {
 }
 
 func receive(ctx context.Context, c net.Conn) {
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
 	sum := crc32.New(crcTable)
@@ -81,7 +81,7 @@ func Transfer(ctx context.Context, dial func(context.Context) (net.Conn, error),
 	if err != nil {
 		return r, err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	r.Connect = time.Since(start)
 	r.To = c.RemoteAddr().String()
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })

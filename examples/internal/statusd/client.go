@@ -58,7 +58,7 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return st, err
 	}
-	defer body.Close()
+	defer func() { _ = body.Close() }()
 	if err := json.NewDecoder(body).Decode(&st); err != nil {
 		return st, fmt.Errorf("%s: %w", c.path, err)
 	}
@@ -73,7 +73,7 @@ func (c *Client) Events(ctx context.Context, after uint64, f func(Event) error) 
 	if err != nil {
 		return err
 	}
-	defer body.Close()
+	defer func() { _ = body.Close() }()
 	lines := bufio.NewScanner(body)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {

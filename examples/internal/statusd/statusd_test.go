@@ -106,7 +106,7 @@ func TestBadRequests(t *testing.T) {
 	require.ErrorContains(t, err, "404")
 	resp, err := c.http.Post("http://unix/status", "", http.NoBody)
 	require.NoError(t, err)
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	assert.Equal(t, http.StatusMethodNotAllowed, resp.StatusCode)
 }
 

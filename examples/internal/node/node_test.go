@@ -1,0 +1,200 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"net/netip"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/xtrkit/xtrkit/control"
+	"github.com/xtrkit/xtrkit/encap"
+	"github.com/xtrkit/xtrkit/examples/internal/conf"
+	"github.com/xtrkit/xtrkit/examples/internal/statusd"
+	"github.com/xtrkit/xtrkit/lisp"
+	"github.com/xtrkit/xtrkit/mapcache"
+)
+
+func parse(t *testing.T, src string) *conf.Node {
+	t.Helper()
+	cfg, err := conf.ParseNode(t.Context(), "f", src, conf.Options{})
+	require.NoError(t, err)
+	return cfg
+}
+
+var addr = netip.MustParseAddr
+
+// hostOf is a host with an uplink, a spare and the node's device.
+func hostOf() []hostInterface {
+	return []hostInterface{
+		{name: "lo", index: 1, up: true, addrs: []netip.Addr{addr("127.0.0.1"), addr("::1")}},
+		{name: "eth0", index: 2, up: true, addrs: []netip.Addr{
+			addr("169.254.1.1"), addr("203.0.113.5"), addr("fe80::1"), addr("fd00::5"), addr("2001:db8:ffff::5"),
+		}},
+		{name: "wlan0", index: 3, up: true, addrs: []netip.Addr{addr("192.0.2.9"), addr("198.51.100.1")}},
+		{name: "eth1", index: 4, up: false, addrs: []netip.Addr{addr("203.0.113.77")}},
+		{name: "lmn0", index: 5, up: true, addrs: []netip.Addr{addr("198.51.100.1")}},
+	}
+}
+
+func TestLocators(t *testing.T) {
+	t.Parallel()
+	const eid = "database-mapping { eid-prefix = 198.51.100.1/32 "
+	for _, tc := range []struct {
+		name, src string
+		want      []mapcache.Local
+		err       string
+	}{
+		{
+			"both families of an interface", eid + "interface = eth0 }",
+			[]mapcache.Local{
+				{IfIndex: 2, Addr: addr("203.0.113.5"), Priority: 1, Weight: 100, Up: true},
+				{IfIndex: 2, Addr: addr("2001:db8:ffff::5"), Priority: 1, Weight: 100, Up: true},
+			},
+			"",
+		},
+		{
+			"site scope", "ipv6-scope = SITE\n" + eid + "rloc-iface { interface = eth0 ip_version = 6 priority = 3 weight = 4 } }",
+			[]mapcache.Local{{IfIndex: 2, Addr: addr("fd00::5"), Priority: 3, Weight: 4, Up: true}},
+			"",
+		},
+		{
+			"what is missing is left out while there is something else", eid + "interface = wlan0 }",
+			[]mapcache.Local{{IfIndex: 3, Addr: addr("192.0.2.9"), Priority: 1, Weight: 100, Up: true}},
+			"",
+		},
+		{
+			"by address", eid + "rloc-address { address = 203.0.113.5 } }",
+			[]mapcache.Local{{IfIndex: 2, Addr: addr("203.0.113.5"), Priority: 1, Weight: 100, Up: true}},
+			"",
+		},
+		{
+			"two EIDs, the better priority counts", eid + "rloc-iface { interface = eth0 priority = 5 } }\n" +
+				"database-mapping { eid-prefix = 2001:db8::1/128 rloc-iface { interface = eth0 priority = 2 weight = 7 } }",
+			[]mapcache.Local{{IfIndex: 2, Addr: addr("203.0.113.5"), Priority: 2, Weight: 7, Up: true}},
+			"",
+		},
+		{"an EID is no locator", eid + "rloc-iface { interface = lmn0 } }", nil, "f:1: interface lmn0 has no usable IPv4 address"},
+		{"no such interface", eid + "interface = ppp0 }", nil, "f:1: there is no interface ppp0 (there are: lo, eth0, wlan0, eth1, lmn0)"},
+		{"down", eid + "interface = eth1 }", nil, "f:1: interface eth1 is down"},
+		{"no such address", eid + "rloc-address { address = 203.0.113.6 } }", nil, "f:1: no interface has the address 203.0.113.6"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			got, err := locatorsOf(parse(t, tc.src), func() ([]hostInterface, error) { return hostOf(), nil })
+			if tc.err != "" {
+				require.ErrorContains(t, err, tc.err)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, tc.want, got)
+		})
+	}
+	_, err := locatorsOf(parse(t, eid+"interface = eth0 }"), func() ([]hostInterface, error) { return nil, errors.New("no netlink") })
+	require.ErrorContains(t, err, "no netlink")
+}
+
+func TestControlConfig(t *testing.T) {
+	t.Parallel()
+	cfg := parse(t, `
+map-resolver = { 203.0.113.1, 2001:db8:ffff::1 }
+map-server { address = 203.0.113.1 key-type = 2 key = s key-id = 3 proxy-reply = on }
+proxy-etr { address = 203.0.113.2 priority = 4 weight = 5 }
+static-map-cache { eid-prefix = 198.51.100.0/24 rloc = 203.0.113.3 }
+rloc-probing { rloc-probe-interval = 10 rloc-probe-retries = 2 rloc-probe-retries-interval = 10 }
+database-mapping { eid-prefix = 198.51.100.1/32 ttl = 5 rloc-iface { interface = eth0 priority = 5 } }
+database-mapping { eid-prefix = 2001:db8::1/128 rloc-iface { interface = eth0 priority = 2 } rloc-iface { interface = eth1 } }`)
+	c := controlConfig(cfg, hostOf(), nil)
+	assert.Equal(t, []control.DatabaseMapping{
+		{
+			Key: mapcache.Key{Prefix: netip.MustParsePrefix("198.51.100.1/32")}, TTL: 5 * time.Minute,
+			RLOCs: []control.DatabaseRLOC{{Addr: addr("203.0.113.5"), Priority: 5, Weight: 100}},
+		},
+		{
+			Key: mapcache.Key{Prefix: netip.MustParsePrefix("2001:db8::1/128")}, TTL: 10 * time.Minute,
+			RLOCs: []control.DatabaseRLOC{{Addr: addr("203.0.113.5"), Priority: 2, Weight: 100}},
+		},
+	}, c.Database)
+	assert.Equal(t, []control.MapServer{{
+		Addr: netip.MustParseAddrPort("203.0.113.1:4342"), ProxyReply: true,
+		Key: lisp.Key{ID: 3, Algorithm: lisp.AlgorithmHMACSHA256, Secret: []byte("s")},
+	}}, c.MapServers)
+	assert.Equal(t, []netip.AddrPort{netip.MustParseAddrPort("203.0.113.1:4342"), netip.MustParseAddrPort("[2001:db8:ffff::1]:4342")}, c.MapResolvers)
+	assert.Equal(t, []mapcache.RLOC{{Locator: mapcache.Locator{Addr: addr("203.0.113.2")}, Priority: 4, Weight: 5}}, c.ProxyETRs)
+	require.Len(t, c.StaticMappings, 1)
+	assert.Equal(t, mapcache.OriginStatic, c.StaticMappings[0].Origin)
+	assert.Equal(t, control.ProbeConfig{Interval: 10 * time.Second, Tries: 3, Timeout: 5 * time.Second}, c.Probe)
+	_, err := control.New(c)
+	require.NoError(t, err)
+
+	// With the same locators everywhere, those that the Runner is told count.
+	c = controlConfig(parse(t, `database-mapping { eid-prefix = 198.51.100.1/32 interface = eth0 }
+database-mapping { eid-prefix = 2001:db8::1/128 interface = eth0 }
+rloc-probing { rloc-probe-interval = 0 }`), hostOf(), nil)
+	assert.Empty(t, c.Database[0].RLOCs)
+	assert.Empty(t, c.Database[1].RLOCs)
+	assert.Equal(t, control.ProbeConfig{Interval: -1}, c.Probe)
+	assert.Equal(t, control.ProbeConfig{}, probing(conf.Probing{}))
+}
+
+func TestStatusConversions(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1000, 0).UTC()
+	down := mapcache.Locator{Addr: addr("203.0.113.2"), Port: 4341}
+	e := mapcache.Entry{Mapping: mapcache.Mapping{
+		Key: mapcache.Key{IID: 7, Prefix: netip.MustParsePrefix("198.51.100.0/24")},
+		RLOCs: []mapcache.RLOC{
+			{Locator: mapcache.Locator{Addr: addr("203.0.113.1"), Port: 4341}, Priority: 1, Weight: 100},
+			{Locator: down, Priority: 2},
+			{Locator: mapcache.Locator{Addr: addr("203.0.113.3"), Port: 4341}, Priority: 3, Down: true},
+		},
+	}, Created: now}
+	got := entry(e, func(l mapcache.Locator) bool { return l != down })
+	assert.Equal(t, []string{"up", "down", "down"}, []string{got.RLOCs[0].State, got.RLOCs[1].State, got.RLOCs[2].State})
+	assert.Empty(t, got.Action)
+	e.RLOCs, e.Action = nil, lisp.ActionNativelyForward
+	assert.NotEmpty(t, entry(e, nil).Action)
+
+	s := encap.Stats{Held: 3, Released: 2, Locators: []encap.LocatorStats{{Locator: down, Out: encap.Counter{Packets: 5, Octets: 500}}}}
+	s.Drops[encap.DropTTL] = 4
+	tr := traffic(s)
+	assert.Equal(t, map[string]uint64{"ttl": 4}, tr.Drops)
+	assert.Equal(t, []statusd.LocatorTraffic{{Addr: down.Addr, Out: statusd.Counter{Packets: 5, Octets: 500}}}, tr.Locators)
+
+	var cs control.Stats
+	cs.MapRegistersSent = 9
+	cs.Dropped[control.DropUnknownNonce] = 2
+	counts, drops := counters(cs)
+	assert.Equal(t, uint64(9), counts["map-registers-sent"])
+	assert.Equal(t, map[string]uint64{"unknown nonce": 2}, drops)
+
+	r := registration(control.Registration{
+		MapServer: netip.MustParseAddrPort("203.0.113.1:4342"), State: control.StateUnanswered, LastError: "no answer",
+		EIDs: []mapcache.Key{{Prefix: netip.MustParsePrefix("198.51.100.1/32")}},
+	})
+	b, err := json.Marshal(r)
+	require.NoError(t, err)
+	assert.JSONEq(t, `{"mapServer":"203.0.113.1","eids":["198.51.100.1/32"],"state":"unanswered","lastError":"no answer"}`, string(b))
+}
+
+// TestNewGivesBack checks that a node that cannot be made leaves nothing.
+func TestNewGivesBack(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("needs file locks and unix sockets")
+	}
+	socket := filepath.Join(t.TempDir(), "n.sock")
+	cfg := parse(t, "control-socket = '"+socket+"'\ndatabase-mapping { eid-prefix = 198.51.100.1/32 interface = no-such-if0 }")
+	_, err := New(context.Background(), Config{Conf: cfg})
+	require.ErrorContains(t, err, "no address to be reached at:\nf:2: there is no interface no-such-if0")
+	assert.NoFileExists(t, socket)
+	assert.ErrorContains(t, permission(fs.ErrPermission), "run it as root")
+	assert.NoError(t, permission(nil))
+}
