@@ -195,8 +195,9 @@ func (r *Runner) Close() error {
 }
 
 // Do runs fn on the loop, where it may call Engine and the other cores, and
-// returns when it has run. Before Run it waits for Run. The error is that of
-// ctx, or net.ErrClosed once Run has ended.
+// returns when what it made them do is published, applied and sent. Before Run
+// it waits for Run. The error is that of ctx, or net.ErrClosed once Run has
+// ended.
 func (r *Runner) Do(ctx context.Context, fn func(now time.Time)) error {
 	c := call{fn, make(chan struct{})}
 	select {
@@ -292,7 +293,9 @@ func (r *Runner) loop(ctx context.Context) error {
 			r.handle(time.Now(), b)
 		case <-timer.C:
 		case c := <-r.calls:
-			c.fn(time.Now())
+			now := time.Now()
+			c.fn(now)
+			r.step(now)
 			close(c.done)
 		case <-r.wake:
 			r.takeLocals()
