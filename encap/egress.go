@@ -17,6 +17,7 @@ type egress struct {
 	// Of the batch: what was published and which locators we had at its start.
 	view   *mapcache.View
 	locals *localTable
+	clear  netip.Addr // a destination that nothing is held for; what is held comes from here
 
 	out   [][]Outgoing // encapsulated packets that wait for flush, by local locator
 	parts fragments
@@ -34,6 +35,7 @@ func newEgress(f *Forwarder) *egress {
 func (e *egress) begin() {
 	e.view = e.f.cfg.View()
 	e.locals = e.f.locals.Load()
+	e.clear = netip.Addr{}
 	for len(e.out) < len(e.locals.locals) {
 		e.out = append(e.out, make([]Outgoing, 0, 128))
 	}
@@ -55,8 +57,9 @@ func (e *egress) packet(o *overlay, buf []byte, n int) {
 		if !e.miss(o, b, &p, hash, &d) {
 			return
 		}
-	} else if e.f.hold.busy.Load() != 0 {
+	} else if e.f.hold.busy.Load() != 0 && p.dst != e.clear {
 		e.f.release(holdKey{o, p.dst})
+		e.clear = p.dst
 	}
 	e.decided(o, buf, &p, hash, &d)
 }
@@ -271,14 +274,17 @@ func (e *egress) failed(local int, out *Outgoing) {
 	remote := out.Remote.Addr()
 	switch {
 	case errors.Is(out.Err, ErrTooBig):
-		mtu := e.locals.paths[local].PathMTU(remote)
-		room := mtu - Overhead(remote)
-		if mtu <= 0 || room >= p.length {
-			e.f.drop(DropTooBig)
-			return
+		room := e.f.paths.limit(remote, e.locals.mtus[local]) - Overhead(remote)
+		if room >= p.length { // nothing was learned by an earlier packet of the batch
+			mtu := e.locals.paths[local].PathMTU(remote)
+			room = mtu - Overhead(remote)
+			if mtu <= 0 || room >= p.length {
+				e.f.drop(DropTooBig)
+				return
+			}
+			e.f.paths.learn(time.Now(), remote, mtu)
+			e.f.wakeHouse()
 		}
-		e.f.paths.learn(time.Now(), remote, mtu)
-		e.f.wakeHouse()
 		out.Err = nil
 		e.tooBig(&p, local, out, room)
 	case errors.Is(out.Err, syscall.ENETUNREACH), errors.Is(out.Err, syscall.EHOSTUNREACH):
@@ -319,18 +325,14 @@ func (e *egress) native(o *overlay, b []byte, p *inner) {
 // answer tells the source of the packet, through the device, why it was not
 // forwarded. mtu is only used with icmpTooBig.
 func (e *egress) answer(o *overlay, b []byte, p *inner, kind icmpKind, mtu int) {
-	if e.f.icmpLimit == nil {
-		return
-	}
-	buf := appendICMP(e.icmp[0][:Headroom], b, p, kind, mtu)
-	if buf == nil {
+	if e.f.icmpLimit == nil || !mayAnswer(b, p) {
 		return
 	}
 	if !e.f.icmpLimit.Allow() {
 		e.f.c.icmpLimited.Add(1)
 		return
 	}
-	e.icmp[0] = buf
+	e.icmp[0] = appendICMP(e.icmp[0][:Headroom], b, p, kind, mtu)
 	if err := o.writer.write(e.icmp[:]); err != nil {
 		e.f.drop(DropDevice)
 		return

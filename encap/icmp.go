@@ -86,16 +86,13 @@ func ipv6Transport(b []byte) (proto uint8, at int, ok bool) {
 }
 
 // appendICMP appends to out a complete IP packet with an ICMP error about the
-// packet b and returns it; nil when no error may be sent about it. mtu is only
+// packet b, which must be one that mayAnswer allows, and returns it. mtu is only
 // used with icmpTooBig.
 //
 // The error comes from the address that the packet went to, like those of the
 // kernel's own tunnels: the node may have no other address that its own stack
 // would take an error from.
 func appendICMP(out []byte, b []byte, p *inner, kind icmpKind, mtu int) []byte {
-	if !mayAnswer(b, p) {
-		return nil
-	}
 	b = b[:p.length]
 	if p.v6 {
 		return appendICMPv6(out, b, p, kind, mtu)
@@ -125,7 +122,7 @@ func appendICMP(out []byte, b []byte, p *inner, kind icmpKind, mtu int) []byte {
 	binary.BigEndian.PutUint16(ip[10:], checksum(ip[:ipv4HeaderLen]))
 	msg := ip[ipv4HeaderLen:]
 	if kind == icmpTooBig {
-		binary.BigEndian.PutUint16(msg[6:], uint16(min(mtu, 0xffff))) // RFC 1191 §4
+		binary.BigEndian.PutUint16(msg[6:], uint16(min(max(mtu, minIPv4MTU), 0xffff))) // RFC 1191 §4
 	}
 	binary.BigEndian.PutUint16(msg[2:], checksum(msg))
 	return out

@@ -40,6 +40,7 @@ func TestICMP(t *testing.T) {
 			b := spec.build()
 			var p inner
 			require.Equal(t, DropNone, parseInner(b, &p))
+			require.True(t, mayAnswer(b, &p))
 			out := appendICMP(make([]byte, Headroom), b, &p, tt.kind, tt.mtu)
 			require.NotNil(t, out)
 			out = out[Headroom:]
@@ -126,7 +127,38 @@ func TestICMPNever(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			var p inner
 			require.Equal(t, DropNone, parseInner(tt.b, &p))
-			assert.Equal(t, tt.answer, appendICMP(nil, tt.b, &p, icmpUnreachable, 0) != nil)
+			assert.Equal(t, tt.answer, mayAnswer(tt.b, &p))
 		})
 	}
+}
+
+// FuzzICMP makes errors about anything.
+func FuzzICMP(f *testing.F) {
+	f.Add(packetSpec{src: "10.1.0.1", dst: "10.2.0.1", payloadLen: 1000}.build(), 1400)
+	f.Add(packetSpec{src: "fd00:1::1", dst: "fd00:2::1", proto: layers.IPProtocolICMPv6}.build(), 70000)
+	f.Add(packetSpec{src: "10.1.0.1", dst: "10.2.0.1", proto: layers.IPProtocolICMPv4}.build(), -1)
+	f.Fuzz(func(t *testing.T, b []byte, mtu int) {
+		var p, q inner
+		if parseInner(b, &p) != DropNone || !mayAnswer(b, &p) {
+			return
+		}
+		for kind := range icmpTooBig + 1 {
+			out := appendICMP(nil, b, &p, kind, mtu)
+			require.Equal(t, DropNone, parseInner(out, &q))
+			require.Equal(t, len(out), q.length)
+			require.Equal(t, p.src, q.dst)
+			require.Equal(t, p.dst, q.src)
+			require.False(t, mayAnswer(out, &q), "no error about an error")
+			if q.v6 {
+				require.LessOrEqual(t, len(out), icmp6MaxLen)
+				require.Equal(t, b[:len(out)-48], out[48:])
+				require.EqualValues(t, 0xffff, fold(sum(pseudoSum(q.src, q.dst, protoICMPv6, len(out)-40), out[40:])))
+			} else {
+				require.LessOrEqual(t, len(out), icmp4MaxLen)
+				require.Equal(t, b[:len(out)-28], out[28:])
+				require.EqualValues(t, 0xffff, fold(sum(0, out[:20])))
+				require.EqualValues(t, 0xffff, fold(sum(0, out[20:])))
+			}
+		}
+	})
 }

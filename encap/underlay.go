@@ -66,7 +66,7 @@ type Receiver interface {
 	// BatchSize is how many datagrams one Receive returns at most.
 	BatchSize() int
 	// Receive waits for datagrams, fills batch from its start and returns how
-	// many there are. Their bytes are valid until the next Receive. An error
+	// many there are, seldom none. Their bytes are valid until the next Receive. An error
 	// ends the receiver.
 	Receive(batch []Incoming) (int, error)
 }
