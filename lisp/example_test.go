@@ -26,8 +26,7 @@ func ExampleParse() {
 		fmt.Println("asks for", prefix)
 	}
 	_, err = lisp.Parse(payload[:20])
-	var de *lisp.DecodeError
-	if errors.As(err, &de) {
+	if de, ok := errors.AsType[*lisp.DecodeError](err); ok {
 		fmt.Println(de.Field, de.Offset, errors.Is(err, lisp.ErrTruncated))
 	}
 	// Output:
