@@ -152,7 +152,7 @@ func TestNodeErrors(t *testing.T) {
 	for _, tc := range []struct{ name, src, want string }{
 		{"typo", "map-sever { address = 192.0.2.1 }", "f:1: map-sever: unknown option; did you mean 'map-server'?"},
 		{"typo with underscore", "map_resolver = 192.0.2.1", "f:1: map_resolver: unknown option; did you mean 'map-resolver'?"},
-		{"typo in a section", "map-server { addres = 192.0.2.1 key = k }", "f:1: map-server.addres: unknown option in section map-server; did you mean 'address'?"},
+		{"typo in a section", "map-server { addrss = 192.0.2.1 key = k }", "f:1: map-server.addrss: unknown option in section map-server; did you mean 'address'?"},
 		{"nonsense", "frobnicate = 1", "f:1: frobnicate: unknown option"},
 		{"wrong place", "eid-prefix = 192.0.2.1/32", "f:1: eid-prefix: unknown option; it belongs into section database-mapping"},
 		{"no equal sign", "\n\ndebug 3", "f:3: debug: expected '=' or '{' behind 'debug', found '3'"},
