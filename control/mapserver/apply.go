@@ -31,8 +31,10 @@ func (s *Server) apply(now time.Time, ticks int64, u *Update) {
 	v, relaxed := x.judge(ticks, int64(s.cfg.RegisterTimeout), u.algorithm, u.nonce, u.fingerprint)
 	switch v {
 	case verdictReplay:
-		s.log.Warn("map-register with an old nonce, possibly replayed",
-			"peer", u.from, "site", u.xtr.site.name, "nonce", lisp.Nonce(u.nonce), "last", lisp.Nonce(x.nonce.Load()))
+		if s.warnings.take(ticks, onePerSecond) {
+			s.log.Warn("map-register with an old nonce, possibly replayed",
+				"peer", u.from, "site", u.xtr.site.name, "nonce", lisp.Nonce(u.nonce), "last", lisp.Nonce(x.nonce.Load()))
+		}
 		s.refuse(now, u, ReasonReplay)
 		return
 	case verdictDuplicate:
@@ -372,7 +374,7 @@ func (s *Server) effective(r *registration, ticks int64) string {
 	if !w.positive(r, r.key.inst.iid, r.key.prefix) {
 		return ""
 	}
-	b, err := appendRecord(nil, &w.reply.Records[n])
+	b, err := w.encoder.append(nil, &w.reply.Records[n])
 	if err != nil {
 		return ""
 	}

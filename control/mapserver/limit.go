@@ -70,6 +70,9 @@ func newBucketParams(rate float64) bucketParams {
 	return bucketParams{on: true, cost: max(cost, 1), burst: max(1000*1024, cost)}
 }
 
+// onePerSecond is the rate of log lines that others can provoke.
+var onePerSecond = newBucketParams(1)
+
 // bucket holds the time of its last use in ms (upper 32 bits) and its debt in
 // units of 1/1024 ms of its rate (lower 32 bits). The zero value is a full bucket.
 type bucket struct{ v atomic.Uint64 }

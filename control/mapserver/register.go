@@ -162,7 +162,7 @@ func (w *Worker) accept(d lisp.Datagram, m *lisp.MapRegister, key lisp.Key) {
 		u.items = append([]registerItem(nil), w.items...)
 		u.records = make([][]byte, len(m.Records))
 		for i := range m.Records {
-			b, err := appendRecord(nil, &m.Records[i])
+			b, err := w.encoder.append(nil, &m.Records[i])
 			if err != nil {
 				w.refuse(ReasonMalformed, &w.items[i], d, err)
 				return
@@ -220,7 +220,7 @@ func (w *Worker) unchanged(u *Update, m *lisp.MapRegister) []*claim {
 			return nil
 		}
 		var err error
-		if w.scratch, err = appendRecord(w.scratch[:0], &m.Records[i]); err != nil || string(w.scratch) != string(c.record) {
+		if w.scratch, err = w.encoder.append(w.scratch[:0], &m.Records[i]); err != nil || string(w.scratch) != string(c.record) {
 			return nil
 		}
 		claims = append(claims, c)
@@ -276,12 +276,20 @@ func fingerprint(m *lisp.MapRegister) uint64 {
 	return binary.BigEndian.Uint64(m.Auth.Data) ^ uint64(m.Nonce)
 }
 
-// appendRecord encodes a record alone: a Map-Reply with nothing else is 12
-// octets and the record.
-func appendRecord(b []byte, r *lisp.EIDRecord) ([]byte, error) {
+// recordEncoder encodes records. It reuses its memory.
+type recordEncoder struct {
+	m       lisp.MapReply
+	records [1]lisp.EIDRecord
+}
+
+// append appends a record alone: a Map-Reply with nothing else is 12 octets and
+// the record.
+func (e *recordEncoder) append(b []byte, r *lisp.EIDRecord) ([]byte, error) {
 	const header = 12
 	start := len(b)
-	b, err := (&lisp.MapReply{Records: []lisp.EIDRecord{*r}}).AppendBinary(b)
+	e.records[0] = *r
+	e.m.Records = e.records[:]
+	b, err := e.m.AppendBinary(b)
 	if err != nil {
 		return b[:start], err
 	}
@@ -294,7 +302,7 @@ type recordDecoder struct {
 	b []byte
 }
 
-// decode is the reverse of appendRecord. The result is valid until the next call.
+// decode is the reverse of recordEncoder.append. The result is valid until the next call.
 func (d *recordDecoder) decode(record []byte) (*lisp.EIDRecord, error) {
 	d.b = append(d.b[:0], byte(lisp.TypeMapReply)<<4, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0)
 	d.b = append(d.b, record...)

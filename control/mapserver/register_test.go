@@ -389,3 +389,23 @@ func TestConfig(t *testing.T) {
 	_, err := New(Config{})
 	assert.NoError(t, err)
 }
+
+// TestClockJumps: a jump forward ends registrations and nothing else; a jump back
+// keeps them for longer and breaks nothing.
+func TestClockJumps(t *testing.T) {
+	b := newBench(t)
+	put := func() int {
+		return len(b.put(etr1, register(t, key1, record("10.1.0.0/16", 10, "192.0.2.11"), withXTR(xtr1), withProxy)))
+	}
+	require.Equal(t, 1, put())
+	b.now = b.now.Add(-24 * time.Hour)
+	require.Equal(t, 1, put())
+	assert.Len(t, b.s.Registrations(b.now), 1)
+	assert.Len(t, wantReplyOf(t, b, "10.1.2.3").Locators, 1)
+	b.s.Advance(b.now)
+	assert.False(t, b.s.Deadline().Before(b.now))
+	b.advance(48 * time.Hour)
+	assert.Empty(t, b.s.Registrations(b.now))
+	require.Equal(t, 1, put())
+	assert.Len(t, b.s.Registrations(b.now), 1)
+}

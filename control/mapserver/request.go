@@ -260,7 +260,7 @@ func (w *Worker) positive(r *registration, iid uint32, prefix netip.Prefix) bool
 	for i, c := range w.claims {
 		from, err := w.decoder.decode(c.record)
 		if err != nil {
-			continue // it was encoded by appendRecord
+			continue // it was encoded by recordEncoder
 		}
 		rec.TTL = min(rec.TTL, from.TTL)
 		if i == 0 {

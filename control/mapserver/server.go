@@ -49,6 +49,7 @@ type Server struct {
 	dead        map[regKey]*registration // no live claim, kept for late Deltas
 	expiry      expiryHeap
 	claimCount  int
+	warnings    bucket // for log lines that others can provoke
 	out         []queued
 	outBuf      []byte
 	outNext     int

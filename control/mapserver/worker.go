@@ -25,6 +25,7 @@ type Worker struct {
 	ecm      lisp.EncapsulatedControl
 	out      lisp.MapReply // the part of reply that goes into one datagram
 	decoder  recordDecoder
+	encoder  recordEncoder
 	claims   []*claim
 	items    []registerItem
 	buf      []byte // holds what result.Out points to
