@@ -100,12 +100,15 @@ func (n *rtnl) clean(cfg Config, index int, alone bool) error {
 		}
 	}
 	if index != 0 {
-		addrs, err := n.ourAddrs(index)
+		addrs, err := n.addrs(index)
 		if err != nil {
 			return err
 		}
 		for _, a := range addrs {
-			if err := n.delAddr(index, a); err != nil {
+			if a.protocol != Protocol {
+				continue
+			}
+			if err := n.delAddr(index, a.addr); err != nil {
 				return err
 			}
 			removed++

@@ -38,8 +38,12 @@
 // program that binds to the EID and sends multicast reaches the device, and the
 // data plane drops that.)
 //
-// Nothing is written to /proc/sys: strict reverse path filtering works with these
-// rules, since what arrives through the tunnel for an EID is answered through it.
+// Nothing is written to /proc/sys. Strict reverse path filtering (rp_filter 1) is
+// fine for tunnelled packets: what arrives through the tunnel for an EID is
+// answered through it. But it drops what comes in by an uplink for an IPv4 EID,
+// as answers from outside LISP do, because the EID's way out is the tunnel:
+// [Interface.SetLocals] warns of uplinks where that is so, and loose filtering
+// (2, what most distributions have) lets it pass.
 //
 // # What it leaves alone
 //

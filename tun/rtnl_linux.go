@@ -4,20 +4,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
-	"slices"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
-
-// ifaProto is the address attribute that holds the protocol number
-// (IFA_PROTO, Linux 5.18; older kernels ignore it).
-const ifaProto = 11
 
 // rtnl is a connection to the kernel's routing subsystem. It reads and writes the
 // messages of rules, routes and addresses itself: the library's own ones lack the
@@ -297,104 +290,4 @@ func (n *rtnl) delMulticast(index int) error {
 		return nil
 	}
 	return err
-}
-
-// addrMessage returns what names a full-length address of an interface.
-func addrMessage(index int, a netip.Addr) []nl.NetlinkRequestData {
-	return []nl.NetlinkRequestData{
-		&nl.IfAddrmsg{IfAddrmsg: unix.IfAddrmsg{
-			Family: family(a.Is6()), Prefixlen: uint8(a.BitLen()), Index: uint32(index),
-		}},
-		nl.NewRtAttr(unix.IFA_LOCAL, a.AsSlice()),
-		nl.NewRtAttr(unix.IFA_ADDRESS, a.AsSlice()),
-	}
-}
-
-// addAddr adds an address and reports whether it was not there before.
-func (n *rtnl) addAddr(index int, a netip.Addr) (bool, error) {
-	attrs := addrMessage(index, a)
-	attrs = append(attrs,
-		// No duplicate address detection: there is nobody to ask on the device.
-		// No prefix route: it would be in the user's main table.
-		nl.NewRtAttr(unix.IFA_FLAGS, u32(unix.IFA_F_NODAD|unix.IFA_F_NOPREFIXROUTE)),
-		nl.NewRtAttr(ifaProto, []byte{Protocol}))
-	_, err := n.call(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, 0, attrs...)
-	if errors.Is(err, unix.EEXIST) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("address %v: %w", a, err)
-	}
-	return true, nil
-}
-
-// awaitLocal waits until the host takes packets for new IPv6 addresses: the kernel
-// makes their routes a little after the addresses.
-func (n *rtnl) awaitLocal(index int, addrs []netip.Addr) error {
-	waiting := map[netip.Addr]bool{}
-	for _, a := range addrs {
-		if a.Is6() {
-			waiting[a] = true
-		}
-	}
-	for start := time.Now(); len(waiting) > 0; time.Sleep(time.Millisecond) {
-		routes, err := n.routes(true, unix.RT_TABLE_LOCAL)
-		if err != nil {
-			return err
-		}
-		for _, r := range routes {
-			if r.oif == index && r.dst.IsSingleIP() {
-				delete(waiting, r.dst.Addr())
-			}
-		}
-		if len(waiting) > 0 && time.Since(start) > 5*time.Second {
-			return fmt.Errorf("address %v did not come up within 5 seconds", slices.Collect(maps.Keys(waiting)))
-		}
-	}
-	return nil
-}
-
-// delAddr removes an address, which may be gone already.
-func (n *rtnl) delAddr(index int, a netip.Addr) error {
-	attrs := addrMessage(index, a)
-	_, err := n.call(unix.RTM_DELADDR, unix.NLM_F_ACK, 0, attrs...)
-	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("remove address %v: %w", a, err)
-	}
-	return nil
-}
-
-// ourAddrs lists the addresses of an interface that carry our mark.
-func (n *rtnl) ourAddrs(index int) ([]netip.Addr, error) {
-	var ours []netip.Addr
-	for _, v6 := range []bool{false, true} {
-		all, err := n.dump(unix.RTM_GETADDR, unix.RTM_NEWADDR,
-			&nl.IfAddrmsg{IfAddrmsg: unix.IfAddrmsg{Family: family(v6), Index: uint32(index)}})
-		if err != nil {
-			return nil, fmt.Errorf("list addresses: %w", err)
-		}
-		for _, m := range all {
-			if len(m) < unix.SizeofIfAddrmsg || m[0] != family(v6) {
-				continue
-			}
-			attrs, err := nl.ParseRouteAttr(m[unix.SizeofIfAddrmsg:])
-			if err != nil {
-				return nil, fmt.Errorf("list addresses: %w", err)
-			}
-			var addr netip.Addr
-			var protocol byte
-			for _, a := range attrs {
-				switch a.Attr.Type {
-				case unix.IFA_ADDRESS:
-					addr, _ = netip.AddrFromSlice(a.Value)
-				case ifaProto:
-					protocol = a.Value[0]
-				}
-			}
-			if int(binary.NativeEndian.Uint32(m[4:])) == index && protocol == Protocol {
-				ours = append(ours, addr)
-			}
-		}
-	}
-	return ours, nil
 }

@@ -119,7 +119,7 @@ func (i *Interface) link() netlink.Link {
 	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: i.name, Index: i.index}}
 }
 
-// setUp makes the device usable and then leads packets to it.
+// setUp makes the device usable and leads packets to it.
 func (i *Interface) setUp() error {
 	if i.found == nil {
 		if err := i.nl.prepareNew(i.link()); err != nil {
@@ -130,6 +130,11 @@ func (i *Interface) setUp() error {
 		return fmt.Errorf("MTU %d: %w", i.cfg.MTU, err)
 	}
 	i.mtu.Store(int64(i.cfg.MTU))
+	return i.lead()
+}
+
+// lead sets the device up and leads packets to it. What is there already stays.
+func (i *Interface) lead() error {
 	if err := i.nl.links.LinkSetUp(i.link()); err != nil {
 		return fmt.Errorf("up: %w", err)
 	}
@@ -138,11 +143,11 @@ func (i *Interface) setUp() error {
 		if err != nil {
 			return err
 		}
-		if isNew {
+		if isNew && !slices.Contains(i.addrs, a) {
 			i.addrs = append(i.addrs, a)
 		}
 	}
-	if err := i.nl.awaitLocal(i.index, i.addrs); err != nil {
+	if err := i.nl.awaitLocal(i.index, i.plan.addrs); err != nil {
 		return err
 	}
 	if i.found == nil {
@@ -155,13 +160,17 @@ func (i *Interface) setUp() error {
 		if err := i.nl.addRoute(i.cfg.Table, i.index, r); err != nil {
 			return err
 		}
-		i.routes = append(i.routes, r)
+		if !slices.Contains(i.routes, r) {
+			i.routes = append(i.routes, r)
+		}
 	}
 	for _, r := range i.plan.rules {
 		if err := i.nl.addRule(r); err != nil {
 			return err
 		}
-		i.rules = append(i.rules, r)
+		if !slices.Contains(i.rules, r) {
+			i.rules = append(i.rules, r)
+		}
 	}
 	return nil
 }
@@ -185,10 +194,12 @@ func (i *Interface) SetLocals(locals []netip.Addr) error {
 			want = append(want, l)
 		}
 	}
+	var added []netip.Addr
 	for _, l := range want {
 		if slices.Contains(i.locals, l) {
 			continue
 		}
+		added = append(added, l)
 		if err := i.nl.addRule(bypass(i.cfg, l)); err != nil {
 			return fmt.Errorf("tun: %w", err)
 		}
@@ -203,7 +214,50 @@ func (i *Interface) SetLocals(locals []netip.Addr) error {
 		}
 		i.locals = slices.DeleteFunc(i.locals, func(x netip.Addr) bool { return x == l })
 	}
+	i.warnStrict(added)
 	return nil
+}
+
+// Repair puts back the addresses, routes and rules that others have removed, as
+// happens when the device is set down, or when a network manager that minds
+// other people's rules restarts. It does nothing where all is there.
+func (i *Interface) Repair() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.closed {
+		return fmt.Errorf("tun: repair: %w", os.ErrClosed)
+	}
+	err := i.lead()
+	for _, l := range i.locals {
+		err = errors.Join(err, i.nl.addRule(bypass(i.cfg, l)))
+	}
+	if err != nil {
+		return fmt.Errorf("tun: repair %s: %w", i.name, err)
+	}
+	return nil
+}
+
+// warnStrict tells of uplinks on which answers from outside LISP would be lost.
+func (i *Interface) warnStrict(locators []netip.Addr) {
+	addrs, err := i.nl.addrs(0)
+	if err != nil {
+		return
+	}
+	for _, a := range addrs {
+		if !a.addr.Is4() || !slices.Contains(locators, a.addr) {
+			continue
+		}
+		strict, err := i.nl.strictReversePath(a.index)
+		if err != nil || !strict {
+			continue
+		}
+		name := ""
+		if l, err := i.nl.links.LinkByIndex(a.index); err == nil {
+			name = l.Attrs().Name
+		}
+		i.cfg.Logger.Warn("strict reverse path filtering drops answers to what leaves an uplink natively with an EID as its source; set the sysctl to 2",
+			"interface", name, "sysctl", "net.ipv4.conf."+name+".rp_filter", "rloc", a.addr)
+	}
 }
 
 // hasFamily reports whether there are EIDs, and so rules, in a family.

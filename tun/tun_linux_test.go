@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -308,6 +310,33 @@ func TestFromTheTunnel(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, tt.eid+" > "+tt.peer+" out", next(t, packets))
 		require.NoError(t, app.Close())
+	}
+}
+
+// TestNativeAnswers has the far host answer what left the uplink with an EID as
+// its source.
+func TestNativeAnswers(t *testing.T) {
+	n := newNetwork(t)
+	n.node.Sysctl("net/ipv4/conf/all/rp_filter", "2")
+	create(t, n.node, nodeConfig)
+	for eid, to := range map[string]string{eid4: far4, eid6: far6} {
+		server, err := n.far.ListenPacket("udp", net.JoinHostPort(to, "7"))
+		require.NoError(t, err)
+		app, err := n.node.ListenPacket("udp", net.JoinHostPort(eid, "4000"))
+		require.NoError(t, err)
+		deadline := time.Now().Add(10 * time.Second)
+		require.NoError(t, errors.Join(server.SetDeadline(deadline), app.SetDeadline(deadline)))
+		require.NoError(t, send(t, n.node, eid, "eth0", to, "ask"))
+		b := make([]byte, 10)
+		_, from, err := server.ReadFrom(b)
+		require.NoError(t, err)
+		from.(*net.UDPAddr).Port = 4000
+		_, err = server.WriteTo([]byte("answer"), from)
+		require.NoError(t, err)
+		k, _, err := app.ReadFrom(b)
+		require.NoError(t, err)
+		assert.Equal(t, "answer", string(b[:k]))
+		require.NoError(t, errors.Join(server.Close(), app.Close()))
 	}
 }
 
@@ -661,6 +690,64 @@ func TestInUse(t *testing.T) {
 	n.node.MustRun("ip", "route", "add", "blackhole", "198.18.0.0/15", "table", "97")
 	other.Table = 97
 	expect("198.18.0.0/15", other)
+}
+
+func TestRepair(t *testing.T) {
+	n := newNetwork(t)
+	before := userSetup(t, n)
+	dev := create(t, n.node, nodeConfig)
+	require.NoError(t, dev.SetLocals(locators))
+	running := state(t, n.node)
+	require.NoError(t, dev.Repair())
+	require.Equal(t, running, state(t, n.node))
+
+	require.NoError(t, n.node.Do(func() error {
+		require.NoError(t, netlink.LinkSetDown(dev.link())) // takes routes and an address along
+		for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+			rules, err := netlink.RuleList(family)
+			require.NoError(t, err)
+			for _, r := range rules {
+				if r.Protocol == Protocol {
+					d := netlink.NewRule()
+					d.Family, d.Priority = family, r.Priority
+					require.NoError(t, netlink.RuleDel(d))
+				}
+			}
+		}
+		return nil
+	}))
+	require.Equal(t, before["rules"], state(t, n.node)["rules"])
+	require.NoError(t, dev.Repair())
+	now := state(t, n.node)
+	assert.Equal(t, running["rules"], now["rules"])
+	assert.Equal(t, running["routes"], now["routes"])
+	assert.Len(t, now["addresses"], len(running["addresses"])) // one has a new time stamp
+	require.NoError(t, dev.Close())
+	assert.Equal(t, before, state(t, n.node))
+	assert.ErrorIs(t, dev.Repair(), os.ErrClosed)
+}
+
+func TestStrictReversePathWarning(t *testing.T) {
+	n := newNetwork(t)
+	for _, tt := range []struct {
+		all, uplink string
+		warn        bool
+	}{{"1", "0", true}, {"0", "1", true}, {"0", "0", false}, {"1", "2", false}, {"2", "1", false}} {
+		n.node.Sysctl("net/ipv4/conf/all/rp_filter", tt.all)
+		n.node.Sysctl("net/ipv4/conf/eth0/rp_filter", tt.uplink)
+		var log bytes.Buffer
+		cfg := nodeConfig
+		cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		dev := create(t, n.node, cfg)
+		require.NoError(t, dev.SetLocals(locators))
+		require.NoError(t, dev.SetLocals(locators)) // warns of new ones only
+		want := 0
+		if tt.warn {
+			want = 1
+		}
+		assert.Equal(t, want, strings.Count(log.String(), "sysctl=net.ipv4.conf.eth0.rp_filter"), "%+v: %s", tt, log.String())
+		require.NoError(t, dev.Close())
+	}
 }
 
 func TestFailureUndoesEverything(t *testing.T) {

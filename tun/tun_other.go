@@ -48,6 +48,9 @@ func (i *Interface) SetMTU(int) error { return unsupported() }
 // SetLocals returns an error that wraps errors.ErrUnsupported.
 func (i *Interface) SetLocals([]netip.Addr) error { return unsupported() }
 
+// Repair returns an error that wraps errors.ErrUnsupported.
+func (i *Interface) Repair() error { return unsupported() }
+
 // Stats returns zeros.
 func (i *Interface) Stats() Stats { return Stats{} }
 
