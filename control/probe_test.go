@@ -132,7 +132,7 @@ func TestProbeDown(t *testing.T) {
 	require.Len(t, down, 1)
 	assert.Equal(t, p[0].at.Add(2*time.Second), down[0].At)
 	assert.Equal(t, "RLOC-probe: 203.0.113.2 is down from 203.0.113.1, 2 probes unanswered", down[0].String())
-	assert.False(t, tc.e.Cache().Reachable(mapcache.Locator{Addr: peerRLOC}))
+	assert.False(t, tc.e.Cache().Reachable(mapcache.Locator{Addr: peerRLOC})) // RFC 9300-10-5, 9300-10-4
 	assert.Equal(t, other, tc.forward(peerEID.Addr()).Locator.Addr)
 	assert.Equal(t, 1, tc.e.Stats().PathsDown)
 	assert.Empty(t, take[*lisp.MapRequest](tc), "the other locator serves")

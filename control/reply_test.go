@@ -370,7 +370,7 @@ func TestConfigErrors(t *testing.T) {
 	for name, change := range map[string]func(*Config){
 		"no prefix":               func(c *Config) { c.Database[0].Prefix = netip.Prefix{} },
 		"same prefix twice":       func(c *Config) { c.Database = append(c.Database, c.Database[0]) },
-		"instance ID":             func(c *Config) { c.Database[0].IID = 1 << 24 },
+		"instance ID":             func(c *Config) { c.Database[0].IID = 1 << 24 }, // RFC 8060-4.1-1
 		"TTL":                     func(c *Config) { c.Database[0].TTL = time.Second },
 		"locator without address": func(c *Config) { c.Database[0].RLOCs = []DatabaseRLOC{{}} },
 		"Map-Server address":      func(c *Config) { c.MapServers[0].Addr = netip.AddrPort{} },

@@ -215,7 +215,7 @@ func (r *Runner) Do(ctx context.Context, fn func(now time.Time)) error {
 
 // SetLocals replaces our own locators: in the Dataplane, in Engine and in every
 // other core that has such a method. It returns at once, and may be called
-// before Run; only the latest call counts.
+// before Run; only the latest call counts. A Do that follows finds it done.
 func (r *Runner) SetLocals(now time.Time, ls []mapcache.Local) {
 	r.mu.Lock()
 	r.locals, r.localsAt, r.localsNew = append([]mapcache.Local(nil), ls...), now, true
@@ -293,6 +293,7 @@ func (r *Runner) loop(ctx context.Context) error {
 			r.handle(time.Now(), b)
 		case <-timer.C:
 		case c := <-r.calls:
+			r.takeLocals() // of a SetLocals before this Do
 			now := time.Now()
 			c.fn(now)
 			r.step(now)

@@ -1,0 +1,226 @@
+package control
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/xtrkit/xtrkit/lisp"
+	"github.com/xtrkit/xtrkit/mapcache"
+)
+
+// FuzzEngine lets octets drive an engine: messages from several senders, some
+// with a nonce that is outstanding, new locators, misses, and time. Whatever
+// comes, the engine does not panic, its state stays bounded, it has no deadline
+// in the past, and what it sends parses and, where there is a key, verifies.
+func FuzzEngine(f *testing.F) {
+	msg := func(m lisp.Message) []byte {
+		b, err := m.MarshalBinary()
+		if err != nil {
+			f.Fatal(err)
+		}
+		return b
+	}
+	deliver := func(op byte, b []byte) []byte {
+		return append([]byte{op, byte(len(b) >> 8), byte(len(b))}, b...)
+	}
+	reply := msg(&lisp.MapReply{Records: []lisp.EIDRecord{record("198.51.100.0/24", 10, peerRLOC)}})
+	neg := msg(&lisp.MapReply{Records: []lisp.EIDRecord{negative("198.51.0.0/16", 15, lisp.ActionSendMapRequest)}})
+	probe := msg(&lisp.MapReply{Probe: true, Records: []lisp.EIDRecord{record("198.51.100.0/24", 10, peerRLOC)}})
+	request := msg(mapRequest("192.0.2.1/32"))
+	smr := mapRequest("192.0.2.1/32")
+	smr.SMR = true
+	inner, err := lisp.AppendInner(nil, lisp.Inner{Source: netip.AddrPortFrom(peerRLOC, 4342), Destination: netip.AddrPortFrom(eid4.Addr(), 4342), Payload: request})
+	if err != nil {
+		f.Fatal(err)
+	}
+	notify := msg(&lisp.MapNotify{Auth: lisp.Authentication{Data: make([]byte, 32)}, Records: []lisp.EIDRecord{record("192.0.2.1/32", 10, rloc4)}})
+	cat := func(parts ...[]byte) (out []byte) {
+		for _, p := range parts {
+			out = append(out, p...)
+		}
+		return out
+	}
+	f.Add(cat([]byte{2, 3}, []byte{3, 7}, deliver(5, reply), []byte{1, 40}, deliver(6, probe), []byte{1, 255, 1, 255}))
+	f.Add(cat([]byte{2, 3}, []byte{3, 7}, deliver(5, neg), []byte{3, 9}, deliver(4, request), deliver(4, msg(smr))))
+	f.Add(cat([]byte{2, 1}, deliver(4, msg(&lisp.EncapsulatedControl{Packet: inner})), []byte{2, 2, 1, 90}))
+	f.Add(cat([]byte{2, 3}, deliver(7, notify), []byte{1, 90, 8}, deliver(7, notify), []byte{1, 255, 9}))
+
+	f.Fuzz(func(t *testing.T, in []byte) {
+		if len(in) > 4096 {
+			return
+		}
+		cfg := testConfig()
+		cfg.MaxPending = 8
+		cfg.MapReplyRate, cfg.MapReplyBurst = 50, 8
+		cfg.Probe.MaxPaths = 8
+		cfg.Cache.MaxEntries = 16
+		cfg.ProxyETRs = []mapcache.RLOC{{Locator: mapcache.Locator{Addr: netip.MustParseAddr("203.0.113.77")}}}
+		cfg.Rand = rand.NewChaCha8([32]byte{9})
+		e, err := New(cfg)
+		require.NoError(t, err)
+		fz := fuzzer{t: t, e: e, now: start}
+		for len(in) > 0 {
+			in = fz.step(in)
+			fz.check()
+		}
+		for range 200 {
+			at := e.Deadline()
+			if at.IsZero() {
+				break
+			}
+			fz.advanceTo(at)
+			fz.check()
+		}
+	})
+}
+
+type fuzzer struct {
+	t   *testing.T
+	e   *Engine
+	now time.Time
+	// The last messages of each kind, for their nonces.
+	request, probe, register lisp.Nonce
+}
+
+// step does what the first octets say, and returns the rest.
+func (f *fuzzer) step(in []byte) []byte {
+	op, in := in[0], in[1:]
+	arg := byte(0)
+	if op%10 < 4 && len(in) > 0 {
+		arg, in = in[0], in[1:]
+	}
+	switch op % 10 {
+	case 0: // a clock that jumps
+		f.now = f.now.Add(time.Duration(int8(arg)) * time.Hour)
+		f.e.Advance(f.now)
+	case 1:
+		f.advanceTo(f.now.Add(time.Duration(arg) * time.Duration(arg) * 10 * time.Millisecond))
+	case 2:
+		ls := locals()
+		for i := range ls {
+			ls[i].Up = arg>>i&1 != 0
+		}
+		f.e.SetLocals(f.now, ls[:min(int(arg>>2&3), 2)])
+		if arg>>2 == 0 {
+			f.e.SetLocals(f.now, ls)
+		}
+	case 3:
+		f.e.Resolve(f.now, []mapcache.Key{
+			mapcache.HostKey(0, netip.AddrFrom4([4]byte{198, 51, 100, arg})),
+			mapcache.HostKey(uint32(arg>>7), netip.AddrFrom16([16]byte{0x20, 1, 0x0d, 0xb8, 15: arg})),
+		})
+	case 4:
+		in = f.deliver(in, netip.AddrPortFrom(peerRLOC, 4342), 0, false)
+	case 5:
+		in = f.deliver(in, mr1, f.request, false)
+	case 6:
+		in = f.deliver(in, netip.AddrPortFrom(peerRLOC, 4342), f.probe, false)
+	case 7:
+		in = f.deliver(in, msAddr, f.register, true)
+	case 8:
+		in = f.deliver(in, msAddr, 0, true)
+	case 9:
+		f.e.Withdraw(f.now)
+	}
+	return in
+}
+
+// deliver hands over a message whose length comes first, with a nonce and with
+// a good signature if that is wanted.
+func (f *fuzzer) deliver(in []byte, from netip.AddrPort, nonce lisp.Nonce, sign bool) []byte {
+	if len(in) < 2 {
+		return nil
+	}
+	n := min(int(binary.BigEndian.Uint16(in)), len(in)-2)
+	b, rest := append([]byte(nil), in[2:2+n]...), in[2+n:]
+	if nonce != 0 && len(b) >= 12 {
+		binary.BigEndian.PutUint64(b[4:], uint64(nonce))
+	}
+	if sign {
+		_ = lisp.Sign(b, testKey) // if it can be signed at all
+	}
+	f.e.Handle(f.now, lisp.Datagram{Local: netip.AddrPortFrom(rloc4, 4342), Remote: from, Bytes: b})
+	return rest
+}
+
+func (f *fuzzer) advanceTo(at time.Time) {
+	for steps := 0; ; steps++ {
+		require.Less(f.t, steps, 100_000, "the engine never rests")
+		d := f.e.Deadline()
+		if d.IsZero() || d.After(at) {
+			break
+		}
+		if d.After(f.now) {
+			f.now = d
+		}
+		f.e.Advance(f.now)
+		if d = f.e.Deadline(); !d.IsZero() {
+			require.False(f.t, d.Before(f.now), "a deadline in the past after Advance")
+		}
+		f.drain()
+	}
+	if at.After(f.now) {
+		f.now = at
+	}
+}
+
+func (f *fuzzer) drain() {
+	for d, ok := f.e.Next(); ok; d, ok = f.e.Next() {
+		require.True(f.t, d.Remote.IsValid())
+		require.True(f.t, d.Local.Addr().IsValid(), "sent from a locator of ours")
+		require.Equal(f.t, d.Remote.Addr().Is4(), d.Local.Addr().Is4())
+		if d.Remote.Addr().Is4() {
+			require.LessOrEqual(f.t, len(d.Bytes), 576-28)
+		} else {
+			require.LessOrEqual(f.t, len(d.Bytes), 1280-48)
+		}
+		m, err := lisp.Parse(d.Bytes)
+		require.NoError(f.t, err)
+		switch m := m.(type) {
+		case *lisp.EncapsulatedControl:
+			in, err := m.Inner()
+			require.NoError(f.t, err)
+			var q lisp.MapRequest
+			require.NoError(f.t, q.DecodeFromBytes(in.Payload))
+			require.Len(f.t, q.Records, 1)
+			require.False(f.t, q.Probe)
+			f.request = q.Nonce
+		case *lisp.MapRequest:
+			require.True(f.t, m.Probe, "anything else goes to the mapping system")
+			f.probe = m.Nonce
+		case *lisp.MapRegister:
+			require.NoError(f.t, lisp.Verify(d.Bytes, testKey))
+			require.Greater(f.t, m.Nonce, lisp.Nonce(0))
+			f.register = m.Nonce
+		case *lisp.MapNotifyAck:
+			require.NoError(f.t, lisp.Verify(d.Bytes, testKey))
+		case *lisp.MapReply:
+		default:
+			require.Fail(f.t, "sent", "%T", m)
+		}
+	}
+	for ev, ok := f.e.NextEvent(); ok; ev, ok = f.e.NextEvent() {
+		require.NotEmpty(f.t, ev.String())
+	}
+	f.e.Publish()
+}
+
+func (f *fuzzer) check() {
+	f.drain()
+	s := f.e.Stats()
+	require.LessOrEqual(f.t, s.Pending, 16)
+	require.LessOrEqual(f.t, s.Paths, 8)
+	require.LessOrEqual(f.t, s.CacheEntries, 16)
+	require.LessOrEqual(f.t, len(f.e.requests), 16*11+8*3)
+	require.LessOrEqual(f.t, len(f.e.targets), 16*255)
+	require.LessOrEqual(f.t, s.Registrations, 2)
+	require.LessOrEqual(f.t, len(f.e.timers.h), 16+8+2+1)
+	for i, t := range f.e.timers.h {
+		require.Equal(f.t, i+1, t.index)
+	}
+}
