@@ -2,11 +2,9 @@ package lisp
 
 import (
 	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"strconv"
-	"strings"
 )
 
 // AFI is an address family number as IANA assigns them.
@@ -278,99 +276,4 @@ func prefixString(a Address, maskLen uint8) string { return prefixText(a, maskLe
 
 func prefixText(a Address, maskLen uint8, depth int) string {
 	return fmt.Sprintf("%s/%d", a.text(depth), maskLen)
-}
-
-const rawTextPrefix = "afi-"
-
-// MarshalText returns a text that UnmarshalText turns into the same address, so
-// that a configuration, JSON and a log agree: what String prints for IPv4, IPv6,
-// instances, MAC addresses (AFI 6) and names, "" for no address. An IID mask-len
-// other than 32 is added, [7/0]192.0.2.1. Everything else, MAC addresses of AFI
-// 16389 and most LCAFs, is written as afi-<number>:<hexadecimal octets>.
-func (a Address) MarshalText() ([]byte, error) {
-	switch {
-	case a.afi == AFINone:
-		return []byte{}, nil
-	case a.ip.IsValid() && a.afi == AFILCAF && a.iidMask != instanceIDMask:
-		return fmt.Appendf(nil, "[%d/%d]%s", a.iid, a.iidMask, a.ip), nil
-	case a.ip.IsValid(), a.afi == AFIMAC, a.afi == AFIDistinguishedName:
-		return []byte(a.String()), nil
-	}
-	return fmt.Appendf(nil, "%s%d:%x", rawTextPrefix, a.afi, a.raw), nil
-}
-
-// UnmarshalText reads what MarshalText writes, and "none" for no address.
-func (a *Address) UnmarshalText(text []byte) error {
-	d, err := ParseAddress(string(text))
-	if err == nil {
-		*a = d
-	}
-	return err
-}
-
-// ParseAddress reads an address as MarshalText writes it, or "none".
-func ParseAddress(s string) (Address, error) {
-	bad := func(what string) (Address, error) {
-		return Address{}, fmt.Errorf("lisp: address %q: %s: %w", s, what, ErrMalformed)
-	}
-	switch {
-	case s == "" || s == "none":
-		return Address{}, nil
-	case s[0] == '"':
-		name, err := strconv.Unquote(s)
-		if err != nil || strings.IndexByte(name, 0) >= 0 {
-			return bad("name")
-		}
-		return Address{afi: AFIDistinguishedName, raw: name + "\x00"}, nil
-	case s[0] == '[':
-		return parseInstance(s, bad)
-	case strings.HasPrefix(s, rawTextPrefix):
-		number, octets, _ := strings.Cut(s[len(rawTextPrefix):], ":")
-		afi, err := strconv.ParseUint(number, 10, 16)
-		if err != nil {
-			return bad("address family")
-		}
-		raw, err := hex.DecodeString(octets)
-		if err != nil {
-			return bad("octets")
-		}
-		var a Address
-		if err := a.UnmarshalBinary(append(binary.BigEndian.AppendUint16(nil, uint16(afi)), raw...)); err != nil {
-			return Address{}, err
-		}
-		return a, nil
-	}
-	if ip, err := netip.ParseAddr(s); err == nil && ip.Zone() == "" {
-		return AddressFrom(ip), nil
-	}
-	if mac, err := hex.DecodeString(strings.ReplaceAll(s, ":", "")); err == nil && len(mac) == 6 && strings.Count(s, ":") == 5 {
-		if a := (Address{afi: AFIMAC, raw: string(mac)}); a.String() == strings.ToLower(s) {
-			return a, nil
-		}
-	}
-	return bad("neither IP address nor another form")
-}
-
-// parseInstance reads [iid]address and [iid/mask-len]address.
-func parseInstance(s string, bad func(string) (Address, error)) (Address, error) {
-	instance, host, ok := strings.Cut(s[1:], "]")
-	if !ok {
-		return bad("no ]")
-	}
-	number, mask, hasMask := strings.Cut(instance, "/")
-	iid, err := strconv.ParseUint(number, 10, 32)
-	if err != nil {
-		return bad("Instance ID")
-	}
-	maskLen := uint64(instanceIDMask)
-	if hasMask {
-		if maskLen, err = strconv.ParseUint(mask, 10, 8); err != nil {
-			return bad("IID mask-len")
-		}
-	}
-	ip, err := netip.ParseAddr(host)
-	if err != nil || ip.Zone() != "" {
-		return bad("IP address")
-	}
-	return Address{afi: AFILCAF, ip: ip, iid: uint32(iid), iidMask: uint8(maskLen)}, nil
 }

@@ -289,7 +289,19 @@ func TestAddressText(t *testing.T) {
 		{addressFromHex(t, "4005020000000001"), "afi-16389:020000000001"},
 		{addressFromHex(t, "0011726f757465722e6162632e636f6d00"), `"router.abc.com"`},
 		{addressFromHex(t, "001161ff2200"), `"a\xff\""`},
-		{addressFromHex(t, "400300000300000a000100000001cb007101"), "afi-16387:00000300000a000100000001cb007101"},
+		{addressFromHex(t, "400300000300000a000100000001cb007101"), "as65536(203.0.113.1)"},
+		{addressFromHex(t, "4003ff000300000a000100000001cb007101"), "afi-16387:ff000300000a000100000001cb007101"},
+		{lcaf(t, &InstanceID{MaskLen: 8, IID: 256}), "[256/8]"},
+		{lcaf(t, &InstanceID{MaskLen: 32, IID: 7, Address: name("a")}), `[7]"a"`},
+		{lcaf(t, &AFIList{}), "afi-list()"},
+		{lcaf(t, &AFIList{[]Address{ip("192.0.2.1"), name(`a, ) ( > \" b`), lcaf(t, &AFIList{[]Address{ip("::"), {}}})}}), `afi-list(192.0.2.1, "a, ) ( > \" b", afi-list(::, none))`},
+		{lcaf(t, &AFIList{[]Address{addressFromHex(t, "4005020000000001")}}), "afi-16387:0000010000084005020000000001"},
+		{lcaf(t, &ExplicitPath{[]ExplicitHop{{Strict: true, Address: ip("192.0.2.1")}, {true, true, false, ip("192.0.2.2")}, {}}}), "elp(192.0.2.1 strict > 192.0.2.2 lookup probe > none)"},
+		{lcaf(t, &ReplicationList{[]ReplicationEntry{{0, ip("192.0.2.1"), name("a b")}, {128, ip("192.0.2.2"), Address{}}}}), `rle(192.0.2.1 level 0 "a b", 192.0.2.2 level 128)`},
+		{lcaf(t, &KeyValue{ip("2001:db8::1"), name("k: v")}), `key-value(2001:db8::1: "k: v")`},
+		{lcaf(t, &SourceDest{24, 0, ip("192.0.2.0"), ip("0.0.0.0")}), "192.0.2.0/24>0.0.0.0/0"},
+		{lcaf(t, &MulticastInfo{7, 0, 32, Address{}, ip("239.1.1.1")}), "[7](none/0, 239.1.1.1/32)"},
+		{lcaf(t, &GeoCoordinates{Address: ip("192.0.2.1")}), "afi-16387:00000500001200000000000000000000000000" + "01c0000201"},
 	} {
 		t.Run(tt.text, func(t *testing.T) {
 			b, err := tt.a.MarshalText()
@@ -307,7 +319,11 @@ func TestAddressText(t *testing.T) {
 	}
 	for _, s := range []string{
 		"x", "[7]", "[7", "[x]192.0.2.1", "[7/x]192.0.2.1", "[4294967296]192.0.2.1", `"a`, `"a\x00"`, "afi-1:01",
-		"afi-99:01", "afi-x:", "afi-1:zz", "fe80::1%eth0", "[1]fe80::1%eth0", "02:00:00:00:00", "0200:00:00:00:00:0", "192.0.2.1/24",
+		"afi-99:01", "afi-x:", "afi-1:zz", "fe80::1%eth0", "[1]fe80::1%eth0",
+		"afi-list(x)", "afi-list(192.0.2.1", "elp(192.0.2.1 quick)", "elp(x strict)", "rle(192.0.2.1)", "rle(192.0.2.1 level 256)",
+		"rle(192.0.2.1 level 1 192.0.2.1)", "asx(192.0.2.1)", "as1(x)", "key-value(192.0.2.1)", "key-value(x: 192.0.2.1)",
+		"192.0.2.0>192.0.2.0", "192.0.2.0/33>192.0.2.0/24", "192.0.2.0/24>x/1", "[7](192.0.2.1/32)", "[7](x/1, 239.1.1.1/32)",
+		"geo(192.0.2.1)", strings.Repeat("afi-list(", 20) + "none" + strings.Repeat(")", 20), "02:00:00:00:00", "0200:00:00:00:00:0", "192.0.2.1/24",
 	} {
 		a := ip("192.0.2.9")
 		assert.Error(t, a.UnmarshalText([]byte(s)), s)

@@ -89,6 +89,7 @@ func (f fieldValues) lcaf(t *testing.T, a Address) {
 				f["lisp.lcaf.afi_list.dn"] = append(f["lisp.lcaf.afi_list.dn"], s)
 			case AFIMAC, AFIMAC48:
 				f["lisp.lcaf.afi_list.mac"] = append(f["lisp.lcaf.afi_list.mac"], a.String())
+			default:
 			}
 		}
 	case *InstanceID:
@@ -347,8 +348,11 @@ func (g generator) locator() Address {
 		return lcaf(g.t, &ASNumber{g.Uint32(), g.ip()})
 	case 2:
 		return lcaf(g.t, &GeoCoordinates{
-			g.flip(), Degree{uint16(g.IntN(91)), uint8(g.IntN(60)), uint8(g.IntN(60))},
-			g.flip(), Degree{uint16(g.IntN(181)), uint8(g.IntN(60)), uint8(g.IntN(60))}, int32(g.IntN(9000)), g.ip(),
+			g.flip(),
+			Degree{uint16(g.IntN(91)), uint8(g.IntN(60)), uint8(g.IntN(60))},
+			g.flip(),
+			Degree{uint16(g.IntN(181)), uint8(g.IntN(60)), uint8(g.IntN(60))},
+			int32(g.IntN(9000)), g.ip(),
 		})
 	case 3:
 		return lcaf(g.t, &NonceLocator{g.Uint32N(1 << 24), g.ip()})
