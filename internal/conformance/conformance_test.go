@@ -109,7 +109,31 @@ func TestConformancePage(t *testing.T) {
 		require.NoError(t, os.WriteFile(page, slices.Concat(head, []byte(begin), []byte(want), []byte(end), tail), 0o644))
 		return
 	}
-	require.Equal(t, want, string(table), "go test ./internal/conformance -update")
+	if diff := differing(string(table), want); len(diff) > 0 {
+		t.Errorf("%d lines differ, for example\n%s\nrun: go test ./internal/conformance -update",
+			len(diff), strings.Join(diff[:min(len(diff), 6)], "\n"))
+	}
+}
+
+// differing returns the lines that only one of the texts has.
+func differing(page, want string) []string {
+	count := map[string]int{}
+	for line := range strings.Lines(page) {
+		count[line]--
+	}
+	for line := range strings.Lines(want) {
+		count[line]++
+	}
+	var diff []string
+	for line, n := range count {
+		if n < 0 {
+			diff = append(diff, "- "+strings.TrimSpace(line))
+		} else if n > 0 {
+			diff = append(diff, "+ "+strings.TrimSpace(line))
+		}
+	}
+	slices.Sort(diff)
+	return diff
 }
 
 // tables renders what the page shows: counts by package, then by requirement
