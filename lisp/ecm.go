@@ -24,7 +24,10 @@ type EncapsulatedControl struct {
 	RTR      bool   // R: an RTR is to process it (NAT draft §4.4)
 	Relayed  bool   // N: an RTR relayed it (NAT draft §4.4)
 	Reserved uint32 // the other 22 bits at the places they have in bits 8..31, normally 0
-	Security []byte // authentication data: AD Type and what belongs to it, whole; nil without
+	// Security is the authentication data: AD Type and what belongs to it, whole;
+	// nil without. Where data of an unknown AD Type ends cannot be told, so it
+	// takes all octets and Packet is empty.
+	Security []byte
 	Packet   []byte // the inner IP packet and whatever octets follow it
 }
 
@@ -75,34 +78,38 @@ func (m *EncapsulatedControl) DecodeFromBytes(b []byte) error {
 }
 
 // securityLen returns how many octets the authentication data at the start of b
-// takes. An unknown AD Type cannot be delimited.
+// takes: all of them for an unknown AD Type, which cannot be delimited.
 func securityLen(b []byte) (int, error) {
-	if len(b) < 8 {
+	switch {
+	case len(b) == 0:
+		return 0, ErrTruncated
+	case !knownADType(b[0]):
+		return len(b), nil
+	case len(b) < 8:
 		return 0, ErrTruncated
 	}
-	switch b[0] {
-	case ADTypeLISPSEC:
-		// OTK Length counts preamble and key, or also the four octets before
-		// them (RFC 9303 figure 1 can be read both ways): 24 or 28.
-		n := int(binary.BigEndian.Uint16(b[4:]))
-		if n == 28 {
-			n -= 4
-		}
-		n += 8
-		if len(b) < n+2 {
-			return 0, ErrTruncated
-		}
-		// EID-AD Length counts itself and the KDF ID behind it.
-		eidAD := int(binary.BigEndian.Uint16(b[n:]))
-		if eidAD < 4 {
-			return 0, fmt.Errorf("EID-AD Length %d: %w", eidAD, ErrMalformed)
-		}
-		return n + eidAD, nil
-	case ADTypeRTR:
+	if b[0] == ADTypeRTR {
 		return 8 + int(binary.BigEndian.Uint16(b[6:])), nil
 	}
-	return 0, fmt.Errorf("AD Type %d: %w", b[0], ErrUnsupported)
+	// OTK Length counts preamble and key, or also the four octets before
+	// them (RFC 9303 figure 1 can be read both ways): 24 or 28.
+	n := int(binary.BigEndian.Uint16(b[4:]))
+	if n == 28 {
+		n -= 4
+	}
+	n += 8
+	if len(b) < n+2 {
+		return 0, ErrTruncated
+	}
+	// EID-AD Length counts itself and the KDF ID behind it.
+	eidAD := int(binary.BigEndian.Uint16(b[n:]))
+	if eidAD < 4 {
+		return 0, fmt.Errorf("EID-AD Length %d: %w", eidAD, ErrMalformed)
+	}
+	return n + eidAD, nil
 }
+
+func knownADType(t uint8) bool { return t == ADTypeLISPSEC || t == ADTypeRTR }
 
 // UnmarshalBinary implements Message.
 func (m *EncapsulatedControl) UnmarshalBinary(b []byte) error { return unmarshal(m, b) }
@@ -115,6 +122,9 @@ func (m *EncapsulatedControl) AppendBinary(b []byte) ([]byte, error) {
 	if len(m.Security) > 0 {
 		if n, err := securityLen(m.Security); err != nil || n != len(m.Security) {
 			return b, encodeError(ecm, "Authentication Data", "%d octets do not delimit themselves", len(m.Security))
+		}
+		if !knownADType(m.Security[0]) && len(m.Packet) > 0 {
+			return b, encodeError(ecm, "AD Type", "%d cannot be followed by a packet", m.Security[0])
 		}
 	}
 	w := uint32(TypeEncapsulatedControl)<<28 | m.Reserved |

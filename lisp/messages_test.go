@@ -348,7 +348,7 @@ func TestDecodeErrors(t *testing.T) {
 		{"name without end", "1000000001234567 89abcdef 0011 6162", "Map-Request", "Source EID Address", 12, ErrTruncated},
 		{"LCAF beyond the end", "1000000001234567 89abcdef 4003 0000 0200 ffff 00", "Map-Request", "Source EID Address", 12, ErrTruncated},
 		{"signature that is not there", "6000000101234567 89abcdef 000005a0 0018 0000 1000 0001c6336407", "Map-Referral", "Signature Section", 28, ErrTruncated},
-		{"unknown AD Type", "88000000 03000000 00000000", "ECM", "Authentication Data", 4, ErrUnsupported},
+		{"no AD", "88000000", "ECM", "Authentication Data", 4, ErrTruncated},
 		{"cut AD", "88000000 02000000 00000014 00", "ECM", "Authentication Data", 4, ErrTruncated},
 		{"no Sub-type", "f1", "Shared-Extension", "Sub-type", 0, ErrTruncated},
 	} {
@@ -506,6 +506,19 @@ func TestPeerForms(t *testing.T) {
 		var got MapRequest
 		require.NoError(t, got.DecodeFromBytes(b))
 		assert.Equal(t, m.ITRRLOCs, got.ITRRLOCs)
+	})
+	t.Run("authentication data of an unknown type", func(t *testing.T) {
+		b := unhex(t, "880000000300000045000000")
+		var m EncapsulatedControl
+		require.NoError(t, m.DecodeFromBytes(b))
+		assert.Equal(t, b[4:], m.Security)
+		assert.Empty(t, m.Packet)
+		_, err := m.Inner()
+		assert.ErrorIs(t, err, ErrTruncated)
+		checkRoundTrip(t, b)
+		m.Packet = []byte{0x45}
+		_, err = m.MarshalBinary()
+		assert.ErrorIs(t, err, ErrMalformed)
 	})
 	t.Run("odd authentication lengths", func(t *testing.T) {
 		for _, n := range []int{0, 1, 7, 19, 21, 255} {
