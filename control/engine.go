@@ -119,12 +119,14 @@ func New(cfg Config) (*Engine, error) {
 	if err := e.loadDatabase(); err != nil {
 		return nil, err
 	}
+	try := mapcache.New(mapcache.Config{})
 	for _, m := range cfg.StaticMappings {
 		// The map-cache wants to know the time: tick inserts them. Here they are
 		// only tried.
-		if err := mapcache.New(mapcache.Config{}).Insert(time.Time{}, static(m)); err != nil {
+		if err := try.Insert(time.Time{}, static(m)); err != nil {
 			return nil, fmt.Errorf("control: static mapping %v: %w: %w", m.Key, err, ErrConfig)
 		}
+		try.Remove(time.Time{}, m.Key)
 	}
 	return e, nil
 }
