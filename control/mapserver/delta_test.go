@@ -263,3 +263,25 @@ func FuzzDelta(f *testing.F) {
 		}
 	})
 }
+
+// TestMergeKeepsTheNewestNonce: Deltas that arrive in the wrong order don't open
+// the door for replays.
+func TestMergeKeepsTheNewestNonce(t *testing.T) {
+	strict := func(c *Config) { c.Sites[0].Replay, c.Journal = ReplayStrict, 100 }
+	a := newBench(t, strict)
+	put := func(b *bench, eid string, n lisp.Nonce) int {
+		return len(b.put(etr1, register(t, key1, record(eid, 10, "192.0.2.11"), withXTR(xtr1), withNonce(n))))
+	}
+	require.Equal(t, 1, put(a, "10.1.0.0/16", 10))
+	require.Equal(t, 1, put(a, "10.2.0.0/16", 20))
+	ds, _ := a.s.Changes()
+	slices.Reverse(ds)
+	b := newBench(t, strict)
+	for _, d := range ds {
+		changed, err := b.s.Merge(b.now, d)
+		require.NoError(t, err)
+		assert.True(t, changed)
+	}
+	assert.Zero(t, put(b, "10.3.0.0/16", 15))
+	assert.Equal(t, 1, put(b, "10.3.0.0/16", 21))
+}

@@ -14,7 +14,7 @@ import (
 
 const (
 	maxQueue          = 1 << 14 // datagrams waiting for Next
-	expiriesPerStep   = 256     // so that no step takes long
+	expiriesPerStep   = 64      // so that no step takes long: each is a published change
 	maxClaimsPerEID   = 32      // xTRs that register one EID-Prefix
 	tombstoneTime     = 5 * time.Minute
 	unlimitedLifetime = 24 * time.Hour       // Record TTL 0xffffffff leaves it to us
