@@ -104,7 +104,7 @@ func (e *Engine) findRecords(m *lisp.MapRequest) (found []int, eid mapcache.Key)
 // through the mapping system. The changed EID is the source EID, as all known
 // senders have it; the record is tried after it.
 func (e *Engine) handleSMR(now time.Time, d lisp.Datagram, m *lisp.MapRequest) bool {
-	eids := []lisp.Address{m.SourceEID}
+	eids := append(make([]lisp.Address, 0, 2), m.SourceEID)
 	for i := range m.Records[:min(len(m.Records), 1)] {
 		eids = append(eids, m.Records[i].EID)
 	}

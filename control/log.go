@@ -20,7 +20,7 @@ func (e *Engine) logEvent(ev Event) {
 		return
 	}
 	msg, attrs := logAttrs(ev)
-	e.log.LogAttrs(ctx, level, msg, attrs...)
+	e.log.LogAttrs(ctx, level, msg, attrs...) //nolint:sloglint // msg is one of the constants below
 }
 
 func logAttrs(ev Event) (string, []slog.Attr) {

@@ -57,8 +57,8 @@ type request struct {
 func (e *Engine) Resolve(now time.Time, keys []mapcache.Key) {
 	now = e.tick(now)
 	defer e.collect(now)
-	for _, k := range keys {
-		k, err := cleanKey(k)
+	for _, asked := range keys {
+		k, err := cleanKey(asked)
 		if err != nil || !usableUnicast(k.Prefix.Addr()) {
 			continue
 		}
