@@ -45,6 +45,9 @@ type Config struct {
 	// IdleTime is how long an entry is spared from eviction after its last use.
 	// Zero is one minute.
 	IdleTime time.Duration
+	// Gleaning allows Glean. It must stay off on the public Internet (RFC 9300
+	// §4.1, §9), where anybody can send a packet with a false source.
+	Gleaning bool
 	// MaxChanges bounds the list of changes that nobody has drained: beyond it
 	// the oldest are dropped, which shows as a gap in Change.Seq. Zero is 16384;
 	// negative records none.
@@ -99,7 +102,7 @@ type Cache struct {
 	changes   []Change
 	seq       uint64
 	scratch   []member
-	family    []uint32 // scratch: entries on the way up
+	above     []uint32 // scratch: entries on the way up
 }
 
 // trie is the prefixes of one instance.
@@ -279,8 +282,8 @@ func (m *Mapping) check() error {
 		return fmt.Errorf("%w: TTL %v", ErrInvalid, m.TTL)
 	case len(m.RLOCs) > 255:
 		return fmt.Errorf("%w: %d locators, more than 255", ErrInvalid, len(m.RLOCs))
-	case int(m.Origin) >= len(originNames):
-		return fmt.Errorf("%w: %v", ErrInvalid, m.Origin)
+	case m.Origin != OriginMapReply && m.Origin != OriginStatic:
+		return fmt.Errorf("%w: origin %v", ErrInvalid, m.Origin)
 	}
 	for i, r := range m.RLOCs {
 		if !r.Addr.IsValid() {
@@ -316,6 +319,7 @@ func (c *Cache) members(rlocs []RLOC) []member {
 		c.scratch = append(c.scratch, member{
 			locator:  c.locators.id(l, c.epoch),
 			priority: r.Priority, weight: r.Weight,
+			mpriority: r.MPriority, mweight: r.MWeight,
 			down: r.Down, never: !l.encapsulable(),
 		})
 	}

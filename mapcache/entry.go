@@ -46,6 +46,11 @@ func (e *entry) alive() bool { return e.set != 0 }
 // learned entries expire and can be evicted.
 func (e *entry) learned() bool { return e.origin != OriginStatic }
 
+// bounds tells whether the entry has a part in the integrity of overlapping
+// prefixes, see overlap.go. A gleaned one has not: it must not shorten the life
+// of what is verified.
+func (e *entry) bounds() bool { return e.origin == OriginMapReply }
+
 // entry returns the snapshot of an entry.
 func (c *Cache) entry(id uint32) Entry {
 	e := c.entries.at(id)
@@ -82,6 +87,7 @@ func (c *Cache) rlocs(set uint32) []RLOC {
 		list[i] = RLOC{
 			Locator:  c.locators.cold.at(m.locator).locator,
 			Priority: m.priority, Weight: m.weight, Down: m.down,
+			MPriority: m.mpriority, MWeight: m.mweight,
 		}
 	}
 	return list
@@ -151,10 +157,13 @@ func (c *Cache) store(t int64, m *Mapping, s slot) {
 
 // lifetime returns when a mapping stored at t expires.
 func (c *Cache) lifetime(t int64, m *Mapping) int64 {
-	if m.Origin == OriginStatic {
-		return never
-	}
 	ttl := m.TTL
+	switch {
+	case m.Origin == OriginStatic:
+		return never
+	case m.Origin == OriginGleaned:
+		return t + int64(ttl)
+	}
 	if ttl == TTLForever {
 		ttl = c.cfg.UnlimitedTTL
 	}
@@ -165,9 +174,9 @@ func (c *Cache) lifetime(t int64, m *Mapping) int64 {
 // that it had kept short.
 func (c *Cache) remove(id uint32, why Reason) {
 	e := c.entries.at(id)
-	key, expires, learned := e.key, e.expires, e.learned()
+	key, expires, bounds := e.key, e.expires, e.bounds()
 	c.drop(id, why)
-	if learned {
+	if bounds {
 		c.relaxCovering(key, expires)
 	}
 }

@@ -1,7 +1,7 @@
 package mapcache
 
 // Eviction makes room for a new entry. Learned entries stand in two rings,
-// negative and positive, and a hand goes round each: what it passes moves to the
+// negative (with gleaned ones) and positive, and a hand goes round each: what it passes moves to the
 // back. It prefers what is idle, negative, or has never been used again after
 // the packet that asked for it. Entries in use are not evicted at all, so a
 // flood of packets to random destinations evicts its own traces only.
@@ -14,7 +14,7 @@ func (c *Cache) ring(e *entry) *ring {
 	switch {
 	case !e.learned():
 		return nil
-	case e.negative:
+	case e.negative || e.origin == OriginGleaned:
 		return &c.rings[0]
 	}
 	return &c.rings[1]
@@ -80,7 +80,7 @@ func (c *Cache) evict(t int64) bool {
 			}
 			rank := c.rank(t, id)
 			if rank < worst {
-				for _, up := range c.covering(c.entries.at(id).key) {
+				for _, up := range c.family(id) {
 					rank = max(rank, c.rank(t, up))
 				}
 			}
@@ -103,7 +103,7 @@ func (c *Cache) evict(t int64) bool {
 	if victim == 0 {
 		return false
 	}
-	for _, id := range append(c.covering(c.entries.at(victim).key), victim) {
+	for _, id := range c.family(victim) {
 		c.drop(id, ReasonEvicted)
 	}
 	return true
@@ -119,7 +119,7 @@ func (c *Cache) rank(t int64, id uint32) rank {
 	switch {
 	case t-used >= int64(c.cfg.IdleTime):
 		return rankIdle
-	case e.negative:
+	case e.negative || e.origin == OriginGleaned:
 		return rankNegative
 	case e.proven:
 		return rankInUse

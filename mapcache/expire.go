@@ -99,7 +99,7 @@ func (c *Cache) plan(t int64, id uint32) {
 // expire removes an entry together with the less-specific ones, which would
 // otherwise attract its traffic and are due as well. It returns their number.
 func (c *Cache) expire(id uint32) int {
-	family := append(c.covering(c.entries.at(id).key), id)
+	family := c.family(id)
 	for _, id := range family {
 		c.drop(id, ReasonExpired)
 	}

@@ -37,6 +37,29 @@ func ChooseLocal(ls []Local, remote netip.Addr, hash uint32) (int, bool) {
 	return at, true
 }
 
+// ChooseJoin picks the locator of a mapping by which to join a multicast
+// distribution tree: the lowest M Priority, shared by M Weight; never one with
+// M Priority 255 (RFC 9301 §5.4). It reports false if there is none.
+func ChooseJoin(rlocs []RLOC, hash uint32) (int, bool) {
+	level, at := 2*255, -1
+	var best score
+	for i := range rlocs {
+		r := &rlocs[i]
+		l := 2 * int(r.MPriority)
+		if r.MWeight == 0 {
+			l++
+		}
+		if r.Down || r.MPriority == 255 || l > level {
+			continue
+		}
+		s := makeScore(hash, r.Locator.normal().salt(), r.MWeight)
+		if l < level || s.less(best) {
+			level, at, best = l, i, s
+		}
+	}
+	return max(at, 0), at >= 0
+}
+
 // level orders locators for ChooseLocal; 2*255 and more is unusable.
 func (l *Local) level(is4 bool) int {
 	a := l.Addr.Unmap()

@@ -9,27 +9,27 @@ import "net/netip"
 //	expires(P) = min(natural(P), expires(M) of every M within P)
 //
 // where natural is the end by TTL alone. Static entries stand outside: they say
-// what happens to everything that is not known better.
+// what happens to everything that is not known better. So do gleaned ones.
 
 // maxCovered bounds the more-specific entries that one mutation looks at. If a
 // prefix covers more, its end is only as early as that of those, and expire
 // sees to the invariant.
 const maxCovered = 1024
 
-// covering returns the learned entries with a prefix that covers k and is
-// shorter, shortest last. The result is valid until the next call.
+// covering returns the entries with a part in the invariant whose prefix covers k
+// and is shorter, shortest last. The result is valid until the next call.
 func (c *Cache) covering(k Key) []uint32 {
-	c.family = c.family[:0]
+	c.above = c.above[:0]
 	t := c.trie(k.IID)
 	if t == nil {
 		return nil
 	}
 	for p, s := range t.table.Supernets(k.Prefix) {
-		if p.Bits() < k.Prefix.Bits() && c.entries.at(s.entry).learned() {
-			c.family = append(c.family, s.entry)
+		if p.Bits() < k.Prefix.Bits() && c.entries.at(s.entry).bounds() {
+			c.above = append(c.above, s.entry)
 		}
 	}
-	return c.family
+	return c.above
 }
 
 // reschedule gives an entry its end after it was stored at t, and adapts the
@@ -37,10 +37,13 @@ func (c *Cache) covering(k Key) []uint32 {
 func (c *Cache) reschedule(t int64, id uint32, before int64) {
 	e := c.entries.at(id)
 	e.expires = e.natural
-	if e.learned() {
+	if e.bounds() {
 		e.expires = c.bounded(e)
 	}
 	c.plan(t, id)
+	if e.origin == OriginGleaned {
+		return
+	}
 	for _, up := range c.covering(e.key) {
 		switch p := c.entries.at(up); {
 		case p.expires > e.expires:
@@ -59,6 +62,16 @@ func (c *Cache) relaxCovering(k Key, expires int64) {
 			c.bound(p.updated, up, c.bounded(p))
 		}
 	}
+}
+
+// family returns an entry and those that have to go with it: the less-specific
+// ones, which would otherwise attract its traffic. They come first.
+func (c *Cache) family(id uint32) []uint32 {
+	e := c.entries.at(id)
+	if !e.bounds() {
+		return append(c.above[:0], id)
+	}
+	return append(c.covering(e.key), id)
 }
 
 // bound changes the end of an entry.
@@ -83,7 +96,7 @@ func (c *Cache) bounded(e *entry) int64 {
 	n := 0
 	for p, s := range c.trie(e.key.IID).table.Subnets(e.key.Prefix) {
 		m := c.entries.at(s.entry)
-		if p == e.key.Prefix || !m.learned() {
+		if p == e.key.Prefix || !m.bounds() {
 			continue
 		}
 		end = min(end, m.expires)

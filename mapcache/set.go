@@ -33,10 +33,11 @@ type choice struct {
 
 // member is an RLOC of a mapping.
 type member struct {
-	locator          uint32
-	priority, weight uint8
-	down             bool // R=0
-	never            bool // not an address to send unicast to
+	locator            uint32
+	priority, weight   uint8
+	mpriority, mweight uint8
+	down               bool // R=0
+	never              bool // not an address to send unicast to
 }
 
 // usable tells whether the mapping alone allows packets to the member: Priority
@@ -78,7 +79,7 @@ func (s *sets) choice(id uint32) *choice { return s.hot.at(id).choice }
 func (s *sets) hashOf(verdict Verdict, action lisp.Action, members []member) uint64 {
 	var h maphash.Hash
 	h.SetSeed(s.seed)
-	b := [8]byte{byte(verdict), byte(action)}
+	b := [16]byte{byte(verdict), byte(action)}
 	_, _ = h.Write(b[:2])
 	for _, m := range members {
 		_, _ = h.Write(m.append(b[:0]))
@@ -91,7 +92,7 @@ func (m member) append(b []byte) []byte {
 	if m.down {
 		flags = 1
 	}
-	return append(binary.NativeEndian.AppendUint32(b, m.locator), m.priority, m.weight, flags)
+	return append(binary.NativeEndian.AppendUint32(b, m.locator), m.priority, m.weight, m.mpriority, m.mweight, flags)
 }
 
 // find returns the id of an existing equal set, or 0.

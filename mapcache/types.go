@@ -63,6 +63,9 @@ type RLOC struct {
 	Priority uint8 // 0..254, lower wins; 255 is never used for unicast
 	Weight   uint8 // share among equal priorities
 	Down     bool  // the R bit of the record was 0
+
+	MPriority uint8 // for joining multicast trees (ChooseJoin); 255 never
+	MWeight   uint8
 }
 
 // Origin says how an entry came to be.
@@ -72,9 +75,10 @@ type Origin uint8
 const (
 	OriginMapReply Origin = iota // learned by a Map-Reply
 	OriginStatic                 // configured; never expires, never evicted
+	OriginGleaned                // taken from a data packet by Glean; short-lived, not verified
 )
 
-var originNames = [...]string{"map-reply", "static"}
+var originNames = [...]string{"map-reply", "static", "gleaned"}
 
 func (o Origin) String() string {
 	if int(o) < len(originNames) {
