@@ -36,13 +36,14 @@ func benchEID(i int) netip.Addr {
 // Packets per second of the whole way out but for the system calls: batches of
 // 64 packets of 64 octets.
 func BenchmarkEncapsulate(b *testing.B) {
-	for _, n := range []int{1, 10000} {
-		b.Run(fmt.Sprintf("destinations=%d", n), func(b *testing.B) {
+	for _, c := range []struct{ n, flows int }{{1, 0}, {1, 1}, {10000, 1}} {
+		n, flows := c.n, c.flows
+		b.Run(fmt.Sprintf("destinations=%d,flowchange=%d", n, flows), func(b *testing.B) {
 			x := benchNode(b, n)
 			e := newEgress(x.Forwarder)
 			bufs := make([][]byte, 64*64)
 			for i := range bufs {
-				spec := packetSpec{src: eidA4, dst: benchEID(i * 7 % n).String(), sport: uint16(i), dport: 2, payloadLen: 36}
+				spec := packetSpec{src: eidA4, dst: benchEID(i * 7 % n).String(), sport: uint16(i * flows), dport: 2, payloadLen: 36}
 				bufs[i] = append(make([]byte, Headroom), spec.build()...)
 			}
 			at := 0

@@ -18,6 +18,7 @@ type egress struct {
 	view   *mapcache.View
 	locals *localTable
 	clear  netip.Addr // a destination that nothing is held for; what is held comes from here
+	last   lastFlow
 
 	out   [][]Outgoing // encapsulated packets that wait for flush, by local locator
 	parts fragments
@@ -36,6 +37,7 @@ func (e *egress) begin() {
 	e.view = e.f.cfg.View()
 	e.locals = e.f.locals.Load()
 	e.clear = netip.Addr{}
+	e.last.packet = nil
 	for len(e.out) < len(e.locals.locals) {
 		e.out = append(e.out, make([]Outgoing, 0, 128))
 	}
@@ -46,6 +48,12 @@ func (e *egress) begin() {
 func (e *egress) packet(o *overlay, buf []byte, n int) {
 	b := buf[Headroom : Headroom+n]
 	var p inner
+	if e.last.matches(o, b) && parseInner(b, &p) == DropNone && p.length <= e.last.room {
+		out := e.last.out
+		e.queue(&out, buf, &p, e.last.local)
+		return
+	}
+	e.last.packet = nil
 	if why := e.admit(o, b, &p); why != DropNone {
 		e.f.drop(why)
 		return
@@ -161,22 +169,37 @@ func (e *egress) encapsulate(o *overlay, buf []byte, p *inner, hash uint32, d *m
 	out := Outgoing{
 		Remote:  netip.AddrPortFrom(remote, d.Locator.Port),
 		Hash:    hash,
-		TTL:     p.ttl,
-		TOS:     p.tos, // with its ECN field: the normal mode of RFC 6040 §4.1
 		counter: e.f.remotes.forID(d.LocatorID, &d.Locator),
-		inner:   p.length,
 		overlay: o,
 	}
-	const at = Headroom - dataHeaderLen
-	lisp.PutDataHeader(buf[at:], o.header)
-	out.Bytes = buf[at : Headroom+p.length]
 	room := e.f.paths.limit(remote, e.locals.mtus[local]) - Overhead(remote)
 	if p.length > room {
 		e.flushLocal(local) // what came before leaves before
+		out.fill(buf, p)
 		e.tooBig(p, local, &out, room)
 		return
 	}
-	e.out[local] = append(e.out[local], out)
+	e.queue(&out, buf, p, local)
+	if followable(b, p) {
+		e.last = lastFlow{b, out, local, room}
+	}
+}
+
+// queue completes out and adds it to the batch of a locator.
+func (e *egress) queue(out *Outgoing, buf []byte, p *inner, local int) {
+	out.fill(buf, p)
+	e.out[local] = append(e.out[local], *out)
+}
+
+// fill sets what depends on the packet itself, and writes the data header in
+// front of it.
+func (o *Outgoing) fill(buf []byte, p *inner) {
+	const at = Headroom - dataHeaderLen
+	lisp.PutDataHeader(buf[at:], o.overlay.header)
+	o.Bytes = buf[at : Headroom+p.length]
+	o.TTL = p.ttl
+	o.TOS = p.tos // with its ECN field: the normal mode of RFC 6040 §4.1
+	o.inner = p.length
 }
 
 // tooBig deals with a packet that is larger than room, the most that the path

@@ -3,11 +3,14 @@ package encap
 import (
 	"encoding/binary"
 	"errors"
+	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/google/gopacket/layers"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -148,6 +151,108 @@ func TestEncapsulateBatch(t *testing.T) {
 		assert.GreaterOrEqual(t, id, last[p.dst])
 		last[p.dst] = id
 		assert.Equal(t, p.dst != addr(eidB4), o.Remote.Addr().Is6())
+	}
+}
+
+// What is remembered of the previous packet of a batch changes nothing.
+func TestFlowsInBatch(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	x := newA(t, &memNet{}, rlocB4)
+	x.learn(t, 0, "10.3.0.0/16", rlocB6)
+	x.learn(t, 0, "fd00:3::/32", rlocB6)
+	for range 300 {
+		var batch [][]byte
+		for range 20 {
+			spec := packetSpec{src: eidA4, dst: eidB4, tos: uint8(r.IntN(4)), ttl: uint8(60 + r.IntN(3)), sport: 5, dport: uint16(6 + r.IntN(2)), df: r.IntN(3) > 0}
+			if r.IntN(8) == 0 {
+				spec.dst = "10.3.0.1"
+			}
+			if r.IntN(2) == 0 {
+				spec.src, spec.dst = eidA6, eidB6
+			}
+			switch r.IntN(10) {
+			case 0:
+				spec.dport = 4341
+			case 1:
+				spec.proto = layers.IPProtocolTCP
+			case 2:
+				spec.payloadLen = 1440
+			case 3:
+				spec.src = "10.7.0.1" // not an EID
+				spec.dst = eidB4
+			}
+			if spec.src == eidA4 && r.IntN(10) == 0 {
+				spec.options = []layers.IPv4Option{{OptionType: 1}}
+			}
+			b := spec.build()
+			if b[0]>>4 == 4 && r.IntN(10) == 0 {
+				b[6] |= 0x20 // a fragment
+			}
+			for range r.IntN(3) + 1 {
+				batch = append(batch, b)
+			}
+		}
+		before := x.drops()
+		for _, b := range batch {
+			x.push(b)
+		}
+		single, between := x.underlay.take(), x.drops()
+		x.push(batch...)
+		together, after := x.underlay.take(), x.drops()
+		byRemote := func(a, b Outgoing) int { return a.Remote.Compare(b.Remote) }
+		slices.SortStableFunc(single, byRemote)
+		slices.SortStableFunc(together, byRemote)
+		require.Equal(t, single, together)
+		for why, n := range after {
+			require.Equal(t, between[why]-before[why], n-between[why], why)
+		}
+		for _, _, _, ok := x.icmpError(); ok; _, _, _, ok = x.icmpError() {
+		}
+	}
+}
+
+func TestSameFlow(t *testing.T) {
+	base := packetSpec{src: eidA4, dst: eidB4, sport: 5, dport: 6, payloadLen: 10}
+	base6 := packetSpec{src: eidA6, dst: eidB6, sport: 5, dport: 6, payloadLen: 10}
+	with := func(s packetSpec, f func(*packetSpec)) []byte {
+		f(&s)
+		return s.build()
+	}
+	for _, tt := range []struct {
+		name string
+		a, b []byte
+		want bool
+	}{
+		{"same", base.build(), with(base, func(s *packetSpec) { s.id, s.tos, s.ttl, s.payloadLen, s.df = 9, 1, 2, 99, true }), true},
+		{"same over IPv6", base6.build(), with(base6, func(s *packetSpec) { s.tos, s.ttl, s.payloadLen = 0xff, 2, 99 }), true},
+		{"source port", base.build(), with(base, func(s *packetSpec) { s.sport++ }), false},
+		{"destination port", base6.build(), with(base6, func(s *packetSpec) { s.dport++ }), false},
+		{"protocol", base.build(), with(base, func(s *packetSpec) { s.proto = layers.IPProtocolTCP }), false},
+		{"protocol over IPv6", base6.build(), with(base6, func(s *packetSpec) { s.proto = layers.IPProtocolTCP }), false},
+		{"source", base.build(), with(base, func(s *packetSpec) { s.src = "10.1.0.2" }), false},
+		{"family", base.build(), base6.build(), false},
+		{"options", base.build(), with(base, func(s *packetSpec) { s.options = []layers.IPv4Option{{OptionType: 1}} }), false},
+		{"cut", base.build(), base.build()[:22], false},
+		{"cut IPv6", base6.build(), base6.build()[:42], false},
+		{"nothing", base.build(), nil, false},
+	} {
+		var p inner
+		require.Equal(t, DropNone, parseInner(tt.a, &p))
+		require.True(t, followable(tt.a, &p), tt.name)
+		assert.Equal(t, tt.want, sameFlow(tt.a, tt.b), tt.name)
+	}
+	fragment := base.build()
+	fragment[6] = 0x20
+	assert.False(t, sameFlow(base.build(), fragment))
+	for _, b := range [][]byte{
+		fragment,
+		with(base, func(s *packetSpec) { s.dport = 4341 }),
+		with(base, func(s *packetSpec) { s.proto = layers.IPProtocolICMPv4 }),
+		with(base, func(s *packetSpec) { s.options = []layers.IPv4Option{{OptionType: 1}} }),
+	} {
+		var p inner
+		require.Equal(t, DropNone, parseInner(b, &p))
+		assert.False(t, followable(b, &p))
 	}
 }
 
