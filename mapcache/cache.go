@@ -306,16 +306,17 @@ func (m *Mapping) verdict() (Verdict, lisp.Action) {
 		return Native, m.Action
 	case lisp.ActionSendMapRequest:
 		return SendRequest, m.Action
+	default:
+		// No-Action forbids to encapsulate and names no other way (RFC 9301 §5.4).
+		return Drop, m.Action
 	}
-	// No-Action forbids to encapsulate and names no other way (RFC 9301 §5.4).
-	return Drop, m.Action
 }
 
 // members acquires the locators of a mapping. The result is valid until the next call.
 func (c *Cache) members(rlocs []RLOC) []member {
 	c.scratch = c.scratch[:0]
 	for _, r := range rlocs {
-		l := r.Locator.normal()
+		l := r.normal()
 		c.scratch = append(c.scratch, member{
 			locator:  c.locators.id(l, c.epoch),
 			priority: r.Priority, weight: r.Weight,

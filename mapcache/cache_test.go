@@ -74,7 +74,7 @@ func via(c *mapcache.Cache, dst string) string {
 func keys(c *mapcache.Cache) []string {
 	var list []string
 	for e := range c.All() {
-		list = append(list, e.Key.String())
+		list = append(list, e.String())
 	}
 	return list
 }

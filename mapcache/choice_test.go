@@ -66,15 +66,27 @@ func TestShares(t *testing.T) {
 		{"one", []mapcache.RLOC{rloc(a, 1, 100)}, nil, map[string]float64{a: 1}},
 		{"lowest Priority", []mapcache.RLOC{rloc(a, 2, 50), rloc(b, 1, 50)}, nil, map[string]float64{b: 1}}, // RFC 9300-9-s1
 		{"Weight", []mapcache.RLOC{rloc(a, 1, 75), rloc(b, 1, 25)}, nil, map[string]float64{a: .75, b: .25}},
-		{"four Weights", []mapcache.RLOC{rloc(a, 1, 30), rloc(b, 1, 20), rloc(c, 1, 20), rloc(d, 1, 10)}, nil,
-			map[string]float64{a: .375, b: .25, c: .25, d: .125}},
+		{
+			"four Weights",
+			[]mapcache.RLOC{rloc(a, 1, 30), rloc(b, 1, 20), rloc(c, 1, 20), rloc(d, 1, 10)},
+			nil,
+			map[string]float64{a: .375, b: .25, c: .25, d: .125},
+		},
 		{"all Weights 0", []mapcache.RLOC{rloc(a, 1, 0), rloc(b, 1, 0), rloc(c, 1, 0)}, nil, // RFC 9300-9-s1
 			map[string]float64{a: 1. / 3, b: 1. / 3, c: 1. / 3}},
 		{"Weight 0 beside others", []mapcache.RLOC{rloc(a, 1, 0), rloc(b, 1, 1)}, nil, map[string]float64{b: 1}},
-		{"Weight 0 when the others are down", []mapcache.RLOC{rloc(a, 1, 0), rloc(b, 1, 1), rloc(c, 2, 1)},
-			[]string{b}, map[string]float64{a: 1}},
-		{"odd Weights", []mapcache.RLOC{rloc(a, 1, 255), rloc(b, 1, 254), rloc(c, 1, 1)}, nil,
-			map[string]float64{a: .5, b: .498, c: .002}},
+		{
+			"Weight 0 when the others are down",
+			[]mapcache.RLOC{rloc(a, 1, 0), rloc(b, 1, 1), rloc(c, 2, 1)},
+			[]string{b},
+			map[string]float64{a: 1},
+		},
+		{
+			"odd Weights",
+			[]mapcache.RLOC{rloc(a, 1, 255), rloc(b, 1, 254), rloc(c, 1, 1)},
+			nil,
+			map[string]float64{a: .5, b: .498, c: .002},
+		},
 		{"Priority 255", []mapcache.RLOC{rloc(a, 255, 50), rloc(b, 254, 50)}, nil, map[string]float64{b: 1}}, // RFC 9300-9-1, 9301-5.4-7
 		{"Priority 255 alone", []mapcache.RLOC{rloc(a, 255, 50)}, nil, map[string]float64{"": 1}},
 		{"Priority 255 is no fall-back", []mapcache.RLOC{rloc(a, 255, 50), rloc(b, 1, 50)}, // RFC 9300-9-s2
@@ -84,10 +96,18 @@ func TestShares(t *testing.T) {
 		{"R=0 of the best Priority", []mapcache.RLOC{notReachable, rloc(b, 2, 50)}, nil, map[string]float64{b: 1}},
 		{"multicast address", []mapcache.RLOC{multicast, rloc(b, 2, 1)}, nil, map[string]float64{b: 1}},
 		{"one down", []mapcache.RLOC{rloc(a, 1, 50), rloc(b, 1, 50)}, []string{a}, map[string]float64{b: 1}}, // RFC 9301-7-s1
-		{"rest by Weight", []mapcache.RLOC{rloc(a, 1, 60), rloc(b, 1, 30), rloc(c, 1, 10)},
-			[]string{a}, map[string]float64{b: .75, c: .25}},
-		{"rest by Weight, heavy one down", []mapcache.RLOC{rloc(a, 1, 250), rloc(b, 1, 3), rloc(c, 1, 1)},
-			[]string{a}, map[string]float64{b: .75, c: .25}},
+		{
+			"rest by Weight",
+			[]mapcache.RLOC{rloc(a, 1, 60), rloc(b, 1, 30), rloc(c, 1, 10)},
+			[]string{a},
+			map[string]float64{b: .75, c: .25},
+		},
+		{
+			"rest by Weight, heavy one down",
+			[]mapcache.RLOC{rloc(a, 1, 250), rloc(b, 1, 3), rloc(c, 1, 1)},
+			[]string{a},
+			map[string]float64{b: .75, c: .25},
+		},
 		{"fall-back by Weight", []mapcache.RLOC{rloc(a, 1, 60), rloc(b, 2, 30), rloc(six, 2, 10)}, // RFC 9300-9-s2
 			[]string{a}, map[string]float64{b: .75, six: .25}},
 		{"third Priority", []mapcache.RLOC{rloc(a, 1, 1), rloc(b, 2, 1), rloc(c, 3, 1)}, []string{a, b}, map[string]float64{c: 1}},
@@ -148,7 +168,7 @@ func TestDownMovesOwnFlowsOnly(t *testing.T) {
 				during, part := share(c, hashes)
 				moved, stayed, others := 0, 0, 0
 				for i := range hashes {
-					own := before[i] == r.Locator.String()
+					own := before[i] == r.String()
 					switch {
 					case own && before[i] == during[i]:
 						stayed++
@@ -185,7 +205,7 @@ func TestSecondDownMovesOwnFlowsOnly(t *testing.T) {
 	prev, _ := share(c, hashes)
 	for range 100 {
 		i := r.IntN(len(rlocs))
-		name := rlocs[i].Locator.String()
+		name := rlocs[i].String()
 		if r.IntN(2) == 0 {
 			c.SetReachable(rlocs[i].Locator, !c.Reachable(rlocs[i].Locator))
 		} else {

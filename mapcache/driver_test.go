@@ -97,7 +97,7 @@ func (d *driver) key() Key {
 	if d.src.intn(50) == 0 {
 		p = netip.PrefixFrom(a, 0)
 	}
-	return MakeKey(uint32(max(0, d.src.intn(6)-3)), p) //nolint:gosec // 0..2
+	return MakeKey(uint32(max(0, d.src.intn(6)-3)), p)
 }
 
 // existing is the key of some entry, static ones first when there are many of
@@ -136,8 +136,8 @@ func (d *driver) locator() Locator {
 func (d *driver) mapping() Mapping {
 	ttls := []time.Duration{0, TTLForever, time.Second, 5 * time.Second, time.Minute, 15 * time.Minute, 24 * time.Hour, 1000 * time.Hour}
 	m := Mapping{
-		Key: d.key(), TTL: ttls[d.src.intn(len(ttls))], Action: lisp.Action(d.src.intn(8)), //nolint:gosec // 0..7
-		MapVersion: uint16(d.src.intn(4)), Authoritative: d.src.intn(2) == 0, //nolint:gosec // 0..3
+		Key: d.key(), TTL: ttls[d.src.intn(len(ttls))], Action: lisp.Action(d.src.intn(8)),
+		MapVersion: uint16(d.src.intn(4)), Authoritative: d.src.intn(2) == 0,
 	}
 	if d.src.intn(8) == 0 {
 		m.Origin = OriginStatic
@@ -147,7 +147,7 @@ func (d *driver) mapping() Mapping {
 	}
 	weights := []uint8{0, 1, 1, 2, 3, 25, 50, 100}
 	for range d.src.intn(4) {
-		r := RLOC{Locator: d.locator(), Priority: uint8(1 + d.src.intn(3)), Weight: weights[d.src.intn(len(weights))]} //nolint:gosec // small
+		r := RLOC{Locator: d.locator(), Priority: uint8(1 + d.src.intn(3)), Weight: weights[d.src.intn(len(weights))]}
 		switch d.src.intn(12) {
 		case 0:
 			r.Priority = 255
@@ -229,7 +229,7 @@ func (d *driver) applyEvictions() {
 }
 
 func (d *driver) setDown() {
-	l, cause, down := d.locator(), Cause(d.src.intn(int(CauseAdmin)+1)), d.src.intn(2) == 0 //nolint:gosec // small
+	l, cause, down := d.locator(), Cause(d.src.intn(int(CauseAdmin)+1)), d.src.intn(2) == 0
 	listed := slices.ContainsFunc(d.model.entries, func(e *modelEntry) bool {
 		return slices.ContainsFunc(e.RLOCs, func(r RLOC) bool { return r.Locator == l })
 	})
@@ -280,7 +280,7 @@ func (d *driver) forward() {
 	if d.cache.dirty {
 		return // the model knows of no older Views
 	}
-	iid, dst, hash := uint32(d.src.intn(3)), d.addr(), uint32(d.src.intn(1<<32)) //nolint:gosec // 32 bits
+	iid, dst, hash := uint32(d.src.intn(3)), d.addr(), uint32(d.src.intn(1<<16)<<16|d.src.intn(1<<16))
 	got := d.cache.View().Forward(iid, dst, hash)
 	e := d.model.lookup(iid, dst)
 	if e == nil {
@@ -328,6 +328,8 @@ func (d *driver) follow() {
 			assert.NotContains(d.t, d.mirror, ch.Key)
 		case ReasonRefreshed:
 			assert.Equal(d.t, ch.Old, ch.New)
+		default:
+			assert.NotEqual(d.t, ch.Old, ch.New)
 		}
 		assert.Equal(d.t, d.mirror[ch.Key], ch.Old, "%v %v", ch.Reason, ch.Key)
 		delete(d.reported, ch.Key)

@@ -158,11 +158,12 @@ func (c *Cache) store(t int64, m *Mapping, s slot) {
 // lifetime returns when a mapping stored at t expires.
 func (c *Cache) lifetime(t int64, m *Mapping) int64 {
 	ttl := m.TTL
-	switch {
-	case m.Origin == OriginStatic:
+	switch m.Origin {
+	case OriginStatic:
 		return never
-	case m.Origin == OriginGleaned:
+	case OriginGleaned:
 		return t + int64(ttl)
+	case OriginMapReply:
 	}
 	if ttl == TTLForever {
 		ttl = c.cfg.UnlimitedTTL

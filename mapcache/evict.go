@@ -78,14 +78,14 @@ func (c *Cache) evict(t int64) bool {
 			if id == 0 {
 				break
 			}
-			rank := c.rank(t, id)
-			if rank < worst {
+			of := c.rank(t, id)
+			if of < worst {
 				for _, up := range c.family(id) {
-					rank = max(rank, c.rank(t, up))
+					of = max(of, c.rank(t, up))
 				}
 			}
-			if rank < worst {
-				victim, worst = id, rank
+			if of < worst {
+				victim, worst = id, of
 			}
 			if worst == rankIdle {
 				break

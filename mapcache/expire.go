@@ -62,6 +62,7 @@ func (c *Cache) Advance(now time.Time) (refresh []Key) {
 			default:
 				e.armed = t
 			}
+		case phaseReported, phaseLast: // queued for their end only
 		}
 		c.plan(t, id)
 	}
@@ -92,6 +93,7 @@ func (c *Cache) plan(t int64, id uint32) {
 	case phaseWatched:
 		// An idle entry is looked at again and again, at half the time that is left.
 		at = max(e.expires-lead, t+(e.expires-t)/2)
+	case phaseReported, phaseLast: // at their end
 	}
 	c.queue.set(c, id, min(at, e.expires))
 }
@@ -133,7 +135,7 @@ func (q *queue) set(c *Cache, id uint32, at int64) {
 	if pos < 0 {
 		pos = q.n
 		q.n++
-		q.items.grow(uint32(pos)) //nolint:gosec // not negative
+		q.items.grow(uint32(pos))
 	}
 	q.place(c, pos, event{at, id})
 	q.fix(c, pos)
@@ -154,7 +156,7 @@ func (q *queue) remove(c *Cache, id uint32) {
 	q.fix(c, pos)
 }
 
-func (q *queue) get(pos int32) *event { return q.items.at(uint32(pos)) } //nolint:gosec // not negative
+func (q *queue) get(pos int32) *event { return q.items.at(uint32(pos)) }
 
 func (q *queue) place(c *Cache, pos int32, e event) {
 	*q.get(pos) = e

@@ -136,7 +136,7 @@ const jhashInit = 0xdeadbeef
 
 // hash4 is jhash2 over four words.
 func hash4(seed, src, dst, ports, proto uint32) uint32 {
-	a := uint32(jhashInit + 4<<2 + seed)
+	a := jhashInit + 4<<2 + seed
 	b, c := a, a
 	a, b, c = jhashMix(a+src, b+dst, c+ports)
 	return jhashFinal(a+proto, b, c)
@@ -145,7 +145,7 @@ func hash4(seed, src, dst, ports, proto uint32) uint32 {
 // hash6 is jhash2 over ten words; src and dst have 16 octets.
 func hash6(seed uint32, src, dst []byte, ports, proto uint32) uint32 {
 	_, _ = src[15], dst[15]
-	a := uint32(jhashInit + 10<<2 + seed)
+	a := jhashInit + 10<<2 + seed
 	b, c := a, a
 	a, b, c = jhashMix(a+be32(src), b+be32(src[4:]), c+be32(src[8:]))
 	a, b, c = jhashMix(a+be32(src[12:]), b+be32(dst), c+be32(dst[4:]))

@@ -46,8 +46,11 @@ func TestLifetimes(t *testing.T) {
 		{"not registered", mapcache.Config{}, // RFC 9301-8.1-s1
 			negative("10.1.0.0/16", lisp.ActionNativelyForward, mapcache.RecordTTL(1)), time.Minute},
 		{"receiver decides", mapcache.Config{}, positive("10.1.0.0/16", "192.0.2.1", mapcache.TTLForever), 24 * time.Hour}, // RFC 9301-5.4-s1
-		{"receiver decides otherwise", mapcache.Config{UnlimitedTTL: time.Hour},
-			positive("10.1.0.0/16", "192.0.2.1", mapcache.TTLForever), time.Hour},
+		{
+			"receiver decides otherwise",
+			mapcache.Config{UnlimitedTTL: time.Hour},
+			positive("10.1.0.0/16", "192.0.2.1", mapcache.TTLForever), time.Hour,
+		},
 		{"clamped down", mapcache.Config{}, positive("10.1.0.0/16", "192.0.2.1", mapcache.RecordTTL(1<<31)), 7 * 24 * time.Hour},
 		{"clamped up", mapcache.Config{MinTTL: time.Minute}, positive("10.1.0.0/16", "192.0.2.1", time.Second), time.Minute},
 		{"static", mapcache.Config{}, forever, 0},

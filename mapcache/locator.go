@@ -129,7 +129,7 @@ func (ls *locators) id(l Locator, epoch uint64) uint32 {
 		ls.index[l] = id
 		*ls.hot.slot(id, epoch) = hotLocator{
 			addr: l.Addr, port: l.Port, format: l.Format,
-			ifIndex: int32(l.IfIndex), //nolint:gosec // checked by Insert
+			ifIndex: int32(l.IfIndex),
 		}
 		ls.cold.grow(id)
 		*ls.cold.at(id) = coldLocator{locator: l}

@@ -132,7 +132,7 @@ func (m *model) lookup(iid uint32, a netip.Addr) *modelEntry {
 }
 
 func (m *model) up(l Locator) bool {
-	return len(m.down[l]) == 0 && !(l.Addr.Is4() && m.no4) && !(l.Addr.Is6() && m.no6)
+	return len(m.down[l]) == 0 && (!l.Addr.Is4() || !m.no4) && (!l.Addr.Is6() || !m.no6)
 }
 
 // choices returns the locators that a flow may get: one, or several if the float

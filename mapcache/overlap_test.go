@@ -16,9 +16,9 @@ import (
 func expires(c *mapcache.Cache) map[string]time.Duration {
 	out := make(map[string]time.Duration)
 	for e := range c.All() {
-		out[e.Key.String()] = 0
+		out[e.String()] = 0
 		if !e.Expires.IsZero() {
-			out[e.Key.String()] = e.Expires.Sub(t0)
+			out[e.String()] = e.Expires.Sub(t0)
 		}
 	}
 	return out
@@ -39,53 +39,75 @@ func TestOverlap(t *testing.T) {
 		then  mapcache.Mapping   // a minute later
 		want  ends               // since t0
 	}{
-		{"a less-specific one lives no longer than a more-specific one", // RFC 9301-5.5-4
+		{
+			"a less-specific one lives no longer than a more-specific one", // RFC 9301-5.5-4
 			[]mapcache.Mapping{positive("10.1.0.0/16", "192.0.2.1", h), positive("10.2.0.0/16", "192.0.2.2", 2*h)},
 			positive("10.0.0.0/8", "192.0.2.3", 9*h),
-			ends{"10.0.0.0/8": h, "10.1.0.0/16": h, "10.2.0.0/16": 2 * h}},
-		{"unless its own TTL is shorter",
+			ends{"10.0.0.0/8": h, "10.1.0.0/16": h, "10.2.0.0/16": 2 * h},
+		},
+		{
+			"unless its own TTL is shorter",
 			[]mapcache.Mapping{positive("10.1.0.0/16", "192.0.2.1", h)},
 			positive("10.0.0.0/8", "192.0.2.3", time.Minute),
-			ends{"10.0.0.0/8": 2 * time.Minute, "10.1.0.0/16": h}},
-		{"a more-specific one is added beside", // RFC 9301-5.5-s2
+			ends{"10.0.0.0/8": 2 * time.Minute, "10.1.0.0/16": h},
+		},
+		{
+			"a more-specific one is added beside", // RFC 9301-5.5-s2
 			[]mapcache.Mapping{positive("10.0.0.0/8", "192.0.2.1", h)},
 			positive("10.1.0.0/16", "192.0.2.2", 9*h),
-			ends{"10.0.0.0/8": h, "10.1.0.0/16": 9*h + time.Minute}},
-		{"and bounds the less-specific one",
+			ends{"10.0.0.0/8": h, "10.1.0.0/16": 9*h + time.Minute},
+		},
+		{
+			"and bounds the less-specific one",
 			[]mapcache.Mapping{positive("10.0.0.0/8", "192.0.2.1", h)},
 			negative("10.1.0.0/16", lisp.ActionNativelyForward, time.Minute),
-			ends{"10.0.0.0/8": 2 * time.Minute, "10.1.0.0/16": 2 * time.Minute}},
-		{"a less-specific answer replaces those that cover what was asked for", // RFC 9301-5.5-s2
+			ends{"10.0.0.0/8": 2 * time.Minute, "10.1.0.0/16": 2 * time.Minute},
+		},
+		{
+			"a less-specific answer replaces those that cover what was asked for", // RFC 9301-5.5-s2
 			[]mapcache.Mapping{
 				positive("10.1.0.0/16", "192.0.2.1", h), positive("10.1.1.0/24", "192.0.2.1", h),
 				positive("10.1.1.7/32", "192.0.2.1", h), positive("10.2.0.0/16", "192.0.2.1", 2*h),
 			},
 			asked(positive("10.0.0.0/8", "192.0.2.3", 9*h), "10.1.1.1/32"),
-			ends{"10.0.0.0/8": h, "10.1.1.7/32": h, "10.2.0.0/16": 2 * h}},
-		{"asked for a prefix",
+			ends{"10.0.0.0/8": h, "10.1.1.7/32": h, "10.2.0.0/16": 2 * h},
+		},
+		{
+			"asked for a prefix",
 			[]mapcache.Mapping{positive("10.1.0.0/16", "192.0.2.1", h), positive("10.1.1.0/24", "192.0.2.1", h)},
 			asked(positive("10.0.0.0/8", "192.0.2.3", 9*h), "10.1.0.0/16"),
-			ends{"10.0.0.0/8": h, "10.1.1.0/24": h}},
-		{"asked for something else",
+			ends{"10.0.0.0/8": h, "10.1.1.0/24": h},
+		},
+		{
+			"asked for something else",
 			[]mapcache.Mapping{positive("10.1.0.0/16", "192.0.2.1", h)},
 			asked(positive("10.0.0.0/8", "192.0.2.3", 9*h), "11.0.0.1/32"),
-			ends{"10.0.0.0/8": h, "10.1.0.0/16": h}},
-		{"static ones are neither replaced nor bound",
+			ends{"10.0.0.0/8": h, "10.1.0.0/16": h},
+		},
+		{
+			"static ones are neither replaced nor bound",
 			[]mapcache.Mapping{static("10.1.0.0/16", "192.0.2.1"), static("0.0.0.0/0", "192.0.2.9")},
 			asked(positive("10.0.0.0/8", "192.0.2.3", 9*h), "10.1.0.1/32"),
-			ends{"0.0.0.0/0": 0, "10.0.0.0/8": 9*h + time.Minute, "10.1.0.0/16": 0}},
-		{"a refresh of the more-specific one lets the other live on",
+			ends{"0.0.0.0/0": 0, "10.0.0.0/8": 9*h + time.Minute, "10.1.0.0/16": 0},
+		},
+		{
+			"a refresh of the more-specific one lets the other live on",
 			[]mapcache.Mapping{positive("10.0.0.0/8", "192.0.2.1", 3*h), positive("10.1.0.0/16", "192.0.2.1", h), positive("10.2.0.0/16", "192.0.2.2", 2*h)},
 			positive("10.1.0.0/16", "192.0.2.1", h+h/2),
-			ends{"10.0.0.0/8": h + h/2 + time.Minute, "10.1.0.0/16": h + h/2 + time.Minute, "10.2.0.0/16": 2 * h}},
-		{"so does its withdrawal",
+			ends{"10.0.0.0/8": h + h/2 + time.Minute, "10.1.0.0/16": h + h/2 + time.Minute, "10.2.0.0/16": 2 * h},
+		},
+		{
+			"so does its withdrawal",
 			[]mapcache.Mapping{positive("10.0.0.0/8", "192.0.2.1", 3*h), positive("10.1.0.0/16", "192.0.2.1", h), positive("10.2.0.0/16", "192.0.2.2", 2*h)},
 			positive("10.1.0.0/16", "192.0.2.1", 0),
-			ends{"10.0.0.0/8": 2 * h, "10.2.0.0/16": 2 * h}},
-		{"through levels",
+			ends{"10.0.0.0/8": 2 * h, "10.2.0.0/16": 2 * h},
+		},
+		{
+			"through levels",
 			[]mapcache.Mapping{positive("10.0.0.0/8", "192.0.2.1", 3*h), positive("10.1.0.0/16", "192.0.2.1", 2*h)},
 			positive("10.1.1.0/24", "192.0.2.1", h),
-			ends{"10.0.0.0/8": h + time.Minute, "10.1.0.0/16": h + time.Minute, "10.1.1.0/24": h + time.Minute}},
+			ends{"10.0.0.0/8": h + time.Minute, "10.1.0.0/16": h + time.Minute, "10.1.1.0/24": h + time.Minute},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

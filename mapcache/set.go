@@ -127,7 +127,7 @@ func (c *Cache) intern(verdict Verdict, action lisp.Action, members []member) ui
 	if priority := bestPriority(ch.members, nil); priority < 255 {
 		d := divide(ch.members, priority)
 		order := d.buckets(ch.members)
-		hot.buckets = uint16(len(order)) //nolint:gosec // at most maxBuckets
+		hot.buckets = uint16(len(order))
 		if len(order) <= inlineMax {
 			for i, m := range order {
 				hot.inline[i] = ch.members[m].id()
@@ -220,7 +220,7 @@ func (d *division) buckets(members []member) []uint8 {
 	for i, m := range members {
 		if w := d.weight(m); w > 0 {
 			for seen += w; len(order) < d.end(seen); {
-				order = append(order, uint8(i)) //nolint:gosec // at most 255 members
+				order = append(order, uint8(i))
 			}
 		}
 	}
@@ -229,7 +229,7 @@ func (d *division) buckets(members []member) []uint8 {
 
 // member returns the member whose bucket a flow is in.
 func (d *division) member(members []member, hash uint32) int {
-	bucket := int(uint64(hash) * uint64(d.n) >> 32) //nolint:gosec // less than n
+	bucket := int(uint64(hash) * uint64(d.n) >> 32)
 	seen := 0
 	for i, m := range members {
 		if w := d.weight(m); w > 0 {
@@ -317,7 +317,7 @@ func negLog2(u uint32) uint64 {
 	frac := x << (32 - exp) & math.MaxUint32 // below the leading one, 32 bits
 	i, rest := frac>>24, frac&(1<<24-1)
 	lo, hi := log2Table[i], log2Table[i+1]
-	return 32<<16 - (uint64(exp)<<16 + lo + (hi-lo)*rest>>24) //nolint:gosec // exp is 0..32
+	return 32<<16 - (uint64(exp)<<16 + lo + (hi-lo)*rest>>24)
 }
 
 // log2Table[i] is log2(1+i/256) in units of 2^-16.
