@@ -77,13 +77,15 @@ func (s *Server) apply(now time.Time, ticks int64, u *Update) {
 
 // applyRefresh stamps the claims of a Map-Register that changes nothing.
 func (s *Server) applyRefresh(now time.Time, ticks int64, u *Update, x *xtrState) {
-	s.xtrs[u.xtr] = x
+	if x.claims == 0 {
+		return // all of it is gone meanwhile; the next Map-Register settles it
+	}
 	x.accept(ticks, u.algorithm, u.nonce, u.fingerprint)
 	s.worker.stats.accepted.Add(1)
 	s.worker.stats.refreshes.Add(1)
 	for _, c := range u.refresh {
 		if c.replaced || !c.live(ticks) {
-			continue // meanwhile it changed; the next Map-Register settles it
+			continue // likewise
 		}
 		c.stamp = s.tick(now)
 		x.stamp = c.stamp
@@ -251,23 +253,24 @@ func (s *Server) mergeClaim(now time.Time, ticks int64, ch *claimChange, local b
 	return true
 }
 
-// setXTR moves a claim to an association and drops the old one if it is of no
-// use any more.
+// setXTR moves a claim that is not published yet to an association, and drops
+// the old one if it is of no use any more.
 func (s *Server) setXTR(c *claim, x *xtrState) {
-	if c.xtr == x {
+	old := c.xtr
+	if old == x {
 		return
 	}
 	x.claims++
-	s.releaseXTR(c)
 	c.xtr = x
+	s.releaseXTR(old)
 }
 
-func (s *Server) releaseXTR(c *claim) {
-	x := c.xtr
+// releaseXTR takes a claim off an association. The claim keeps its pointer:
+// workers may still be looking at it.
+func (s *Server) releaseXTR(x *xtrState) {
 	if x == nil {
 		return
 	}
-	c.xtr = nil
 	x.claims--
 	// One whose nonces are enforced is remembered for good (RFC 9301 §5.6).
 	if x.claims == 0 && !x.enforced(x.algorithm) {
@@ -289,7 +292,7 @@ func (s *Server) boundClaims(r *registration) *registration {
 func (s *Server) dropClaim(c *claim) {
 	c.replaced = true
 	s.claimCount--
-	s.releaseXTR(c)
+	s.releaseXTR(c.xtr)
 }
 
 // schedule has a claim looked at when it expires. Items of replaced claims are

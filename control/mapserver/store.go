@@ -80,8 +80,9 @@ type claim struct {
 	seen    atomic.Int64 // ticks of the last accepted Map-Register
 	nonce   atomic.Uint64
 
+	xtr *xtrState // fixed too; workers look at its nonce
+
 	// The writer's own.
-	xtr      *xtrState
 	stamp    order
 	replaced bool // another claim stands in its place, or none
 }

@@ -32,6 +32,12 @@ func TestWorkersInParallel(t *testing.T) {
 			messages[w] = append(messages[w],
 				message{etr1, register(t, key1, record(eid.String(), ttl, "192.0.2.11"))},
 				message{itr, request(t, itr, netip.AddrFrom4([4]byte{10, 1, byte(i * 7 % eids), 9}).String())})
+			// More xTRs of one EID-Prefix than are kept: claims come and go.
+			x := lisp.XTRID{0: byte(i), 1: byte(round), 2: 1}
+			for range 2 {
+				messages[w] = append(messages[w], message{etr2, register(t, key1, record("10.200.0.0/16", 10, "192.0.2.12"),
+					withXTR(x), withMerge, withoutNotify)})
+			}
 		}
 	}
 	updates := make(chan *Update, 16)
@@ -86,8 +92,9 @@ func TestWorkersInParallel(t *testing.T) {
 	assert.Equal(t, eids*rounds, notifies)
 	assert.Equal(t, eids*rounds, replies)
 	regs := b.s.Registrations(b.now)
-	require.Len(t, regs, eids)
-	assert.EqualValues(t, eids*rounds, b.s.Stats().Registers)
+	require.Len(t, regs, eids+1)
+	assert.Len(t, regs[eids].XTRs, maxClaimsPerEID)
+	assert.EqualValues(t, 3*eids*rounds, b.s.Stats().Registers)
 }
 
 // TestRefreshNeedsNoWriterToAnswer: the Map-Notify of an unchanged registration

@@ -196,7 +196,7 @@ func (l *lispNet) ask(x *xtr) {
 		return
 	}
 	x.node.Step(func(now time.Time) { x.engine.Resolve(now, missing) })
-	l.net.After(250*time.Millisecond, func() { l.ask(x) })
+	l.net.After(time.Second, func() { l.ask(x) })
 }
 
 func (l *lispNet) allResolved() bool {
@@ -304,7 +304,7 @@ func TestEveryPairResolves(t *testing.T) {
 		limit time.Duration // until everything is known
 		twice bool          // and the trace compared
 	}{
-		{"two, good network", scenario{n: 2, link: good, probe: true}, time.Second, true},
+		{"two, good network", scenario{n: 2, link: good, probe: true}, 2 * time.Second, true},
 		{"two, harsh network", scenario{n: 2, link: harsh, probe: true}, 10 * time.Minute, true},
 		{"many, good network", scenario{n: many, link: good, probe: true}, 5 * time.Second, true},
 		{"thirty, harsh network, proxy, probing", scenario{n: 30, link: harsh, probe: true, proxy: true}, 10 * time.Minute, true},
