@@ -51,7 +51,8 @@ type Forwarder struct {
 }
 
 // NewForwarder returns a Forwarder that Run makes work. It takes over the
-// devices, the Underlay and the NativeSender: Close closes them.
+// devices, the Underlay and the NativeSender, and Close closes them; with an
+// error they stay the caller's.
 func NewForwarder(cfg Config) (*Forwarder, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, fmt.Errorf("encap: %w", err)

@@ -261,7 +261,7 @@ func (p *udpPath) write(socket int, out []Outgoing, n int) (ok bool) {
 	}
 	ok = true
 	for m := 0; m < n; {
-		sent, err := p.call1(s, p.messages[m:n])
+		sent, err := p.transmit(s, p.messages[m:n])
 		m += sent
 		if err == nil {
 			continue
@@ -306,7 +306,7 @@ func (p *udpPath) singly(s *udpSocket, out []Outgoing, m int, cause error) (ok b
 		one.hdr.SetControllen(p.controlLen)
 		one.hdr.Iov = &p.iovs[i]
 		one.hdr.SetIovlen(1)
-		if _, err := p.call1(s, p.singleWrite[:]); err != nil {
+		if _, err := p.transmit(s, p.singleWrite[:]); err != nil {
 			if errors.Is(err, unix.EMSGSIZE) {
 				err = ErrTooBig
 			}
@@ -322,9 +322,9 @@ func (p *udpPath) singly(s *udpSocket, out []Outgoing, m int, cause error) (ok b
 	return ok
 }
 
-// call1 sends messages from a socket until one fails, and returns how many were
-// sent. It waits while the socket's buffer is full.
-func (p *udpPath) call1(s *udpSocket, messages []mmsghdr) (int, error) {
+// transmit sends messages from a socket until one fails, and returns how many
+// were sent. It waits while the socket's buffer is full.
+func (p *udpPath) transmit(s *udpSocket, messages []mmsghdr) (int, error) {
 	p.call, p.sent, p.errno = messages, 0, 0
 	if err := s.raw.Write(p.writeOnce); err != nil {
 		return 0, err
