@@ -125,6 +125,21 @@ func errOr(err error) error {
 	return err
 }
 
+// ended reports whether the program has ended.
+func (c *child) ended() bool {
+	select {
+	case <-c.exited:
+		return true
+	default:
+		return false
+	}
+}
+
+// commandLine is what starts the program by hand.
+func (c *child) commandLine() string {
+	return strings.Join(c.cmd.Args, " ")
+}
+
 // stop ends the program as an operator would, and waits for its end.
 func (c *child) stop() error {
 	defer c.cancel()

@@ -146,9 +146,19 @@ func (d *demoLab) waitKept(ctx context.Context, w io.Writer) {
 	for _, h := range d.lab.Hosts() {
 		fmt.Fprintf(w, "  %-9s %s\n", h.Name(), h.Enter())
 	}
-	fmt.Fprint(w, "To ask a node, from anywhere on this machine:\n")
+	var running []*child
 	for _, name := range d.names() {
-		fmt.Fprintf(w, "  %-9s curl -s --unix-socket %s http://x/status\n", name, d.children[name].socket())
+		if c := d.children[name]; !c.ended() {
+			running = append(running, c)
+		}
+	}
+	fmt.Fprint(w, "To ask a program what it knows, or to follow what happens (/events), from anywhere on this machine:\n")
+	for _, c := range running {
+		fmt.Fprintf(w, "  %-9s curl -sN --unix-socket %s http://x/status\n", c.name, c.socket())
+	}
+	fmt.Fprint(w, "To kill a program and start it again:\n")
+	for _, c := range running {
+		fmt.Fprintf(w, "  %-9s kill -9 %d; %s %s\n", c.name, c.cmd.Process.Pid, d.hosts[c.name].Enter(), c.commandLine())
 	}
 	fmt.Fprintf(w, "Configurations and logs: %s\n", d.dir)
 	<-ctx.Done()

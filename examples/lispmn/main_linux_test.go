@@ -160,7 +160,7 @@ func TestReload(t *testing.T) {
 	d := testLab(t, demoOptions{})
 	do(t, d, startMapServer, registerNodes(ipv4))
 	netlab.RequireProgram(t, "ip")
-	for _, args := range []string{"addr del 10.0.1.2/24 dev eth0", "addr add 10.0.1.3/24 dev eth0", "route replace default via " + siteA.gw[ipv4]} {
+	for _, args := range []string{"rule del pref 4343", "addr del 10.0.1.2/24 dev eth0", "addr add 10.0.1.3/24 dev eth0", "route replace default via " + siteA.gw[ipv4]} {
 		_, err := d.hosts["a"].Run(t.Context(), "ip", strings.Fields(args)...)
 		require.NoError(t, err)
 	}
@@ -170,6 +170,7 @@ func TestReload(t *testing.T) {
 	require.NoError(t, err)
 	_, err = d.log.await(t.Context(), mark, siteMS.name, "registered", contains("10.0.1.3"))
 	require.NoError(t, err)
+	assert.Contains(t, d.hosts["a"].MustRun("ip", "rule"), "4343:", "the rule that was removed is back")
 }
 
 // TestSecondDaemon starts a node where there is one already.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -270,6 +271,28 @@ func TestLoad(t *testing.T) {
 	n, err := LoadNode(t.Context(), filepath.Join("testdata", "oor.conf"), hermetic())
 	require.NoError(t, err)
 	assert.Len(t, n.Mappings, 1)
+}
+
+// TestExamples reads the files that the programs come with.
+func TestExamples(t *testing.T) {
+	t.Parallel()
+	n, err := LoadNode(t.Context(), filepath.Join("..", "..", "lispmn", "lispd.conf.example"), hermetic())
+	require.NoError(t, err)
+	assert.Empty(t, n.Warnings)
+	m, err := LoadMapServer(t.Context(), filepath.Join("..", "..", "lispms", "lispms.conf.example"), hermetic())
+	require.NoError(t, err)
+	assert.Empty(t, m.Warnings)
+	assert.Len(t, m.Sites, 2)
+
+	// What is commented out there must be right too.
+	b, err := os.ReadFile(filepath.Join("..", "..", "lispmn", "lispd.conf.example"))
+	require.NoError(t, err)
+	all := regexp.MustCompile(`(?m)^#([a-z}]| {4}[a-z])`).ReplaceAllString(string(b), "$1")
+	n, err = ParseNode(t.Context(), "f", all, hermetic())
+	require.NoError(t, err)
+	assert.Empty(t, n.Warnings)
+	assert.Len(t, n.ProxyETRs, 1)
+	assert.Equal(t, Device{Name: "lmn0", MTU: 1444, Table: 4341}, n.Device)
 }
 
 func TestSecretNeverShows(t *testing.T) {

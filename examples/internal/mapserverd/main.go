@@ -42,6 +42,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		return daemon.Failed(stderr, "lispms", err)
 	}
+	fmt.Fprintf(stderr, "lispms: serves %d sites; its status: curl -s --unix-socket %s http://x/status\n", len(cfg.Sites), s.Socket())
 	ctx, stop := daemon.Signals(ctx, func() { log.Info("nothing to read again: restart to change sites") })
 	defer stop()
 	if err := s.Run(ctx); err != nil {

@@ -44,11 +44,7 @@ type Server struct {
 // gives them back.
 func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	s := &Server{cfg: cfg, started: time.Now()}
-	socket := cfg.Conf.ControlSocket
-	if socket == "" {
-		socket = DefaultSocket
-	}
-	s.status, err = statusd.Listen(statusd.Config{Path: socket, Snapshot: s.Status})
+	s.status, err = statusd.Listen(statusd.Config{Path: s.Socket(), Snapshot: s.Status})
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +86,14 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// Socket is the path of the unix socket with the status.
+func (s *Server) Socket() string {
+	if s.cfg.Conf.ControlSocket != "" {
+		return s.cfg.Conf.ControlSocket
+	}
+	return DefaultSocket
 }
 
 // publish passes an event on, except for the periodic repetitions.

@@ -47,9 +47,10 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		return daemon.Failed(stderr, "lispmn", err)
 	}
+	fmt.Fprintf(stderr, "lispmn: %s is up with %v; its status: curl -s --unix-socket %s http://x/status\n", n.device.Name(), n.eids, n.Socket())
 	ctx, stop := daemon.Signals(ctx, func() {
 		if err := n.Reload(); err != nil {
-			log.Error("addresses stay as they are", "err", err)
+			log.Error("not all could be read again", "err", err)
 		}
 	})
 	defer stop()

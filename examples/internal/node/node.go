@@ -62,11 +62,7 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}()
 
 	// First of all, so that a second process changes nothing.
-	socket := cfg.Conf.ControlSocket
-	if socket == "" {
-		socket = DefaultSocket
-	}
-	n.status, err = statusd.Listen(statusd.Config{Path: socket, Snapshot: n.Status})
+	n.status, err = statusd.Listen(statusd.Config{Path: n.Socket(), Snapshot: n.Status})
 	if err != nil {
 		return nil, err
 	}
@@ -182,13 +178,23 @@ func (n *Node) Run(ctx context.Context) error {
 	return errors.Join(errControl, errForward, errClose, <-served)
 }
 
-// Reload reads the addresses of the interfaces again. The error leaves the
-// locators as they are.
+// Reload reads the addresses of the interfaces again, and puts back routes and
+// rules that others have removed. If there is no address, the locators stay as
+// they are.
 func (n *Node) Reload() error {
+	errRepair := n.device.Repair()
 	locals, err := locatorsOf(n.cfg.Conf, hostInterfaces)
 	if err != nil {
-		return err
+		return errors.Join(errRepair, err)
 	}
 	n.runner.SetLocals(time.Now(), locals)
-	return nil
+	return errRepair
+}
+
+// Socket is the path of the unix socket with the status.
+func (n *Node) Socket() string {
+	if n.cfg.Conf.ControlSocket != "" {
+		return n.cfg.Conf.ControlSocket
+	}
+	return DefaultSocket
 }
