@@ -22,9 +22,9 @@ type MapRegister struct {
 	XTRIDPresent    bool   // I: XTRID and SiteID follow the records
 	RTR             bool   // bit 7: built for an RTR, in early NAT drafts and OOR; else reserved
 	Reserved        uint16 // 11 bits, normally 0
-	EIDNotify       bool   // E: EIDs were discovered by another device, tell them (lispers.net too: refresh)
-	UseTTL          bool   // T: the Record TTL is the registration's lifetime
-	Merge           bool   // a: merge the locators of the site's xTRs
+	EIDNotify       bool   // E: from a first-hop router that discovered the EID to an xTR of its site; lispers.net: refresh
+	UseTTL          bool   // T: the registration times out by the Record TTL, not after 3 minutes
+	Merge           bool   // a: merge the RLOC-Records of all xTRs that register the EID
 	MobileNode      bool   // R: reserved in RFC 9301; OOR and lispers.net mean a mobile node
 	WantMapNotify   bool   // M: answer with a Map-Notify
 	Nonce           Nonce  // grows with each Map-Register; old senders put 0 or a random value

@@ -20,13 +20,13 @@ import (
 //
 // The M bit is set exactly when MapData is there.
 type MapRequest struct {
-	Authoritative bool  // A: the answer must come from an ETR, not from a proxy
+	Authoritative bool  // A: the site is to answer, not the mapping system for it
 	Probe         bool  // P: RLOC-probe; never encapsulated, never to the mapping system
 	SMR           bool  // S: Solicit-Map-Request, ask again for the prefix (RFC 9301 §6.1)
 	PITR          bool  // p: the sender is a Proxy-ITR
 	SMRInvoked    bool  // s: sent because of an SMR
-	LocalXTR      bool  // L: other xTRs of the sender's site exist (lispers.net too)
-	DontMapReply  bool  // D: do not answer with a Map-Reply
+	LocalXTR      bool  // L: tells the site's other xTRs that the sender is one of them
+	DontMapReply  bool  // D: an SMR that wants no Map-Reply
 	Reserved      uint8 // the 7 bits R R Rsvd between s and L, normally 0; see the constants
 	Nonce         Nonce
 	SourceEID     Address // who asks; AFI 0 for a refresh or a probe
@@ -40,7 +40,7 @@ type MapRequest struct {
 const (
 	RequestReservedMobileNode = 0x40 // lispers.net: the sender is a mobile node
 	RequestReservedXTRID      = 0x20 // RFC 9437: xTR-ID and Site-ID follow in Trailer
-	RequestReservedNAT        = 0x01 // lispers.net: answer with all locators, NAT or not
+	RequestReservedNAT        = 0x01 // lispers.net: N, answer with all locators, NAT or not
 )
 
 // RequestRecord is one EID-Prefix that a Map-Request asks for (RFC 9301 §5.2).

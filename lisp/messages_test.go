@@ -2,6 +2,7 @@ package lisp
 
 import (
 	"bytes"
+	"encoding/json"
 	"log/slog"
 	"net/netip"
 	"testing"
@@ -654,6 +655,25 @@ func TestLogValue(t *testing.T) {
 	log.Info("key", "key", key, "pointer", &key, "otk", OTK{1, 2, 3})
 	assert.NotContains(t, out.String(), "do not show")
 	assert.Contains(t, out.String(), "key.id=3")
+}
+
+func TestIdentifierText(t *testing.T) {
+	type ids struct {
+		Nonce Nonce
+		XTRID XTRID
+	}
+	want := ids{0xffffffffffffffff, XTRID{1, 2, 15: 3}}
+	b, err := json.Marshal(want)
+	require.NoError(t, err)
+	assert.Equal(t, `{"Nonce":"0xffffffffffffffff","XTRID":"01020000000000000000000000000003"}`, string(b))
+	var got ids
+	require.NoError(t, json.Unmarshal(b, &got))
+	assert.Equal(t, want, got)
+	require.NoError(t, got.Nonce.UnmarshalText([]byte("7")))
+	assert.Equal(t, Nonce(7), got.Nonce)
+	assert.ErrorIs(t, got.Nonce.UnmarshalText([]byte("x")), ErrMalformed)
+	assert.ErrorIs(t, got.XTRID.UnmarshalText([]byte("01")), ErrMalformed)
+	assert.ErrorIs(t, got.XTRID.UnmarshalText([]byte("zz")), ErrMalformed)
 }
 
 func TestTypeString(t *testing.T) {

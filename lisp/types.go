@@ -1,8 +1,10 @@
 package lisp
 
 import (
+	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"strconv"
 )
 
 // Well-known UDP ports (RFC 9300 §5.3, RFC 9301 §4).
@@ -51,4 +53,31 @@ type Datagram struct {
 	Local, Remote netip.AddrPort
 	IfIndex       int
 	Bytes         []byte
+}
+
+// MarshalText returns the nonce as String prints it, so that JSON does not make
+// a floating-point number of it.
+func (n Nonce) MarshalText() ([]byte, error) { return []byte(n.String()), nil }
+
+// UnmarshalText reads a number in decimal, or in hexadecimal behind 0x.
+func (n *Nonce) UnmarshalText(text []byte) error {
+	v, err := strconv.ParseUint(string(text), 0, 64)
+	if err != nil {
+		return fmt.Errorf("lisp: nonce %q: %w", text, ErrMalformed)
+	}
+	*n = Nonce(v)
+	return nil
+}
+
+// MarshalText returns the identifier as 32 hexadecimal digits.
+func (x XTRID) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, x[:]), nil }
+
+// UnmarshalText reads 32 hexadecimal digits.
+func (x *XTRID) UnmarshalText(text []byte) error {
+	b, err := hex.DecodeString(string(text))
+	if err != nil || len(b) != len(x) {
+		return fmt.Errorf("lisp: xTR-ID %q: not 32 hexadecimal digits: %w", text, ErrMalformed)
+	}
+	*x = XTRID(b)
+	return nil
 }

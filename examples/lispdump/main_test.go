@@ -59,7 +59,7 @@ func TestJSON(t *testing.T) {
 	var first struct {
 		Src, Dst, Type, Text string
 		Inner                []struct {
-			Nonce   uint64
+			Nonce   string
 			Records []struct {
 				MaskLen uint8
 				EID     string
@@ -71,7 +71,7 @@ func TestJSON(t *testing.T) {
 	assert.Equal(t, "10.0.2.2:4342", first.Src)
 	assert.Equal(t, "ECM", first.Type)
 	require.Len(t, first.Inner, 1)
-	assert.Equal(t, uint64(0x7ff9fe6b37f9f10c), first.Inner[0].Nonce)
+	assert.Equal(t, "0x7ff9fe6b37f9f10c", first.Inner[0].Nonce)
 	assert.Equal(t, "[100]172.16.2.10", first.Inner[0].Records[0].EID)
 }
 
