@@ -233,7 +233,7 @@ func (e Resolved) String() string {
 }
 
 func (e Negative) String() string {
-	s := fmt.Sprintf("negative map-reply for %s to %s: %s action %d for %s",
+	s := fmt.Sprintf("negative map-reply for %s to %s: %s %s for %s",
 		eidString(e.IID, e.Asked), e.To, eidString(e.IID, e.EID), e.Action, e.TTL)
 	if e.Site != "" {
 		s += " (site " + e.Site + ")"
@@ -247,5 +247,5 @@ func (e Forwarded) String() string {
 }
 
 func (e Dropped) String() string {
-	return fmt.Sprintf("dropped message of type %d from %s: %s", e.Type, e.From, e.Reason)
+	return fmt.Sprintf("dropped %s from %s: %s", e.Type, e.From, e.Reason)
 }

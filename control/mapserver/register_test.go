@@ -1,6 +1,9 @@
 package mapserver
 
 import (
+	"crypto/hmac"
+	"crypto/sha1"
+	"crypto/sha256"
 	"net/netip"
 	"testing"
 	"time"
@@ -63,6 +66,25 @@ func TestRegisterIsAcknowledged(t *testing.T) {
 			assert.Equal(t, []string{"192.0.2.11"}, rlocsOf(regs[0].RLOCs))
 			assert.Equal(t, 1, b.s.Stats().Registrations)
 		})
+	}
+}
+
+// TestNotifyDigest computes the digest with nothing but the standard library.
+func TestNotifyDigest(t *testing.T) {
+	for _, k := range []lisp.Key{key1, key2} {
+		b := newBench(t)
+		eid, newHash := "10.1.0.0/16", sha256.New
+		if k.Algorithm == lisp.AlgorithmHMACSHA1 {
+			eid, newHash = "10.128.0.0/16", sha1.New
+		}
+		out := b.put(etr1, register(t, k, record(eid, 10, "192.0.2.11"), withXTR(xtr1)))
+		require.Len(t, out, 1)
+		msg := out[0].Bytes
+		h := hmac.New(newHash, k.Secret)
+		digest := append([]byte(nil), msg[16:16+h.Size()]...)
+		clear(msg[16 : 16+h.Size()])
+		h.Write(msg)
+		assert.Equal(t, h.Sum(nil), digest)
 	}
 }
 

@@ -59,7 +59,8 @@ func TestNegativeReplies(t *testing.T) {
 			assert.Equal(t, testNonce, parse[*lisp.MapReply](t, out[0].Bytes).Nonce)
 			es := b.events()
 			require.Len(t, es, 1)
-			assert.Contains(t, es[0].String(), "negative map-reply for ")
+			assert.Contains(t, es[0].String(), fmt.Sprintf(" to 192.0.2.99:40000: %s natively-forward for %dm0s",
+				eidString(tc.iid, netip.MustParsePrefix(tc.prefix)), tc.ttl))
 		})
 	}
 }
@@ -312,7 +313,10 @@ func TestNotAnswered(t *testing.T) {
 			b := newBench(t)
 			assert.Equal(t, tc.claimed, b.s.Handle(b.now, lisp.Datagram{Local: msAddr, Remote: itr, Bytes: tc.msg}))
 			assert.Empty(t, b.drain())
-			assert.Equal(t, tc.reason, b.lastReason())
+			es := b.events()
+			require.Len(t, es, 1)
+			assert.Equal(t, tc.reason, es[0].(Dropped).Reason)
+			assert.Contains(t, es[0].String(), " from 192.0.2.99:4342: "+tc.reason.String())
 			assert.EqualValues(t, 1, b.s.Stats().Dropped[tc.reason])
 			assert.Empty(t, b.s.Registrations(b.now))
 		})

@@ -59,11 +59,11 @@ func (nd *Node) conn(to netip.AddrPort) *PacketConn {
 	if c := nd.conns[to]; c != nil {
 		return c
 	}
-	any := netip.IPv6Unspecified()
+	all := netip.IPv6Unspecified()
 	if to.Addr().Is4() {
-		any = netip.IPv4Unspecified()
+		all = netip.IPv4Unspecified()
 	}
-	return nd.conns[netip.AddrPortFrom(any, to.Port())]
+	return nd.conns[netip.AddrPortFrom(all, to.Port())]
 }
 
 // deliver queues a copy of p.
