@@ -191,3 +191,173 @@ func compare(b *testing.B, bare *bart.Table[uint64], view *mapcache.View, dst []
 	b.ReportMetric(float64(took[2])/float64(took[0]), "x-forward")
 	b.ReportMetric(0, "ns/op")
 }
+
+// BenchmarkUpdate replaces and publishes one mapping among n, in turns with a bare
+// InsertPersist of the same prefix. The metric x is the ratio.
+func BenchmarkUpdate(b *testing.B) {
+	for _, n := range []int{10_000, 1_000_000} {
+		for _, kind := range setKinds {
+			b.Run(fmt.Sprintf("n=%d/%s", n, kind.name), func(b *testing.B) {
+				r := rand.New(rand.NewPCG(1, 2))
+				ps := population(r, n, false)
+				c := loaded(b, ps, kind)
+				bare := new(bart.Table[uint64])
+				for i, p := range ps {
+					bare.Insert(p, uint64(i))
+				}
+				var took [2]time.Duration
+				for turns := 0; b.Loop(); turns++ {
+					i := r.IntN(n)
+					start := time.Now()
+					if turns%2 == 0 {
+						bare = bare.InsertPersist(ps[i], uint64(turns))
+						took[0] += time.Since(start)
+						continue
+					}
+					if err := c.Insert(t0, mapcache.Mapping{
+						Key: mapcache.MakeKey(0, ps[i]), RLOCs: kind.choose(r.IntN(n)), TTL: time.Hour,
+					}); err != nil {
+						b.Fatal(err)
+					}
+					c.Publish()
+					took[1] += time.Since(start)
+				}
+				half := float64(b.N) / 2
+				b.ReportMetric(float64(took[0])/half, "ns/bare")
+				b.ReportMetric(float64(took[1])/half, "ns/update")
+				b.ReportMetric(float64(took[1])/float64(took[0]), "x")
+				b.ReportMetric(0, "ns/op")
+			})
+		}
+	}
+}
+
+// BenchmarkMemory reports the octets per entry, with two locators each.
+func BenchmarkMemory(b *testing.B) {
+	const n = 1_000_000
+	for _, is6 := range []bool{false, true} {
+		for _, kind := range setKinds {
+			b.Run(fmt.Sprintf("n=%d/v6=%t/%s", n, is6, kind.name), func(b *testing.B) {
+				ps := population(rand.New(rand.NewPCG(1, 2)), n, is6)
+				for b.Loop() {
+					var before, after runtime.MemStats
+					runtime.GC()
+					runtime.ReadMemStats(&before)
+					c := loaded(b, ps, kind)
+					runtime.GC()
+					runtime.ReadMemStats(&after)
+					runtime.KeepAlive(c)
+					b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/n, "octets/entry")
+				}
+				b.ReportMetric(0, "ns/op")
+			})
+		}
+	}
+}
+
+// BenchmarkSetDown changes a locator that 100,000 mappings share.
+func BenchmarkSetDown(b *testing.B) {
+	c := mapcache.New(mapcache.Config{MaxChanges: -1})
+	for i := range 100_000 {
+		require.NoError(b, c.Insert(t0, host(i, positive("10.0.0.0/32", "192.0.2.1", time.Hour))))
+	}
+	c.Publish()
+	l, down := loc("192.0.2.1"), false
+	for b.Loop() {
+		down = !down
+		c.SetDown(l, mapcache.CauseProbe, down)
+	}
+}
+
+// BenchmarkExpire lets 100,000 entries end in one second, and reports the longest
+// time that one Advance with its Publish took.
+func BenchmarkExpire(b *testing.B) {
+	const n = 100_000
+	var longest time.Duration
+	for b.Loop() {
+		b.StopTimer()
+		c := mapcache.New(mapcache.Config{MaxChanges: -1})
+		for i := range n {
+			require.NoError(b, c.Insert(t0, host(i, positive("10.0.0.0/32", "192.0.2.1", time.Minute))))
+		}
+		c.Publish()
+		advance(c, t0.Add(time.Minute-1))
+		runtime.GC()
+		b.StartTimer()
+		for !c.Deadline().IsZero() {
+			start := time.Now()
+			c.Advance(t0.Add(time.Minute))
+			c.Publish()
+			longest = max(longest, time.Since(start))
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed())/float64(b.N)/n, "ns/entry")
+	b.ReportMetric(float64(longest)/1e6, "ms/longest")
+}
+
+// BenchmarkReadersWithWriter compares readers alone with readers beside a writer
+// that publishes 1,000 updates a second. The metric x is the ratio.
+func BenchmarkReadersWithWriter(b *testing.B) {
+	const n = 100_000
+	r := rand.New(rand.NewPCG(1, 2))
+	ps := population(r, n, false)
+	c := loaded(b, ps, setKinds[0])
+	dst := probes(r, ps, true)
+	read := func() time.Duration {
+		start := time.Now()
+		b.RunParallel(func(pb *testing.PB) {
+			at := 0
+			for pb.Next() {
+				v := c.View()
+				for i, a := range dst[at : at+64] {
+					v.Choose(0, a, uint32(i))
+				}
+				at = (at + 64) % len(dst)
+			}
+		})
+		return time.Since(start)
+	}
+	alone := read()
+	stop := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+			}
+			for j := range 10 {
+				_ = c.Insert(t0, mapcache.Mapping{
+					Key: mapcache.MakeKey(0, ps[(i*10+j)*7919%n]), RLOCs: twoRLOCs((i + j) % 500), TTL: time.Hour,
+				})
+				c.Publish()
+			}
+		}
+	}()
+	beside := read()
+	close(stop)
+	<-done
+	b.ReportMetric(float64(beside)/float64(alone), "x")
+	b.ReportMetric(float64(beside)/float64(b.N)/64, "ns/packet")
+	b.ReportMetric(0, "ns/op")
+}
+
+func BenchmarkFlowHash(b *testing.B) {
+	v4 := make([]byte, 64)
+	v4[0], v4[9] = 0x45, 6
+	v6 := make([]byte, 64)
+	v6[0], v6[6] = 0x60, 6
+	for name, p := range map[string][]byte{"IPv4": v4, "IPv6": v6} {
+		b.Run(name, func(b *testing.B) {
+			var sum uint32
+			for b.Loop() {
+				sum += mapcache.FlowHash(7, p)
+			}
+			runtime.KeepAlive(sum)
+		})
+	}
+}

@@ -101,6 +101,8 @@ type Cache struct {
 	rings     [2]ring // of learned entries: negative, positive
 	changes   []Change
 	seq       uint64
+	counts    [numReasons]uint64
+	full      uint64
 	scratch   []member
 	above     []uint32 // scratch: entries on the way up
 }
@@ -265,6 +267,7 @@ func (c *Cache) Insert(now time.Time, m Mapping) error {
 		c.replaceCovered(m.Key, m.Asked, t)
 	}
 	if !exists && c.size >= c.cfg.MaxEntries && !c.evict(t) {
+		c.full++
 		return fmt.Errorf("mapcache: insert %v: %w", m.Key, ErrFull)
 	}
 	c.store(t, &m, s)
@@ -392,6 +395,7 @@ func (c *Cache) Changes() []Change {
 func (c *Cache) record(ch Change) {
 	c.seq++
 	ch.Seq = c.seq
+	c.counts[ch.Reason]++
 	if c.cfg.MaxChanges < 0 {
 		return
 	}

@@ -126,7 +126,8 @@ func (m *Mapping) Negative() bool { return len(m.RLOCs) == 0 }
 // Reason says why a Change was made.
 type Reason uint8
 
-// Reasons. The last two are about a locator, all others about an entry.
+// Reasons. ReasonLocatorUp and ReasonLocatorDown are about a locator, all others
+// about an entry.
 const (
 	ReasonAdded       Reason = iota // a new entry
 	ReasonUpdated                   // an entry forwards differently now
@@ -137,9 +138,10 @@ const (
 	ReasonReplaced                  // by a less-specific mapping
 	ReasonLocatorUp                 // Change.Locator is usable again
 	ReasonLocatorDown               // Change.Locator is not usable
+	numReasons
 )
 
-var reasonNames = [...]string{
+var reasonNames = [numReasons]string{
 	"added", "updated", "refreshed", "removed", "expired", "evicted", "replaced", "locator-up", "locator-down",
 }
 
