@@ -353,6 +353,19 @@ func TestRegisterWrongKeyBesideRightOne(t *testing.T) {
 	assert.Equal(t, StateUnanswered, reg[1].State)
 }
 
+// TestMapNotifyOfAnotherServer: the answer must come from the Map-Server that
+// was asked, even when another one has the same key.
+func TestMapNotifyOfAnotherServer(t *testing.T) {
+	tc := up(t, noProbe, func(c *Config) { c.MapServers = append(c.MapServers, MapServer{Addr: mr1, Key: testKey}) })
+	m := take[*lisp.MapRegister](tc)[0].msg.(*lisp.MapRegister)
+	n := lisp.MapNotify{Nonce: m.Nonce, Records: m.Records}
+	b, err := n.AppendSigned(nil, testKey)
+	require.NoError(t, err)
+	require.True(t, tc.handle(mr1, b))
+	assert.Equal(t, StateWaiting, tc.e.Registrations()[0].State)
+	assert.Equal(t, StateWaiting, tc.e.Registrations()[1].State)
+}
+
 // manyPrefixes is a database of n IPv4 prefixes.
 func manyPrefixes(n int) []DatabaseMapping {
 	db := make([]DatabaseMapping, n)

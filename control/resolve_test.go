@@ -236,7 +236,8 @@ func TestMapReplyOverlapping(t *testing.T) {
 	assert.Equal(t, 2, tc.e.Cache().Len(), "the match and its more-specific")
 	// What did not fit comes behind it, with the same nonce.
 	require.True(t, tc.answer(m.Nonce,
-		record("198.51.100.64/26", 9, r2), record("198.51.100.0/24", 9, r2), record("198.51.0.0/16", 9, r2)))
+		record("198.51.100.64/26", 9, r2), record("198.51.100.0/24", 9, r2), record("198.51.0.0/16", 9, r2),
+		record("198.51.100.0/22", 9, r2)))
 	assert.Equal(t, 3, tc.e.Cache().Len())
 	assert.Equal(t, peerRLOC, tc.forward(peerEID.Addr()).Locator.Addr, "but the match itself is not changed any more")
 	tc.advance(2 * time.Second)
@@ -621,6 +622,45 @@ func TestSMR(t *testing.T) {
 	smr.SourceEID, smr.Records[0].EID = lisp.Address{}, lisp.AddressFrom(peerEID.Addr())
 	require.True(t, tc.handle(from, encode(t, &smr)))
 	assert.Equal(t, 1, len(take[*lisp.MapRequest](tc)))
+}
+
+// TestSMRAnswered: a solicited mapping rests for three seconds even when the
+// answer comes at once.
+func TestSMRAnswered(t *testing.T) {
+	tc := up(t, quiet)
+	rec := record("198.51.100.0/24", 1440, peerRLOC)
+	tc.learn(hostKey(peerEID), rec)
+	tc.advance(10 * time.Second)
+	smr := mapRequest("192.0.2.1/32")
+	smr.SMR = true
+	var asked []time.Time
+	for range 100 {
+		require.True(t, tc.handle(netip.AddrPortFrom(peerRLOC, 4342), encode(t, smr)))
+		tc.advance(100 * time.Millisecond)
+		for _, s := range take[*lisp.MapRequest](tc) {
+			asked = append(asked, s.at)
+			tc.answer(s.msg.(*lisp.MapRequest).Nonce, rec)
+		}
+	}
+	require.GreaterOrEqual(t, len(asked), 3)
+	for i := 1; i < len(asked); i++ {
+		assert.GreaterOrEqual(t, asked[i].Sub(asked[i-1]), 3*time.Second) // RFC 9301-6.1-4
+	}
+}
+
+// TestClockBack: a clock that goes back shortens no interval.
+func TestClockBack(t *testing.T) {
+	tc := up(t, quiet)
+	now := tc.now.Add(time.Hour)
+	tc.e.Advance(now)
+	tc.now = now.Add(-time.Hour)
+	tc.resolve(hostKey(peerEID))
+	require.Equal(t, 1, len(take[*lisp.MapRequest](tc)))
+	assert.False(t, tc.e.Deadline().Before(now.Add(time.Second)))
+	tc.now = now
+	tc.e.Advance(now)
+	tc.drain()
+	assert.Empty(t, take[*lisp.MapRequest](tc)) // RFC 9301-5.3-5
 }
 
 func TestQueueLimits(t *testing.T) {
