@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"testing"
 
@@ -655,6 +656,26 @@ func TestLogValue(t *testing.T) {
 	log.Info("key", "key", key, "pointer", &key, "otk", OTK{1, 2, 3})
 	assert.NotContains(t, out.String(), "do not show")
 	assert.Contains(t, out.String(), "key.id=3")
+}
+
+// TestRandomMessages: what can be built comes back, and its digest is right.
+func TestRandomMessages(t *testing.T) {
+	g := generator{rand.New(rand.NewPCG(3, 4)), t}
+	for n := range 2000 {
+		b := g.message(n)
+		m, err := Parse(b)
+		require.NoError(t, err)
+		out, err := m.MarshalBinary()
+		require.NoError(t, err)
+		require.Equal(t, b, out)
+		_ = Screen(m)
+		switch m := m.(type) {
+		case *MapRegister:
+			require.NoError(t, Verify(b, Key{ID: m.Auth.KeyID, Algorithm: m.Auth.Algorithm, Secret: testKey}))
+		case *MapNotify:
+			require.NoError(t, Verify(b, Key{ID: m.Auth.KeyID, Algorithm: m.Auth.Algorithm, Secret: testKey}))
+		}
+	}
 }
 
 func TestIdentifierText(t *testing.T) {

@@ -95,6 +95,56 @@ func TestVectorsInner(t *testing.T) {
 	}
 }
 
+// TestVectorECMs: the flags, who talks to whom, and what is inside.
+func TestVectorECMs(t *testing.T) {
+	register := EncapsulatedControl{}
+	for _, tt := range []struct {
+		name     string
+		flags    EncapsulatedControl // without Security and Packet
+		src, dst string
+		inner    string // the vector that the inner message equals, if any
+	}{
+		{"ecm-map-request-v4", register, "203.0.113.1:49152", "198.51.100.7:4342", "map-request-v4"},
+		{"ecm-map-request-v6", register, "[2001:db8:ffff::1]:49152", "[2001:db8:2::7]:4342", ""},
+		{"ecm-ddt", EncapsulatedControl{DDT: true}, "203.0.113.1:49152", "198.51.100.7:4342", "map-request-v4"},
+		{"ecm-lispsec-itr", register, "203.0.113.1:49152", "198.51.100.7:4342", "map-request-v4"},
+		{"ecm-map-register-rtr", EncapsulatedControl{RTR: true}, "10.0.0.2:40000", "198.18.0.1:4342", ""},
+		{"ecm-map-register-relayed", EncapsulatedControl{Relayed: true}, "10.0.0.2:40000", "198.18.0.1:4342", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var m EncapsulatedControl
+			require.NoError(t, m.DecodeFromBytes(vector(t, tt.name)))
+			in, err := m.Inner()
+			require.NoError(t, err)
+			assert.Equal(t, mustAddrPort(tt.src), in.Source)
+			assert.Equal(t, mustAddrPort(tt.dst), in.Destination)
+			switch {
+			case tt.inner != "":
+				assert.Equal(t, vector(t, tt.inner), in.Payload)
+			case TypeOf(in.Payload) == TypeMapRequest:
+				assert.Contains(t, m.String(), ": Map-Request nonce 0x0123456789abcdef source 2001:db8:1::1 itr-rlocs 2001:db8:ffff::1 records 2001:db8:2::7/128")
+			default:
+				assert.Equal(t, TypeMapRegister, TypeOf(in.Payload))
+				assert.NoError(t, Verify(in.Payload, Key{Algorithm: AlgorithmHMACSHA1, Secret: testKey}))
+			}
+			m.Security, m.Packet = nil, nil
+			assert.Equal(t, tt.flags, m)
+		})
+	}
+}
+
+// TestVectorAddresses has the locators that are not IP and no LCAF of one type.
+func TestVectorAddresses(t *testing.T) {
+	for vectorName, want := range map[string]string{
+		"lcaf-1-mac": "afi-list(02:00:00:00:00:01)", "afi-16389-mac": "02:00:00:00:00:01", "afi-6-mac": "02:00:00:00:00:01",
+		"afi-17-name": `"router.abc.com"`,
+	} {
+		m, err := Parse(vector(t, vectorName))
+		require.NoError(t, err)
+		assert.Contains(t, m.String(), want, vectorName)
+	}
+}
+
 func TestVectorDigests(t *testing.T) {
 	key := Key{Secret: []byte(loadVectors(t).Key)}
 	for _, tt := range []struct {
@@ -112,6 +162,8 @@ func TestVectorDigests(t *testing.T) {
 		{"map-notify-sha256-16", AlgorithmHMACSHA256, true},
 		{"map-notify-I", AlgorithmHMACSHA1, false},
 		{"map-notify-ack", AlgorithmHMACSHA256, true},
+		{"info-request", AlgorithmHMACSHA1, false},
+		{"info-reply", AlgorithmHMACSHA1, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			key := key
