@@ -11,15 +11,10 @@ import (
 	"github.com/xtrkit/xtrkit/mapcache"
 )
 
-// locatorsOf finds the addresses that the configured locator sources stand for.
-// interfaces lists what the host has; net.Interfaces, except in tests.
-func locatorsOf(cfg *conf.Node, interfaces func() ([]hostInterface, error)) ([]mapcache.Local, error) {
-	ifs, err := interfaces()
-	if err != nil {
-		return nil, fmt.Errorf("interfaces of this host: %w", err)
-	}
-	var locals []mapcache.Local
-	var missing []string
+// locatorsOf finds the addresses that the configured locator sources stand for
+// on a host with these interfaces, and says which sources stand for none. It is
+// an error if all of them do.
+func locatorsOf(cfg *conf.Node, ifs []hostInterface) (locals []mapcache.Local, missing []string, err error) {
 	for _, m := range cfg.Mappings {
 		for _, s := range m.Locators {
 			l, why := find(cfg, ifs, s)
@@ -31,9 +26,9 @@ func locatorsOf(cfg *conf.Node, interfaces func() ([]hostInterface, error)) ([]m
 		}
 	}
 	if len(locals) == 0 {
-		return nil, fmt.Errorf("no address to be reached at:\n%s", strings.Join(missing, "\n"))
+		return nil, missing, fmt.Errorf("no address to be reached at:\n%s", strings.Join(missing, "\n"))
 	}
-	return locals, nil
+	return locals, missing, nil
 }
 
 // addLocal adds l. When two EID-Prefixes use one address differently, the
@@ -129,7 +124,7 @@ type hostInterface struct {
 func hostInterfaces() ([]hostInterface, error) {
 	ifs, err := net.Interfaces()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("interfaces of this host: %w", err)
 	}
 	var hs []hostInterface
 	for _, i := range ifs {

@@ -70,9 +70,9 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 
 	ifs, err := hostInterfaces()
 	if err != nil {
-		return nil, fmt.Errorf("interfaces of this host: %w", err)
+		return nil, err
 	}
-	locals, err := locatorsOf(cfg.Conf, hostInterfaces)
+	locals, err := n.locators(ifs)
 	if err != nil {
 		return nil, err
 	}
@@ -183,12 +183,27 @@ func (n *Node) Run(ctx context.Context) error {
 // they are.
 func (n *Node) Reload() error {
 	errRepair := n.device.Repair()
-	locals, err := locatorsOf(n.cfg.Conf, hostInterfaces)
+	ifs, err := hostInterfaces()
+	if err != nil {
+		return errors.Join(errRepair, err)
+	}
+	locals, err := n.locators(ifs)
 	if err != nil {
 		return errors.Join(errRepair, err)
 	}
 	n.runner.SetLocals(time.Now(), locals)
 	return errRepair
+}
+
+// locators is locatorsOf, with a word about what is missing.
+func (n *Node) locators(ifs []hostInterface) ([]mapcache.Local, error) {
+	locals, missing, err := locatorsOf(n.cfg.Conf, ifs)
+	if err == nil {
+		for _, why := range missing {
+			n.log.Info("a locator is left out", "reason", why)
+		}
+	}
+	return locals, err
 }
 
 // Socket is the path of the unix socket with the status.
