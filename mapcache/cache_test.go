@@ -214,3 +214,37 @@ func TestInsertRefuses(t *testing.T) {
 func addr4(i int) netip.Addr {
 	return netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
 }
+
+func TestGetAndLookupWithoutEntry(t *testing.T) {
+	t.Parallel()
+	c := newCache(t, mapcache.Config{}, positive("10.0.0.0/8", "192.0.2.1", time.Hour))
+	_, ok := c.Get(key("10.1.0.0/16"))
+	assert.False(t, ok, "exact")
+	_, ok = c.Get(mapcache.MakeKey(7, prefix("10.0.0.0/8")))
+	assert.False(t, ok)
+	_, ok = c.LookupEntry(7, addr("10.0.0.1"))
+	assert.False(t, ok)
+	m := positive("10.0.0.0/8", "192.0.2.1", time.Hour)
+	m.RLOCs[0].IfIndex = -1
+	require.ErrorIs(t, c.Insert(t0, m), mapcache.ErrInvalid)
+}
+
+// A locator names an EID-Prefix to probe with, also after the mapping that was
+// stored last has gone.
+func TestLocatorsNameAPrefix(t *testing.T) {
+	t.Parallel()
+	c := newCache(t, mapcache.Config{},
+		positive("10.1.0.0/16", "192.0.2.1", time.Hour),
+		positive("10.2.0.0/16", "192.0.2.1", time.Hour),
+		positive("10.3.0.0/16", "192.0.2.2", time.Hour),
+	)
+	c.Remove(t0, key("10.2.0.0/16"))
+	require.NoError(t, c.Insert(t0, positive("10.3.0.0/16", "192.0.2.3", time.Hour)))
+	got := make(map[string]string)
+	for l, info := range c.Locators() {
+		assert.NotZero(t, info.ID)
+		assert.True(t, info.Usable)
+		got[l.String()] = info.Key.String()
+	}
+	assert.Equal(t, map[string]string{"192.0.2.1": "10.1.0.0/16", "192.0.2.3": "10.3.0.0/16"}, got)
+}

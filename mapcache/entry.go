@@ -93,11 +93,8 @@ func (c *Cache) rlocs(set uint32) []RLOC {
 	return list
 }
 
-// forwarding returns what data planes mirror of a set; set 0 is no entry.
+// forwarding returns what data planes mirror of a set.
 func (c *Cache) forwarding(set uint32) Forwarding {
-	if set == 0 {
-		return Forwarding{}
-	}
 	h := c.sets.hot.at(set)
 	f := Forwarding{Present: true, Verdict: h.verdict, Action: h.action, RLOCs: c.rlocs(set)}
 	if f.Verdict == Encapsulate && h.buckets == 0 {

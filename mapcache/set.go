@@ -238,7 +238,7 @@ func (d *division) member(members []member, hash uint32) int {
 			}
 		}
 	}
-	return -1
+	return -1 // not reached: the last end is n
 }
 
 func gcd(a, b int) int {
