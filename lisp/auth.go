@@ -79,6 +79,10 @@ func (k Key) LogValue() slog.Value {
 	return slog.GroupValue(slog.Int("id", int(k.ID)), slog.String("algorithm", k.Algorithm.String()))
 }
 
+// forgotten reports whether the key looks as if somebody had forgotten the
+// algorithm, whose zero value would accept anything.
+func (k Key) forgotten() bool { return k.Algorithm == AlgorithmNone && len(k.Secret) > 0 }
+
 // DigestLen returns how many octets of authentication data Sign needs.
 func (k Key) DigestLen() int {
 	truncated, full, _ := k.Algorithm.lengths()
@@ -195,6 +199,9 @@ func Sign(msg []byte, key Key) error {
 	if len(data) != truncated && len(data) != full {
 		return fmt.Errorf("lisp: sign: %d octets of authentication data for %s: %w", len(data), key.Algorithm, ErrMalformed)
 	}
+	if key.forgotten() {
+		return fmt.Errorf("lisp: sign: the key has a secret and no algorithm: %w", ErrMalformed)
+	}
 	msg[authOffset-4], msg[authOffset-3] = key.ID, byte(key.Algorithm)
 	if key.Algorithm == AlgorithmNone {
 		return nil
@@ -212,7 +219,8 @@ func Sign(msg []byte, key Key) error {
 // Verify checks the authentication data of a received Map-Register, Map-Notify,
 // Map-Notify-Ack or Info message over the octets received, which it does not change. Key ID
 // and algorithm must be those of key, and the length one of the two that its
-// algorithm has; a key with AlgorithmNone accepts only an empty field. The
+// algorithm has; a key with AlgorithmNone accepts only an empty field, and
+// nothing at all if it has a secret. The
 // comparison takes constant time. A failure wraps ErrAuth, or ErrTruncated when
 // the message is cut short. It is safe for concurrent use.
 func Verify(msg []byte, key Key) error {
@@ -224,6 +232,8 @@ func Verify(msg []byte, key Key) error {
 	switch {
 	case !ok:
 		return fmt.Errorf("lisp: verify: %s: %w", key.Algorithm, ErrUnsupported)
+	case key.forgotten():
+		return fmt.Errorf("lisp: verify: the key has a secret and no algorithm: %w", ErrAuth)
 	case msg[authOffset-4] != key.ID:
 		return fmt.Errorf("lisp: verify: Key ID %d, not %d: %w", msg[authOffset-4], key.ID, ErrAuth)
 	case Algorithm(msg[authOffset-3]) != key.Algorithm:

@@ -33,7 +33,7 @@ func TestSignVerify(t *testing.T) {
 		// RFC 9301-9-2
 		{AlgorithmHMACSHA256HKDF, false, 16},
 	} {
-		key := Key{ID: 5, Algorithm: tt.algorithm, Secret: testKey, Truncate: tt.truncate}
+		key := keyOf(5, tt.algorithm, tt.truncate)
 		for _, m := range []signer{
 			&MapRegister{Nonce: 7, Records: []EIDRecord{site()}},
 			&MapRegister{Nonce: 7, Records: []EIDRecord{site()}, XTRIDPresent: true, SiteID: 9},
@@ -111,6 +111,12 @@ func TestVerifyConfigured(t *testing.T) {
 	require.NoError(t, err)
 	assert.ErrorIs(t, Verify(b, Key{ID: 1, Algorithm: AlgorithmNone}), ErrAuth, "a key without algorithm accepts no digest")
 	assert.ErrorIs(t, Verify(b, Key{ID: 1, Algorithm: 9}), ErrUnsupported)
+	open, err := m.AppendSigned(nil, Key{ID: 1})
+	require.NoError(t, err)
+	assert.NoError(t, Verify(open, Key{ID: 1}))
+	forgotten := Key{ID: 1, Secret: testKey}
+	assert.ErrorIs(t, Verify(open, forgotten), ErrAuth, "a secret, and the algorithm forgotten")
+	assert.ErrorIs(t, Sign(open, forgotten), ErrMalformed)
 	assert.ErrorIs(t, Sign(b, Key{ID: 1, Algorithm: 9}), ErrUnsupported)
 	assert.ErrorIs(t, Verify(b[:15], configured), ErrTruncated)
 	assert.ErrorIs(t, Verify(b[:40], configured), ErrTruncated)

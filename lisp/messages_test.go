@@ -671,9 +671,9 @@ func TestRandomMessages(t *testing.T) {
 		_ = Screen(m)
 		switch m := m.(type) {
 		case *MapRegister:
-			require.NoError(t, Verify(b, Key{ID: m.Auth.KeyID, Algorithm: m.Auth.Algorithm, Secret: testKey}))
+			require.NoError(t, Verify(b, keyOf(m.Auth.KeyID, m.Auth.Algorithm, false)))
 		case *MapNotify:
-			require.NoError(t, Verify(b, Key{ID: m.Auth.KeyID, Algorithm: m.Auth.Algorithm, Secret: testKey}))
+			require.NoError(t, Verify(b, keyOf(m.Auth.KeyID, m.Auth.Algorithm, false)))
 		}
 	}
 }

@@ -393,8 +393,17 @@ func (g generator) records(negative bool) []EIDRecord {
 	return rs
 }
 
+// keyOf is a key with the secret of the vectors, none for AlgorithmNone.
+func keyOf(id uint8, a Algorithm, truncate bool) Key {
+	k := Key{ID: id, Algorithm: a, Secret: testKey, Truncate: truncate}
+	if a == AlgorithmNone {
+		k.Secret = nil
+	}
+	return k
+}
+
 func (g generator) key() Key {
-	return Key{ID: uint8(g.Uint32()), Algorithm: Algorithm(g.IntN(4)), Secret: testKey, Truncate: g.flip()}
+	return keyOf(uint8(g.Uint32()), Algorithm(g.IntN(4)), g.flip())
 }
 
 func (g generator) request() *MapRequest {
