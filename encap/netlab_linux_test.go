@@ -3,9 +3,6 @@ package encap
 import (
 	"encoding/binary"
 	"net/netip"
-	"os"
-	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -20,14 +17,7 @@ import (
 	"github.com/xtrkit/xtrkit/mapcache"
 )
 
-func TestMain(m *testing.M) {
-	// A fuzzer talks to its worker processes by file descriptors, which do not
-	// survive the way into a namespace. Fuzz targets need none.
-	if slices.ContainsFunc(os.Args, func(a string) bool { return strings.HasPrefix(a, "-test.fuzz") }) {
-		os.Exit(m.Run())
-	}
-	netlab.Main(m)
-}
+func TestMain(m *testing.M) { netlab.Main(m) }
 
 // wire is the network of the tests in namespaces: a -- r -- b, with our data
 // plane on a and b and its frames between r and b on record.

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -42,10 +43,18 @@ func Inside() bool { return inside }
 
 // Main is TestMain's body: it runs the tests of m in namespaces of their own,
 // and exits. Where that is impossible it runs them in place, and Require tells
-// them why.
+// them why. Fuzzing runs in place too: a fuzzer talks to its worker processes by
+// file descriptors, which do not survive the way into a namespace.
 func Main(m interface{ Run() int }) {
+	if fuzzing(os.Args) {
+		os.Exit(m.Run())
+	}
 	errEnter = Enter()
 	os.Exit(m.Run())
+}
+
+func fuzzing(args []string) bool {
+	return slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "-test.fuzz") })
 }
 
 // Enter moves the program into network and mount namespaces of its own, with a
