@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -28,8 +29,9 @@ func TestAPI(t *testing.T) {
 			d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") && rel != ".") {
 			return filepath.SkipDir
 		}
-		if !d.IsDir() && d.Name() == "doc.go" && rel != "doc.go" {
-			packages = append(packages, filepath.ToSlash(filepath.Dir(rel)))
+		pkg := filepath.ToSlash(filepath.Dir(rel))
+		if strings.HasSuffix(rel, ".go") && !strings.HasSuffix(rel, "_test.go") && pkg != "." && !slices.Contains(packages, pkg) {
+			packages = append(packages, pkg)
 		}
 		return nil
 	}))
