@@ -1,0 +1,89 @@
+package control
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/xtrkit/xtrkit/lisp"
+	"github.com/xtrkit/xtrkit/mapcache"
+)
+
+// TestSMR: an SMR makes the mapping be asked for through the mapping system,
+// rate limited; it changes nothing by itself.
+func TestSMR(t *testing.T) {
+	tc := up(t, quiet)
+	tc.learn(hostKey(peerEID), record("198.51.100.0/24", 1440, peerRLOC))
+	tc.advance(10 * time.Second)
+	smr := lisp.MapRequest{
+		SMR: true, DontMapReply: true, SourceEID: lisp.AddressFrom(peerEID.Addr()),
+		ITRRLOCs: []lisp.Address{lisp.AddressFrom(peerRLOC)},
+		Records:  []lisp.RequestRecord{{MaskLen: 32, EID: lisp.AddressFrom(eid4.Addr())}},
+	}
+	from := netip.MustParseAddrPort("203.0.113.200:4342") // a handover: not a cached locator
+	before := tc.now
+	for range 100 {
+		require.True(t, tc.handle(from, encode(t, &smr)))
+		tc.advance(100 * time.Millisecond)
+	}
+	s := take[*lisp.MapRequest](tc)
+	require.NotEmpty(t, s)
+	assert.LessOrEqual(t, len(s), 4)
+	for i, r := range s {
+		m := r.msg.(*lisp.MapRequest)
+		require.NotNil(t, r.inner)                               // RFC 9301-6.1-1
+		assert.Contains(t, []netip.AddrPort{mr1, mr2}, r.Remote) // RFC 9301-6.1-1
+		assert.True(t, m.SMRInvoked)
+		assert.Equal(t, uint8(24), m.Records[0].MaskLen)
+		assert.NotZero(t, m.Nonce)
+		if i > 0 {
+			assert.GreaterOrEqual(t, r.at.Sub(s[i-1].at), 3*time.Second) // RFC 9301-6.1-2, 9301-6.1-4
+		}
+	}
+	assert.Equal(t, before, s[0].at)
+	assert.Empty(t, take[*lisp.MapReply](tc))
+	assert.Equal(t, mapcache.Encapsulate, tc.forward(peerEID.Addr()).Verdict, "the old mapping is used meanwhile")
+	require.True(t, tc.answer(s[0].msg.(*lisp.MapRequest).Nonce, record("198.51.100.0/24", 1440, from.Addr())))
+	assert.Equal(t, from.Addr(), tc.forward(peerEID.Addr()).Locator.Addr)
+	assert.Equal(t, "SMR for 198.51.100.0/24 from 203.0.113.200", eventsOf[MapRequestReceived](tc)[0].String())
+	assert.Contains(t, eventsOf[MapRequestSent](tc)[1].String(), "solicited")
+
+	// RFC 9301-6.1-5: of what is not cached we want to know nothing.
+	tc.advance(time.Minute)
+	take[*lisp.MapRequest](tc)
+	smr.SourceEID, smr.Records[0].EID = lisp.AddressFrom(netip.MustParseAddr("100.64.0.1")), lisp.AddressFrom(netip.MustParseAddr("100.64.0.2"))
+	require.True(t, tc.handle(from, encode(t, &smr)))
+	assert.Empty(t, take[*lisp.MapRequest](tc)) // RFC 9301-6.1-5
+	assert.Equal(t, uint64(1), tc.e.Stats().Dropped[DropNotCached])
+	// One that names the EID in its record works as well.
+	smr.SourceEID, smr.Records[0].EID = lisp.Address{}, lisp.AddressFrom(peerEID.Addr())
+	require.True(t, tc.handle(from, encode(t, &smr)))
+	assert.Equal(t, 1, len(take[*lisp.MapRequest](tc)))
+}
+
+// TestSMRAnswered: a solicited mapping rests for three seconds even when the
+// answer comes at once.
+func TestSMRAnswered(t *testing.T) {
+	tc := up(t, quiet)
+	rec := record("198.51.100.0/24", 1440, peerRLOC)
+	tc.learn(hostKey(peerEID), rec)
+	tc.advance(10 * time.Second)
+	smr := mapRequest("192.0.2.1/32")
+	smr.SMR = true
+	var asked []time.Time
+	for range 100 {
+		require.True(t, tc.handle(netip.AddrPortFrom(peerRLOC, 4342), encode(t, smr)))
+		tc.advance(100 * time.Millisecond)
+		for _, s := range take[*lisp.MapRequest](tc) {
+			asked = append(asked, s.at)
+			tc.answer(s.msg.(*lisp.MapRequest).Nonce, rec)
+		}
+	}
+	require.GreaterOrEqual(t, len(asked), 3)
+	for i := 1; i < len(asked); i++ {
+		assert.GreaterOrEqual(t, asked[i].Sub(asked[i-1]), 3*time.Second) // RFC 9301-6.1-4
+	}
+}
