@@ -82,6 +82,12 @@ func TestShares(t *testing.T) {
 			map[string]float64{a: 1},
 		},
 		{
+			"Weight 0 is the last to fall back to",
+			[]mapcache.RLOC{rloc(a, 1, 0), rloc(b, 1, 1), rloc(c, 1, 1)},
+			[]string{b},
+			map[string]float64{c: 1},
+		},
+		{
 			"odd Weights",
 			[]mapcache.RLOC{rloc(a, 1, 255), rloc(b, 1, 254), rloc(c, 1, 1)},
 			nil,

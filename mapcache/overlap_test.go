@@ -180,3 +180,17 @@ func TestOverlapReasons(t *testing.T) {
 	}, got)
 	assert.Empty(t, c.Changes())
 }
+
+// An entry that a more-specific one had bound, up to the end almost, is refreshed
+// in time again when that bound goes.
+func TestRefreshAfterBound(t *testing.T) {
+	t.Parallel()
+	c := newCache(t, mapcache.Config{},
+		positive("10.0.0.0/8", "192.0.2.1", time.Hour), positive("10.1.0.0/16", "192.0.2.2", 10*time.Second))
+	assert.Empty(t, advance(c, t0.Add(9900*time.Millisecond)))
+	require.NoError(t, c.Insert(t0.Add(9900*time.Millisecond), positive("10.1.0.0/16", "192.0.2.2", 2*time.Hour)))
+	assert.Equal(t, time.Hour, expires(c)["10.0.0.0/8"])
+	assert.Empty(t, advance(c, t0.Add(58*time.Minute)))
+	require.Equal(t, "192.0.2.1", via(c, "10.2.0.1"))
+	assert.Equal(t, []string{"10.0.0.0/8"}, advance(c, t0.Add(time.Hour-time.Second)))
+}
