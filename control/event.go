@@ -57,9 +57,16 @@ type RegisterUnanswered struct {
 }
 
 func (e RegisterUnanswered) String() string {
-	return fmt.Sprintf("no Map-Notify from Map-Server %v for %s after %s; sent again, next check in %v",
+	s := fmt.Sprintf("no Map-Notify from Map-Server %v for %s after %s; sent again, next check in %v",
 		e.MapServer.Addr(), keyList(e.EIDs), count(e.Tries, "Map-Register"), e.Next.Round(100*time.Millisecond))
+	if e.Tries >= registerSends {
+		s += unansweredHint
+	}
+	return s
 }
+
+// unansweredHint follows when loss alone no longer explains the silence.
+const unansweredHint = " (the Map-Server is down or unreachable, or refuses us: it answers neither a wrong key nor an EID-Prefix that is not its site's)"
 
 // RegisterFailed says that a Map-Server answered, but not as an accepting one
 // does: the answer does not verify, or leaves EID-Prefixes out.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -136,6 +137,9 @@ func TestRegisterRetransmission(t *testing.T) {
 	ev := eventsOf[RegisterUnanswered](tc)
 	require.Equal(t, len(s)-1, len(ev))
 	assert.Equal(t, "no Map-Notify from Map-Server 198.18.0.1 for 192.0.2.1/32 2001:db8:1::1/128 after 1 Map-Register; sent again, next check in 2.1s", ev[0].String())
+	for i, e := range ev {
+		assert.Equal(t, i+1 >= registerSends, strings.HasSuffix(e.String(), unansweredHint), i)
+	}
 	reg := tc.e.Registrations()[0]
 	assert.Equal(t, StateUnanswered, reg.State)
 	assert.Equal(t, "no Map-Notify", reg.LastError)
