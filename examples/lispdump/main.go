@@ -67,6 +67,7 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	fs.Usage = func() {
 		_, _ = fmt.Fprint(stderr, "usage: lispdump [options] [FILE...]\n\n"+
 			"Prints the LISP messages in pcap or pcapng files (- is the standard input), or on an interface.\n"+
+			"Files may be compressed with gzip.\n"+
 			"Fragmented datagrams are not put together.\n\n")
 		fs.PrintDefaults()
 	}
@@ -107,6 +108,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 			err = errors.Join(err, fmt.Errorf("%s: %w", name, e))
 		}
 	}
+	err = errors.Join(err, p.links())
 	_, _ = fmt.Fprintln(stderr, p.counts)
 	if err != nil {
 		_, _ = fmt.Fprintln(stderr, "lispdump:", err)

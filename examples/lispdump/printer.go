@@ -1,11 +1,15 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
+	"os"
+	"slices"
 	"time"
 
 	"github.com/google/gopacket"
@@ -20,6 +24,8 @@ type printer struct {
 	options
 	out    io.Writer
 	counts counts
+	// unknownLinks counts the packets that could not be looked at, by link type.
+	unknownLinks map[uint32]int
 }
 
 // counts is what was seen.
@@ -46,15 +52,68 @@ type line struct {
 }
 
 // packet prints one packet, if there is LISP in it.
-func (p *printer) packet(data []byte, info gopacket.CaptureInfo, link gopacket.Decoder) error {
+func (p *printer) packet(c packet) error {
 	p.counts.Packets++
-	pkt := gopacket.NewPacket(data, link, gopacket.NoCopy)
-	l, isLISP := p.describe(pkt)
+	first, data, known := linkLayer(c.link, c.data)
+	if !known {
+		if p.unknownLinks == nil {
+			p.unknownLinks = map[uint32]int{}
+		}
+		p.unknownLinks[c.link]++
+		return nil
+	}
+	l, isLISP := p.describe(gopacket.NewPacket(data, first, gopacket.NoCopy))
 	if !isLISP {
 		return nil
 	}
-	l.Time = info.Timestamp.UTC()
+	l.Time = c.time
 	return p.print(l)
+}
+
+// file prints one capture file; "-" is in.
+func (p *printer) file(ctx context.Context, name string, in io.Reader) error {
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return bare(err) // the caller names the file
+		}
+		defer func() { _ = f.Close() }()
+		in = f
+	}
+	c, err := openCapture(in)
+	if err != nil {
+		return bare(err)
+	}
+	for ctx.Err() == nil {
+		packet, err := c.next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return bare(err)
+		}
+		if err := p.packet(packet); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bare takes operation and file name from an error of package os.
+func bare(err error) error {
+	if pathError, ok := errors.AsType[*os.PathError](err); ok {
+		return pathError.Err
+	}
+	return err
+}
+
+// links says of which link types nothing could be printed.
+func (p *printer) links() error {
+	var err error
+	for _, link := range slices.Sorted(maps.Keys(p.unknownLinks)) {
+		err = errors.Join(err, fmt.Errorf("%d packets of link type %d, which is not known here", p.unknownLinks[link], link))
+	}
+	return err
 }
 
 // describe finds the LISP in a packet: messages from the outermost in, and what
