@@ -17,6 +17,7 @@
 //     O(1) and seen by the next packet.
 //   - A bound on the number of entries, with eviction that spares what is in use.
 //   - A numbered list of changes for data planes that mirror the cache.
+//   - Export and import, so that a restart starts warm.
 //
 // The same structure serves as the local database of an ETR: a second [Cache]
 // with static mappings of our own EID-Prefixes.

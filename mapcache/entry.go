@@ -104,7 +104,11 @@ func (c *Cache) forwarding(set uint32) Forwarding {
 }
 
 // store writes a checked mapping to the entry of s, or to a new one if s is zero.
-func (c *Cache) store(t int64, m *Mapping, s slot) {
+func (c *Cache) store(t int64, m *Mapping, s slot) { c.put(t, m, s, c.lifetime(t, m)) }
+
+// put is store for a mapping that ends at natural, if no more-specific one ends
+// before. It returns the id of the entry.
+func (c *Cache) put(t int64, m *Mapping, s slot, natural int64) uint32 {
 	verdict, action := m.verdict()
 	// The new set first: locators that the old one shares keep their state.
 	set := c.intern(verdict, action, c.members(m.RLOCs))
@@ -142,7 +146,7 @@ func (c *Cache) store(t int64, m *Mapping, s slot) {
 	if old == 0 {
 		before = never
 	}
-	e.natural = c.lifetime(t, m)
+	e.natural = natural
 	e.phase = phaseNew
 	if e.proven {
 		e.phase = phaseCached
@@ -150,6 +154,7 @@ func (c *Cache) store(t int64, m *Mapping, s slot) {
 	c.reschedule(t, id, before)
 	ch.New = c.forwarding(set)
 	c.record(ch)
+	return id
 }
 
 // lifetime returns when a mapping stored at t expires.
