@@ -292,9 +292,12 @@ func coverage(msg []byte, strict bool) ([]int, error) {
 	case *MapRegister:
 		trailer = m.Trailer
 	case *MapNotify:
-		trailer = m.Trailer
+		trailer, xtrID = m.Trailer, m.XTRIDPresent
 	case *MapNotifyAck:
-		trailer = m.Trailer
+		trailer, xtrID = m.Trailer, m.XTRIDPresent
+	}
+	if !xtrID {
+		return ends, nil
 	}
 	end := len(msg) - len(trailer)
 	if rtrAuth && len(trailer) > 0 {

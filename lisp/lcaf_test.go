@@ -333,3 +333,34 @@ func TestAddressText(t *testing.T) {
 	require.NoError(t, err)
 	assert.True(t, a.IsZero())
 }
+
+// TestSignalFree: the EID and the locators of signal-free multicast are the same
+// in every message.
+func TestSignalFree(t *testing.T) {
+	eid, err := MulticastEID(0xabcdef, netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("239.1.1.1"))
+	require.NoError(t, err)
+	b, err := eid.MarshalBinary()
+	require.NoError(t, err)
+	assert.Equal(t, unhex(t, "400300000900001400abcdef000020200001c00002010001ef010101"), b) // RFC 8378-5.1.2-3
+	rloc, err := ReplicationLocator(netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("203.0.113.2"))
+	require.NoError(t, err)
+	l, err := rloc.LCAF()
+	require.NoError(t, err)
+	for _, e := range l.(*ReplicationList).Entries {
+		assert.Equal(t, uint8(128), e.Level) // RFC 8378-5.1.2-4
+	}
+	records := []EIDRecord{{EID: eid, Locators: []RLOCRecord{{RLOC: rloc}}}}
+	for _, m := range []Message{&MapRegister{Records: records}, &MapReply{Records: records}, &MapNotify{Records: records}} {
+		b, err := m.MarshalBinary()
+		require.NoError(t, err)
+		got, err := Parse(b)
+		require.NoError(t, err)
+		assert.Contains(t, got.String(), "[11259375](192.0.2.1/32, 239.1.1.1/32)/0") // RFC 8378-5.1.2-5
+	}
+	_, err = MulticastEID(0, netip.Addr{}, netip.MustParseAddr("ff02::1"))
+	assert.NoError(t, err)
+	for _, bad := range [][2]string{{"192.0.2.1", "192.0.2.2"}, {"192.0.2.1", "ff02::1"}} {
+		_, err = MulticastEID(0, netip.MustParseAddr(bad[0]), netip.MustParseAddr(bad[1]))
+		assert.ErrorIs(t, err, ErrMalformed)
+	}
+}

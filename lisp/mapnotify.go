@@ -20,7 +20,7 @@ import (
 type MapNotify struct {
 	XTRIDPresent bool   // I: XTRID and SiteID follow the records (NAT draft §4.4)
 	RTRAuth      bool   // R: an RTR's authentication record follows in Trailer (early NAT drafts, OOR)
-	Reserved     uint32 // 18 bits, normally 0
+	Reserved     uint32 // 18 bits, normally 0; see NotifyReservedI
 	Nonce        Nonce  // that of the Map-Register
 	Auth         Authentication
 	Records      []EIDRecord
@@ -33,6 +33,12 @@ type MapNotify struct {
 // under its own type and authentication (RFC 9301 §5.7). Convert a MapNotify to
 // make one.
 type MapNotifyAck MapNotify
+
+// NotifyReservedI in MapNotify.Reserved is the I bit of a message with less than
+// an xTR-ID and a Site-ID behind the records. RFC 9301 knows no such bit here: it
+// is reserved, to be ignored, and a Map-Server that returns the flags of the
+// Map-Register sets it for the P bit. It excludes XTRIDPresent.
+const NotifyReservedI = 0x80000
 
 const (
 	mapNotify    = "Map-Notify"
@@ -74,7 +80,10 @@ func (m *MapNotify) decode(t Type, name string, b []byte) error {
 		Auth:         r.authentication(),
 		Records:      r.eidRecords(m.Records, int(w&0xff)),
 	}
-	if m.XTRIDPresent {
+	switch {
+	case m.XTRIDPresent && r.err == nil && len(b)-r.off < trailerLen:
+		m.XTRIDPresent, m.Reserved = false, m.Reserved|NotifyReservedI
+	case m.XTRIDPresent:
 		m.XTRID, m.SiteID = r.identity()
 	}
 	m.Trailer = r.rest()
@@ -101,7 +110,7 @@ func (m *MapNotify) append(t Type, name string, b []byte) ([]byte, error) {
 	switch {
 	case len(m.Records) > maxRecords:
 		return b, encodeError(name, "Record Count", "%d", len(m.Records))
-	case m.Reserved > 0x3ffff:
+	case m.Reserved&^NotifyReservedI > 0x3ffff, m.Reserved&NotifyReservedI != 0 && m.XTRIDPresent:
 		return b, encodeError(name, "Reserved", "%#x", m.Reserved)
 	}
 	w := uint32(t)<<28 | m.Reserved<<8 | uint32(len(m.Records)) |

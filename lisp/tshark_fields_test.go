@@ -1,0 +1,37 @@
+package lisp
+
+// tsharkFields are the fields compared with tshark 4. What it does not know, or
+// names by older texts than this package, stands in TestTshark.
+var tsharkFields = []string{
+	"lisp.type", "lisp.irc", "lisp.records", "lisp.nonce",
+	"lisp.mreq.flags.auth", "lisp.mreq.flags.mrp", "lisp.mreq.flags.probe", "lisp.mreq.flags.smr",
+	"lisp.mreq.flags.pitr", "lisp.mreq.flags.smri", "lisp.mreq.res",
+	"lisp.mreq.srceid.afi", "lisp.mreq.itr_rloc.afi", "lisp.mreq.itr_rloc_ipv4", "lisp.mreq.itr_rloc_ipv6",
+	"lisp.mreq.record.prefix.length", "lisp.mreq.record.prefix.afi", "lisp.mreq.record.prefix.ipv4", "lisp.mreq.record.prefix.ipv6",
+	"lisp.mrep.flags.probe", "lisp.mrep.flags.enlr",
+	"lisp.mreg.flags.pmr", "lisp.mreg.flags.sec", "lisp.mreg.flags.xtrid", "lisp.mreg.flags.wmn", "lisp.mreg.res",
+	"lisp.mnot.flags.xtrid", "lisp.keyid", "lisp.authlen", "lisp.xtrid",
+	"lisp.mapping.ttl", "lisp.mapping.loccnt", "lisp.mapping.eid.masklen", "lisp.mapping.act", "lisp.mapping.auth",
+	"lisp.mapping.ver", "lisp.mapping.eid.afi", "lisp.mapping.eid.ipv4", "lisp.mapping.eid.ipv6",
+	"lisp.referral.incomplete", "lisp.referral.sigcnt",
+	"lisp.loc.priority", "lisp.loc.weight", "lisp.loc.multicast_priority", "lisp.loc.multicast_weight",
+	"lisp.loc.flags.local", "lisp.loc.flags.probe", "lisp.loc.flags.reach", "lisp.loc.afi",
+	"lisp.info.r", "lisp.info.ttl", "lisp.info.prefix.masklen", "lisp.info.prefix.afi", "lisp.info.prefix.ipv4", "lisp.info.prefix.ipv6",
+	"lisp.ecm.flags.ddt",
+	"lisp.lcaf.type", "lisp.lcaf.length",
+	"lisp.lcaf.afi_list.afi", "lisp.lcaf.afi_list.ipv4", "lisp.lcaf.afi_list.ipv6", "lisp.lcaf.afi_list.dn", "lisp.lcaf.afi_list.mac",
+	"lisp.lcaf.iid", "lisp.lcaf.iid.ipv4", "lisp.lcaf.iid.ipv6", "lisp.lcaf.asn", "lisp.lcaf.asn.ipv4", "lisp.lcaf.asn.ipv6",
+	"lisp.lcaf.geo.lat.hemisphere", "lisp.lcaf.geo.lat.deg", "lisp.lcaf.geo.lat.min", "lisp.lcaf.geo.lat.sec",
+	"lisp.lcaf.geo.lon.hemisphere", "lisp.lcaf.geo.lon.deg", "lisp.lcaf.geo.lon.min", "lisp.lcaf.geo.lon.sec",
+	"lisp.lcaf.nonce_loc", "lisp.lcaf.mcinfo_iid", "lisp.lcaf.mcinfo.src.masklen", "lisp.lcaf.mcinfo.grp.masklen",
+	"lisp.lcaf.mcinfo.src.ipv4", "lisp.lcaf.mcinfo.grp.ipv4",
+	"lisp.lcaf.elp_hop.flags.local", "lisp.lcaf.elp_hop.flags.probe", "lisp.lcaf_elp_hop.flags.strict",
+	"lisp.lcaf.elp_hop.ipv4", "lisp.lcaf.elp_hop.ipv6",
+	"lisp.lcaf.srcdst.src.masklen", "lisp.lcaf.srcdst.dst.masklen", "lisp.lcaf.srcdst.src.ipv4", "lisp.lcaf.srcdst.dst.ipv4",
+	"lisp.lcaf.rle_entry.level", "lisp.lcaf.rle_entry.ipv4", "lisp.lcaf.rle_entry.ipv6",
+	"lisp.lcaf.kv_key.ipv4", "lisp.lcaf.kv_key.ipv6", "lisp.lcaf.kv_value.ipv4", "lisp.lcaf.kv_value.ipv6",
+	"lisp.lcaf.natt.rloc.afi", "lisp.lcaf.natt.rloc.ipv4", "lisp.lcaf.natt.rloc.ipv6", "lisp.lcaf.natt.msport", "lisp.lcaf.natt.etrport",
+	"lisp.lcaf.vendor.oui",
+	"lisp-data.flags.nonce", "lisp-data.flags.lsb", "lisp-data.flags.enr", "lisp-data.flags.mv", "lisp-data.flags.iid",
+	"lisp-data.nonce", "lisp-data.srcmapver", "lisp-data.dstmapver", "lisp-data.iid",
+}
