@@ -98,7 +98,8 @@ type Cache struct {
 	size      int
 	used      bitmap
 	queue     queue
-	rings     [2]ring // of learned entries: negative, positive
+	solicited map[uint32]*solicited // by entry id
+	rings     [2]ring               // of learned entries: negative, positive
 	changes   []Change
 	seq       uint64
 	counts    [numReasons]uint64
@@ -141,6 +142,7 @@ func New(cfg Config) *Cache {
 		tries:     make(map[uint32]*trie),
 		published: new(bart.Table[instance]),
 		stale:     make(map[uint32]struct{}),
+		solicited: make(map[uint32]*solicited),
 	}
 	c.sets.init()
 	c.locators.init()

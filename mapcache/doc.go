@@ -15,6 +15,8 @@
 //     §12). A locator that goes down moves its own flows only.
 //   - Reachability per locator, shared by all mappings that use it, changed in
 //     O(1) and seen by the next packet.
+//   - What was measured per locator: round-trip time, packets and octets out and in.
+//   - Entries marked by a Solicit-Map-Request, reported for refresh once.
 //   - A bound on the number of entries, with eviction that spares what is in use.
 //   - A numbered list of changes for data planes that mirror the cache.
 //   - Export and import, so that a restart starts warm.

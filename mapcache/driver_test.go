@@ -55,7 +55,11 @@ type driver struct {
 	mirror map[Key]Forwarding // built from the changes alone
 	// reported are the keys reported for refresh and not stored since.
 	reported map[Key]bool
-	counts   map[string]int
+	// solicited is when entries were marked by an SMR that are not stored since;
+	// due are those of them that the next advance has to report.
+	solicited map[Key]time.Time
+	due       map[Key]bool
+	counts    map[string]int
 }
 
 func newDriver(t testing.TB, src source, cfg Config) *driver {
@@ -63,6 +67,7 @@ func newDriver(t testing.TB, src source, cfg Config) *driver {
 		t: t, src: src, now: time.Unix(1e9, 0), cache: New(cfg),
 		model:  model{down: make(map[Locator]map[Cause]bool)},
 		mirror: make(map[Key]Forwarding), reported: make(map[Key]bool),
+		solicited: make(map[Key]time.Time), due: make(map[Key]bool),
 		counts: make(map[string]int),
 	}
 }
@@ -177,6 +182,8 @@ func (d *driver) step() {
 		d.advance(d.now.Add(waits[d.src.intn(len(waits))]))
 	case op == 11:
 		d.cache.Used(d.now, d.existing())
+	case op == 12 && d.src.intn(2) == 0:
+		d.solicit()
 	case op <= 13: // to the next deadline, as a runner would
 		if at := d.cache.Deadline(); at.After(d.now) {
 			d.advance(at)
@@ -264,6 +271,7 @@ func (d *driver) advance(now time.Time) {
 			assert.True(d.t, e.learned())
 			assert.True(d.t, d.model.expires(e).After(now), "%v reported too late", k)
 			d.reported[k] = true
+			delete(d.due, k)
 		}
 		d.follow()
 		if at := d.cache.Deadline(); at.IsZero() || at.After(now) {
@@ -271,6 +279,28 @@ func (d *driver) advance(now time.Time) {
 		}
 	}
 	d.model.expire(now)
+	assert.Empty(d.t, d.due, "marked by an SMR but not reported")
+}
+
+func (d *driver) solicit() {
+	k := d.existing()
+	var e *modelEntry
+	for _, x := range d.model.entries {
+		if x.IID == k.IID && within(k.Prefix, x.Prefix) && (e == nil || x.Prefix.Bits() > e.Prefix.Bits()) {
+			e = x
+		}
+	}
+	want := e != nil && e.learned()
+	if want {
+		last, marked := d.solicited[e.Key]
+		want = !marked || d.now.Sub(last) >= smrHold
+	}
+	assert.Equal(d.t, want, d.cache.MarkSMR(d.now, k), "SMR for %v", k)
+	if want {
+		d.counts["smr"]++
+		d.solicited[e.Key], d.due[e.Key] = d.now, true
+		delete(d.reported, e.Key)
+	}
 }
 
 func (d *driver) forward() {
@@ -333,6 +363,8 @@ func (d *driver) follow() {
 		}
 		assert.Equal(d.t, d.mirror[ch.Key], ch.Old, "%v %v", ch.Reason, ch.Key)
 		delete(d.reported, ch.Key)
+		delete(d.solicited, ch.Key)
+		delete(d.due, ch.Key)
 		if ch.New.Present {
 			d.mirror[ch.Key] = ch.New
 		} else {
@@ -356,6 +388,7 @@ func (d *driver) compareAll() {
 		assert.Equal(d.t, w.updated, e.Updated, "%v", e.Key)
 		assert.Equal(d.t, d.model.expires(w), e.Expires, "%v", e.Key)
 		assert.Equal(d.t, d.reported[e.Key], e.Refreshing, "%v", e.Key)
+		assert.Equal(d.t, !d.solicited[e.Key].IsZero(), e.Solicited, "%v", e.Key)
 		assert.Contains(d.t, d.mirror, e.Key)
 	}
 	assert.Len(d.t, want, n)

@@ -19,6 +19,9 @@ type Entry struct {
 	Expires    time.Time // zero: never
 	LastUsed   time.Time // zero: not since Created. Coarse: when the use was noticed
 	Refreshing bool      // reported for refresh, and not stored again since
+	Solicited  bool      // marked by an SMR, and not stored again since
+	SMRs       uint32    // SMRs for it since Created, see MarkSMR
+	LastSMR    time.Time // the last one that was taken
 }
 
 // entry is what only the writer needs to know of an entry.
@@ -72,6 +75,9 @@ func (c *Cache) entry(id uint32) Entry {
 	}
 	if e.lastUsed != never {
 		out.LastUsed = c.time(e.lastUsed)
+	}
+	if smr := c.solicited[id]; smr != nil {
+		out.Solicited, out.SMRs, out.LastSMR = smr.marked, smr.count, c.time(smr.last)
 	}
 	return out
 }
@@ -147,6 +153,9 @@ func (c *Cache) put(t int64, m *Mapping, s slot, natural int64) uint32 {
 		before = never
 	}
 	e.natural = natural
+	if smr := c.solicited[id]; smr != nil {
+		smr.marked = false
+	}
 	e.phase = phaseNew
 	if e.proven {
 		e.phase = phaseCached
@@ -197,6 +206,7 @@ func (c *Cache) drop(id uint32, why Reason) {
 	}
 	c.releaseSet(e.set)
 	*e = entry{}
+	delete(c.solicited, id)
 	c.entryIDs.put(id)
 	c.size--
 }

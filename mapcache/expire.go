@@ -10,11 +10,12 @@ import (
 type phase uint8
 
 const (
-	phaseNew      phase = iota // its first uses are those of the packets that asked for it
-	phaseCached                // nothing to do until refresh comes near
-	phaseWatched               // used from now on: report for refresh
-	phaseReported              // reported for refresh; expires unless stored again
-	phaseLast                  // too late for a refresh
+	phaseNew       phase = iota // its first uses are those of the packets that asked for it
+	phaseCached                 // nothing to do until refresh comes near
+	phaseWatched                // used from now on: report for refresh
+	phaseReported               // reported for refresh; expires unless stored again
+	phaseLast                   // too late for a refresh
+	phaseSolicited              // an SMR came: report for refresh at once
 )
 
 const (
@@ -36,6 +37,7 @@ const (
 // keys of entries that are in use and should be resolved again before they
 // expire, each once until it is stored again. An entry counts as in use if a
 // packet used it during the last minute or so before its refresh time, or later.
+// Those of MarkSMR are returned too, in use or not.
 //
 // The work of one call is bounded, to 32 entries removed or 512 looked at: if
 // more is due, Deadline is not after now. Between such calls the owner of the
@@ -69,6 +71,9 @@ func (c *Cache) Advance(now time.Time) (refresh []Key) {
 			default:
 				e.armed = t
 			}
+		case phaseSolicited:
+			e.phase = phaseReported
+			refresh = append(refresh, e.key)
 		case phaseReported, phaseLast: // queued for their end only
 		}
 		c.plan(t, id)
@@ -100,6 +105,8 @@ func (c *Cache) plan(t int64, id uint32) {
 	case phaseWatched:
 		// An idle entry is looked at again and again, at half the time that is left.
 		at = max(e.expires-lead, t+(e.expires-t)/2)
+	case phaseSolicited:
+		at = t
 	case phaseReported, phaseLast: // at their end
 	}
 	c.queue.set(c, id, min(at, e.expires))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
+	"time"
 
 	"github.com/xtrkit/xtrkit/lisp"
 )
@@ -38,6 +39,11 @@ type LocatorInfo struct {
 	Usable bool    // no cause against it
 	Causes []Cause // why it is not usable
 	Key    Key     // an EID-Prefix whose mapping lists the locator, to probe with
+
+	RTT time.Duration // as last measured (SetRTT); 0: not measured
+	// What AddUsage has counted since the first mapping listed the locator.
+	PacketsOut, OctetsOut uint64
+	PacketsIn, OctetsIn   uint64
 }
 
 // hotLocator is a Locator in 32 octets, so that two share a cache line. Whether it
@@ -55,10 +61,11 @@ func (h *hotLocator) locator() Locator {
 
 // coldLocator is what only the writer needs.
 type coldLocator struct {
-	locator Locator
-	refs    uint32 // locator sets that list it
-	via     uint32 // entry id of the last mapping stored with it; may be stale
-	causes  uint8  // bit set of Cause
+	locator  Locator
+	refs     uint32    // locator sets that list it
+	via      uint32    // entry id of the last mapping stored with it; may be stale
+	causes   uint8     // bit set of Cause
+	measured *measured // nil: nothing is measured
 }
 
 // noLocator is the locator id of a choice that must never be used, e.g. R=0. Its
@@ -221,7 +228,7 @@ func (c *Cache) Reachable(l Locator) bool {
 
 // Locators iterates over the locators of all mappings, in no particular order
 // that callers may rely on. The cache must not be modified meanwhile, except by
-// SetReachable and SetDown.
+// SetReachable, SetDown, SetRTT and AddUsage.
 func (c *Cache) Locators() iter.Seq2[Locator, LocatorInfo] {
 	return func(yield func(Locator, LocatorInfo) bool) {
 		ls := &c.locators
@@ -235,16 +242,7 @@ func (c *Cache) Locators() iter.Seq2[Locator, LocatorInfo] {
 				c.findVia() // at most one pass over the entries
 				searched = true
 			}
-			info := LocatorInfo{ID: id, Usable: cold.causes == 0}
-			for cause := range numCauses {
-				if cold.causes>>cause&1 != 0 {
-					info.Causes = append(info.Causes, cause)
-				}
-			}
-			if c.lists(cold.via, id) {
-				info.Key = c.entries.at(cold.via).key
-			}
-			if !yield(cold.locator, info) {
+			if !yield(cold.locator, c.locatorInfo(id)) {
 				return
 			}
 		}

@@ -221,6 +221,7 @@ func TestAgainstModel(t *testing.T) {
 				d.run()
 				assert.Positive(t, d.counts["hit"])
 				assert.Positive(t, d.counts["refresh"])
+				assert.Positive(t, d.counts["smr"])
 				if tt.cfg.MaxEntries > 0 {
 					assert.Positive(t, d.counts["evicted"])
 				}

@@ -1,0 +1,78 @@
+package mapcache
+
+import "time"
+
+// measured is what others have measured about a locator. Few locators of a large
+// cache have it, so it stands apart.
+type measured struct {
+	rtt                   time.Duration
+	packetsOut, octetsOut uint64
+	packetsIn, octetsIn   uint64
+}
+
+// measured returns the measurements of a locator that some mapping lists, or nil.
+func (c *Cache) measured(l Locator) *measured {
+	id, ok := c.locators.index[l.normal()]
+	if !ok {
+		return nil
+	}
+	cold := c.locators.cold.at(id)
+	if cold.measured == nil {
+		cold.measured = new(measured)
+	}
+	return cold.measured
+}
+
+// SetRTT stores the round-trip time to a locator as last measured, e.g. by
+// RLOC-probing; 0 or less forgets it. It is kept for as long as some mapping lists
+// the locator, and ignored for others.
+func (c *Cache) SetRTT(l Locator, rtt time.Duration) {
+	if m := c.measured(l); m != nil {
+		m.rtt = max(rtt, 0)
+	}
+}
+
+// AddUsage takes in what a data plane reports: it adds the packets and octets to
+// those of the locator, if some mapping lists it, and holds the entry for used, as
+// Used does, if packets went out by it.
+func (c *Cache) AddUsage(now time.Time, u Usage) {
+	if m := c.measured(u.Locator); m != nil {
+		m.packetsOut += u.PacketsOut
+		m.octetsOut += u.OctetsOut
+		m.packetsIn += u.PacketsIn
+		m.octetsIn += u.OctetsIn
+	}
+	if u.Key.Prefix.IsValid() && u.PacketsOut > 0 {
+		c.Used(now, u.Key)
+	}
+}
+
+// LocatorInfo returns what the cache knows about locator l. It reports false if no
+// mapping lists it. Key is not filled in if its mapping was replaced; Locators
+// finds another.
+func (c *Cache) LocatorInfo(l Locator) (LocatorInfo, bool) {
+	id, ok := c.locators.index[l.normal()]
+	if !ok {
+		return LocatorInfo{}, false
+	}
+	return c.locatorInfo(id), true
+}
+
+func (c *Cache) locatorInfo(id uint32) LocatorInfo {
+	cold := c.locators.cold.at(id)
+	info := LocatorInfo{ID: id, Usable: cold.causes == 0}
+	for cause := range numCauses {
+		if cold.causes>>cause&1 != 0 {
+			info.Causes = append(info.Causes, cause)
+		}
+	}
+	if c.lists(cold.via, id) {
+		info.Key = c.entries.at(cold.via).key
+	}
+	if m := cold.measured; m != nil {
+		info.RTT = m.rtt
+		info.PacketsOut, info.OctetsOut = m.packetsOut, m.octetsOut
+		info.PacketsIn, info.OctetsIn = m.packetsIn, m.octetsIn
+	}
+	return info
+}
