@@ -93,6 +93,28 @@ func ExampleVerify() {
 	// key 1 hmac-sha-256-128
 }
 
+// Signing a message that is encoded already, such as one that is sent again with
+// another key.
+func ExampleSign() {
+	notify := lisp.MapNotify{Nonce: 1, Auth: lisp.Authentication{Data: make([]byte, 32)}}
+	payload, err := notify.MarshalBinary()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	key := lisp.Key{ID: 2, Algorithm: lisp.AlgorithmHMACSHA256, Secret: []byte("shared secret")}
+	fmt.Println(lisp.Sign(payload, key))
+	m, err := lisp.Parse(payload)
+	fmt.Println(m, err)
+	fmt.Println(lisp.Verify(payload, key))
+	fmt.Println(lisp.Verify(payload, lisp.Key{ID: 1, Algorithm: key.Algorithm, Secret: key.Secret}))
+	// Output:
+	// <nil>
+	// Map-Notify nonce 0x0000000000000001 key-id 2 hmac-sha-256-128/32 <nil>
+	// <nil>
+	// lisp: verify: Key ID 2, not 1: authentication failed
+}
+
 // An address within an instance, and one with structure.
 func ExampleAddress() {
 	a := lisp.EIDAddress(7, netip.MustParseAddr("192.0.2.1"))

@@ -178,6 +178,7 @@ func TestDeployedForms(t *testing.T) {
 		}},
 		{"(S,G) with the source's mask-len outside", eidOf(t, addressFromHex(t, "400300000900001400abcdef000020200001c00002010001ef010101"), 32), nil},
 		{"(S,G) with mask-len 255 outside", eidOf(t, addressFromHex(t, "400300000900001400abcdef000020200001c00002010001ef010101"), 255), nil},
+		// RFC 8060-4.1-s1: the LCAF has room for all of them
 		{"instance of 32 bits", eidOf(t, EIDAddress(0xfedcba98, netip.MustParseAddr("192.0.2.0")), 24), func(t *testing.T, m Message) {
 			iid, p, ok := decoded[*MapReply](t, m).Records[0].Prefix()
 			assert.True(t, ok)
