@@ -63,15 +63,18 @@ func killers(t testing.TB) map[string][]byte {
 		"AFI lists in each other, 40 deep":        append(append(head(0x10), nested...), 0, 0, 0, 0, 0, 0),
 		"Map-Referral of nothing":                 bytes.Repeat([]byte{0x6f}, 60),
 		// VPP
-		"Map-Notify of 1 octet":   {0x40},
-		"Map-Notify of no record": edit("map-notify", func(b []byte) { b[3] = 0 }),
-		"SMR of nothing":          {0x11},
-		"SMR, truncated":          cut("map-request-smr", 20),
-		"SMR, AFI 0":              append(append([]byte{0x11, 0, 0, 1}, make([]byte, 8)...), 0, 0, 0, 0, 0, 0, 0, 0),
-		"SMR, mixed families":     append(append([]byte{0x11, 0, 0, 1}, make([]byte, 8)...), 0, 1, 192, 0, 2, 1, 0, 1, 192, 0, 2, 1, 0, 128, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0),
-		"empty":                   {},
-		"all ones":                bytes.Repeat([]byte{0xff}, 200),
-		"at signs":                bytes.Repeat([]byte{'@'}, 1400),
+		"Map-Notify of 1 octet":               {0x40},
+		"Map-Notify of no record":             edit("map-notify", func(b []byte) { b[3] = 0 }),
+		"Map-Notify of an unknown Key ID":     edit("map-notify", func(b []byte) { b[12] = 99 }),
+		"Map-Reply, locator of LCAF type 40":  edit("lcaf-3-as", func(b []byte) { b[bytes.Index(b, []byte{0x40, 3, 0, 0, 3})+4] = 40 }),
+		"Map-Reply, locator of LCAF type 255": edit("lcaf-3-as", func(b []byte) { b[bytes.Index(b, []byte{0x40, 3, 0, 0, 3})+4] = 255 }),
+		"SMR of nothing":                      {0x11},
+		"SMR, truncated":                      cut("map-request-smr", 20),
+		"SMR, AFI 0":                          append(append([]byte{0x11, 0, 0, 1}, make([]byte, 8)...), 0, 0, 0, 0, 0, 0, 0, 0),
+		"SMR, mixed families":                 append(append([]byte{0x11, 0, 0, 1}, make([]byte, 8)...), 0, 1, 192, 0, 2, 1, 0, 1, 192, 0, 2, 1, 0, 128, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0),
+		"empty":                               {},
+		"all ones":                            bytes.Repeat([]byte{0xff}, 200),
+		"at signs":                            bytes.Repeat([]byte{'@'}, 1400),
 	}
 }
 
@@ -79,7 +82,8 @@ func killers(t testing.TB) map[string][]byte {
 // passes for something authenticated.
 func TestKillers(t *testing.T) {
 	decodes := []string{
-		"LCAF type 40", "LCAF type 255", "255 locators of one priority", "SHA-1 with 32 octets",
+		"LCAF type 40", "LCAF type 255", "Map-Notify of an unknown Key ID",
+		"Map-Reply, locator of LCAF type 40", "Map-Reply, locator of LCAF type 255", "255 locators of one priority", "SHA-1 with 32 octets",
 		"Map-Notify-Ack of algorithm 7", "Map-Notify of algorithm 7", "Map-Notify, SHA-1 with 12 octets",
 		"Info-Request without host name", "Info-Request, host name not UTF-8", "Map-Register of 20000 octets",
 		"AFI lists in each other, 40 deep", "ECM with cut UDP header", "LCAF length 0", "Map-Notify of no record", "SMR, AFI 0", "SMR, mixed families", "all ones",

@@ -147,6 +147,40 @@ func TestPaths(t *testing.T) {
 	})
 }
 
+// TestHostileData has the data packets that stop other implementations.
+func TestHostileData(t *testing.T) {
+	iid := func(v lisp.DataHeader, payload ...byte) []byte {
+		b := make([]byte, lisp.DataHeaderLen)
+		lisp.PutDataHeader(b, v)
+		return append(b, payload...)
+	}
+	control := lisp.DataHeader{}.WithInstanceID(lisp.InstanceIDControl)
+	for _, tt := range []struct {
+		name    string
+		payload []byte
+		last    gopacket.LayerType
+	}{
+		{"3 octets", []byte{0x08, 0, 0}, gopacket.LayerTypeDecodeFailure},
+		{"nothing behind the header", iid(lisp.DataHeader{}), LayerTypeLISP},
+		{"control instance, nothing behind", iid(control), LayerTypeLISP},
+		{"control instance, garbage", iid(control, bytes.Repeat([]byte{0xff}, 12)...), gopacket.LayerTypePayload},
+		{"control instance, cut Info", iid(control, 0x70, 0, 0), gopacket.LayerTypeDecodeFailure},
+		{"inner version 0", iid(lisp.DataHeader{}, make([]byte, 20)...), gopacket.LayerTypePayload},
+		{"inner version 3", iid(lisp.DataHeader{}, 0x35, 0, 0, 20), gopacket.LayerTypePayload},
+		{"cut inner IPv4", iid(lisp.DataHeader{}, 0x45, 0), gopacket.LayerTypeDecodeFailure},
+		{"cut inner IPv6", iid(lisp.DataHeader{}, 0x60, 0, 0, 0, 0, 99), gopacket.LayerTypeDecodeFailure},
+		{"unknown next protocol", iid(lisp.DataHeader{}.WithNextProtocol(0x55), 1, 2, 3), gopacket.LayerTypePayload},
+		{"shim that is not there", iid(lisp.DataHeader{}.WithNextProtocol(0x80), 0, 255, 0, 1), gopacket.LayerTypeDecodeFailure},
+		{"encrypted, short", []byte{3, 0, 0, 0, 0, 0, 0, 0, 1}, gopacket.LayerTypePayload},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := gopacket.NewPacket(datagram(t, 61000, lisp.DataPort, gopacket.Payload(tt.payload)), layers.LayerTypeIPv4, gopacket.Default)
+			all := p.Layers()
+			assert.Equal(t, tt.last, all[len(all)-1].LayerType(), p)
+		})
+	}
+}
+
 // TestCaptures walks all packets of the captures.
 func TestCaptures(t *testing.T) {
 	files, err := filepath.Glob("../testdata/oor/*.pcap")
