@@ -20,6 +20,7 @@ type pending struct {
 	phase    phase
 	again    bool // wanted again while it had to rest
 	sends    int
+	unsent   int // times that no locator of ours could send it
 	lastSent time.Time
 	waiting  bool // for the answer to the last one
 	resolver int  // index of the last Map-Resolver asked
@@ -132,7 +133,7 @@ func (e *Engine) pendingTimer(now time.Time, p *pending) {
 			e.settle(now, p, covered)
 			return
 		}
-		if p.sends <= requestRetries {
+		if p.sends+p.unsent <= requestRetries {
 			e.ask(now, p)
 			return
 		}
@@ -165,7 +166,7 @@ func (e *Engine) restart(now time.Time, p *pending, wanted bool) {
 		delete(e.pending, p.key)
 		return
 	}
-	p.phase, p.again, p.sends, p.accepted = asking, false, 0, netip.Prefix{}
+	p.phase, p.again, p.sends, p.unsent, p.accepted = asking, false, 0, 0, netip.Prefix{}
 	e.ask(now, p)
 }
 
@@ -191,8 +192,11 @@ func (e *Engine) settle(now time.Time, p *pending, covering netip.Prefix) {
 func (e *Engine) ask(now time.Time, p *pending) {
 	r := e.pickResolver(now, p)
 	if r < 0 {
+		// Without an uplink nothing is wanted forever: it counts as a try, so that
+		// what nobody asks for any more is forgotten. SetLocals starts it anew.
 		e.drop(now, DropNoLocal, netip.AddrPort{}, p.ask.String)
-		e.timers.set(&p.timer, now.Add(requestInterval+e.jitter(requestInterval/10)))
+		p.unsent++
+		e.waitForReply(now, p)
 		return
 	}
 	if !e.requestLimit.AllowN(now, 1) {
@@ -208,7 +212,11 @@ func (e *Engine) ask(now time.Time, p *pending) {
 	e.requests[n] = request{pending: p, resolver: e.resolvers[r], sent: now}
 	e.emit(MapRequestSent{Stamp{now}, p.ask, e.resolvers[r].addr, n, p.sends, p.why.refresh, p.why.smr})
 
-	wait := min(requestInterval<<(p.sends-1), requestBackoff)
+	e.waitForReply(now, p)
+}
+
+func (e *Engine) waitForReply(now time.Time, p *pending) {
+	wait := min(requestInterval<<(p.sends+p.unsent-1), requestBackoff)
 	if p.why.smr {
 		wait = max(wait, smrInterval)
 	}
@@ -296,6 +304,7 @@ func (e *Engine) hurryRequests(now time.Time) {
 	}
 	slices.SortFunc(ps, func(a, b *pending) int { return compareKeys(a.key, b.key) })
 	for _, p := range ps {
+		p.unsent = 0
 		e.timers.set(&p.timer, later(now, p.lastSent.Add(requestInterval)))
 	}
 }

@@ -558,6 +558,23 @@ func TestResolveNeedsLocals(t *testing.T) {
 	assert.Equal(t, "203.0.113.50:4342", s.Local.String())
 }
 
+// TestResolveForgetsWithoutLocals: what cannot be asked for is not tried for
+// ever. It fails like what is not answered, and then costs nothing any more.
+func TestResolveForgetsWithoutLocals(t *testing.T) {
+	tc := newTester(t, quiet)
+	tc.resolve(hostKey(peerEID))
+	tc.advance(2 * time.Minute)
+	assert.Len(t, eventsOf[ResolutionFailed](tc), 1)
+	assert.Empty(t, tc.e.pending)
+	assert.True(t, tc.e.Deadline().IsZero(), "nothing left to do")
+	assert.Empty(t, tc.sent)
+
+	tc.setLocals(locals()...)
+	tc.advance(0)
+	tc.resolve(hostKey(peerEID))
+	one[*lisp.MapRequest](tc)
+}
+
 func TestStaticMappings(t *testing.T) {
 	static := mapcache.Mapping{Key: key("198.51.100.0/24"), RLOCs: []mapcache.RLOC{{Locator: mapcache.Locator{Addr: netip.MustParseAddr("203.0.113.99")}}}}
 	tc := up(t, quiet, func(c *Config) { c.StaticMappings = []mapcache.Mapping{static} })
