@@ -53,7 +53,11 @@ func (e *Engine) handleMapRequest(now time.Time, d lisp.Datagram, b []byte, sour
 		e.drop(now, DropSecured, d.Remote, nil)
 		return true
 	}
-	if to, ok := e.reply(now, d, m, source, found); ok && !m.Probe {
+	to, ok := e.reply(now, d, m, source, found)
+	if ok {
+		e.hint(now, to)
+	}
+	if ok && !m.Probe {
 		e.emit(MapRequestReceived{Stamp: Stamp{now}, EID: eid, From: to})
 	}
 	return true

@@ -245,6 +245,23 @@ func (e *Engine) probe(now time.Time, p *path) {
 	e.timers.set(&p.timer, now.Add(wait))
 }
 
+// hintInterval is the least time between the probes that hints cause on a path.
+const hintInterval = 3 * time.Second
+
+// hint is told that a locator that is down may be up again, since something
+// came from it. That may be forged, so it is only a reason to probe now.
+func (e *Engine) hint(now time.Time, a netip.Addr) {
+	t := e.targets[cleanLocator(mapcache.Locator{Addr: a})]
+	if t == nil || !t.down {
+		return
+	}
+	for _, p := range t.paths {
+		if at := p.cycle.Add(hintInterval); !p.waiting && at.Before(p.at) {
+			e.timers.set(&p.timer, later(at, now.Add(time.Millisecond)))
+		}
+	}
+}
+
 func (e *Engine) forgetProbes(p *path) {
 	for _, n := range p.nonces {
 		delete(e.requests, n)

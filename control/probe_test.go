@@ -403,3 +403,31 @@ func TestKeySet(t *testing.T) {
 	}
 	assert.Equal(t, s.at(3), s.at(53))
 }
+
+// TestProbeHint: a locator that is down and asks us something is probed soon,
+// not at the end of the interval.
+func TestProbeHint(t *testing.T) {
+	tc := up(t, prober)
+	rec := record("198.51.100.0/24", 1440, peerRLOC)
+	tc.learn(hostKey(peerEID), rec)
+	tc.advance(10 * time.Second)
+	require.Len(t, eventsOf[ProbeDown](tc), 1)
+	tc.probes()
+	ask := func() {
+		tc.handle(netip.AddrPortFrom(peerRLOC, 4342), encode(t, &lisp.MapRequest{
+			Nonce: 7, ITRRLOCs: []lisp.Address{lisp.AddressFrom(peerRLOC)},
+			Records: []lisp.RequestRecord{{MaskLen: 32, EID: lisp.AddressFrom(tc.e.db[0].Prefix.Addr())}},
+		}))
+	}
+	for range 5 {
+		ask()
+	}
+	tc.advance(2 * time.Millisecond)
+	p := tc.probes()
+	require.Len(t, p, 1)
+	tc.answerProbe(p[0], rec)
+	assert.Len(t, eventsOf[ProbeUp](tc), 1)
+	ask()
+	tc.advance(5 * time.Second)
+	assert.Empty(t, tc.probes(), "it is up")
+}

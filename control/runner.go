@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/xtrkit/xtrkit/lisp"
 	"github.com/xtrkit/xtrkit/mapcache"
 )
@@ -76,6 +78,7 @@ type Runner struct {
 	out        []lisp.Datagram
 	outBytes   []byte
 	readErrors chan error
+	warnings   *rate.Limiter // of the log, for what others can provoke
 }
 
 // RunnerStats is a snapshot of what a Runner has counted.
@@ -120,6 +123,8 @@ func NewRunner(cfg RunnerConfig) (*Runner, error) {
 		wake:    make(chan struct{}, 1),
 		quit:    make(chan struct{}),
 		done:    make(chan struct{}),
+
+		warnings: rate.NewLimiter(1, 5),
 	}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
@@ -514,5 +519,9 @@ func (r *Runner) write() {
 
 func (r *Runner) sendFailed(remote netip.AddrPort, err error) {
 	r.stats.sendErrors.Add(1)
-	r.log.Warn("not sent", "peer", remote, "err", err)
+	// Others choose where answers go, so they could fill the log with addresses
+	// that nothing can be sent to.
+	if r.warnings.Allow() {
+		r.log.Warn("not sent", "peer", remote, "err", err, "send_errors", r.stats.sendErrors.Load())
+	}
 }

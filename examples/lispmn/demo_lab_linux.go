@@ -7,8 +7,13 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/xtrkit/xtrkit/internal/netlab"
 )
@@ -78,7 +83,8 @@ type demoLab struct {
 
 // newDemoLab builds the network: a router in the middle, a link to each host.
 func newDemoLab(ctx context.Context, opt demoOptions, live io.Writer) (*demoLab, error) {
-	dir, err := os.MkdirTemp("", "lispmn-demo-")
+	sweepDead()
+	dir, err := os.MkdirTemp("", fmt.Sprintf("%s%d-", dirPrefix, os.Getpid()))
 	if err != nil {
 		return nil, err
 	}
@@ -103,6 +109,20 @@ func newDemoLab(ctx context.Context, opt demoOptions, live io.Writer) (*demoLab,
 		return nil, errors.Join(err, d.close())
 	}
 	return d, nil
+}
+
+const dirPrefix = "lispmn-demo-" // and the process id, of the directory of a demo
+
+// sweepDead removes the directories of demos that were killed: there are keys in
+// them.
+func sweepDead() {
+	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*"))
+	for _, d := range dirs {
+		owner, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(d), dirPrefix), "-")
+		if pid, err := strconv.Atoi(owner); err == nil && errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+			_ = os.RemoveAll(d)
+		}
+	}
 }
 
 // attach adds a host, linked to the router.

@@ -4,8 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // Lab is a set of hosts and the links between them. Close removes it all. Its
@@ -92,10 +97,34 @@ func (l *Lab) Close() error {
 	for _, f := range slices.Backward(closers) {
 		errs = append(errs, f())
 	}
+	killStrays(hosts)
 	for _, h := range hosts {
 		h.close()
 	}
 	return errors.Join(errs...)
+}
+
+// killStrays ends what others have started in the hosts, by nsenter for example:
+// it would keep the namespaces.
+func killStrays(hosts []*Host) {
+	in := make(map[uint64]bool, len(hosts))
+	for _, h := range hosts {
+		var st unix.Stat_t
+		if h.ns >= 0 && unix.Fstat(h.ns, &st) == nil {
+			in[st.Ino] = true
+		}
+	}
+	procs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, p := range procs {
+		pid, err := strconv.Atoi(filepath.Base(p))
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		// Of processes that are not ours there is nothing to see.
+		if ino, err := netnsInode(p + "/ns/net"); err == nil && in[ino] {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	}
 }
 
 // atClose has f run by Close, last one first; at once if that was before.

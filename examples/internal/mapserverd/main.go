@@ -38,13 +38,13 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		cfg.Debug = f.Debug
 	}
 	log := daemon.Logger(stderr, cfg.Debug)
+	ctx, stop := daemon.Signals(ctx, func() { log.Info("nothing to read again: restart to change sites") })
+	defer stop()
 	s, err := New(ctx, Config{Conf: cfg, Version: daemon.Version(), Logger: log})
 	if err != nil {
 		return daemon.Failed(stderr, "lispms", err)
 	}
 	fmt.Fprintf(stderr, "lispms: serves %d sites; its status: curl -s --unix-socket %s http://x/status\n", len(cfg.Sites), s.Socket())
-	ctx, stop := daemon.Signals(ctx, func() { log.Info("nothing to read again: restart to change sites") })
-	defer stop()
 	if err := s.Run(ctx); err != nil {
 		return daemon.Failed(stderr, "lispms", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/xtrkit/xtrkit/control"
@@ -19,7 +20,10 @@ func locatorsOf(cfg *conf.Node, ifs []hostInterface) (locals []mapcache.Local, m
 		for _, s := range m.Locators {
 			l, why := find(cfg, ifs, s)
 			if why != "" {
-				missing = append(missing, fmt.Sprintf("%s:%d: %s", cfg.File, s.Line, why))
+				// One line of the file can stand for several EID-Prefixes and families.
+				if text := fmt.Sprintf("%s:%d: %s", cfg.File, s.Line, why); !slices.Contains(missing, text) {
+					missing = append(missing, text)
+				}
 				continue
 			}
 			locals = addLocal(locals, l)

@@ -43,17 +43,22 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		cfg.Debug = f.Debug
 	}
 	log := daemon.Logger(stderr, cfg.Debug)
-	n, err := New(ctx, Config{Conf: cfg, Version: daemon.Version(), Logger: log})
-	if err != nil {
-		return daemon.Failed(stderr, "lispmn", err)
-	}
-	fmt.Fprintf(stderr, "lispmn: %s is up with %v; its status: curl -s --unix-socket %s http://x/status\n", n.device.Name(), n.eids, n.Socket())
+	// Before New: a signal while it sets things up must not leave them behind.
+	made := make(chan *Node, 1)
 	ctx, stop := daemon.Signals(ctx, func() {
+		n := <-made
+		made <- n
 		if err := n.Reload(); err != nil {
 			log.Error("not all could be read again", "err", err)
 		}
 	})
 	defer stop()
+	n, err := New(ctx, Config{Conf: cfg, Version: daemon.Version(), Logger: log})
+	if err != nil {
+		return daemon.Failed(stderr, "lispmn", err)
+	}
+	made <- n
+	fmt.Fprintf(stderr, "lispmn: %s is up with %v; its status: curl -s --unix-socket %s http://x/status\n", n.device.Name(), n.eids, n.Socket())
 	if err := n.Run(ctx); err != nil {
 		return daemon.Failed(stderr, "lispmn", err)
 	}

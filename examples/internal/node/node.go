@@ -64,7 +64,7 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	// First of all, so that a second process changes nothing.
 	n.status, err = statusd.Listen(statusd.Config{Path: n.Socket(), Snapshot: n.Status})
 	if err != nil {
-		return nil, err
+		return nil, permission(err)
 	}
 	undo = append(undo, n.status.Close)
 

@@ -2,6 +2,7 @@ package statusd
 
 import (
 	"encoding/json"
+	"fmt"
 	"reflect"
 	"strings"
 	"sync"
@@ -61,10 +62,37 @@ func Describe(at time.Time, text string, typed any) Event {
 		t = t.Elem()
 	}
 	e := Event{Time: at, Kind: kebab(t.Name()), Text: text}
-	if b, err := json.Marshal(typed); err == nil && string(b) != "{}" {
+	if b, err := json.Marshal(readable(typed)); err == nil && string(b) != "{}" {
 		e.Data = b
 	}
 	return e
+}
+
+// readable returns the exported fields of a struct, with errors and named
+// numbers as their text; what is not a struct it returns as it is.
+func readable(typed any) any {
+	v := reflect.Indirect(reflect.ValueOf(typed))
+	if v.Kind() != reflect.Struct {
+		return typed
+	}
+	fields := make(map[string]any)
+	for _, f := range reflect.VisibleFields(v.Type()) {
+		if !f.IsExported() || f.Anonymous || f.Tag.Get("json") == "-" {
+			continue
+		}
+		x := v.FieldByIndex(f.Index).Interface()
+		switch y := x.(type) {
+		case error:
+			x = y.Error()
+		case time.Duration:
+		case fmt.Stringer:
+			if k := reflect.TypeOf(x).Kind(); k >= reflect.Int && k <= reflect.Uint64 {
+				x = y.String()
+			}
+		}
+		fields[f.Name] = x
+	}
+	return fields
 }
 
 // kebab turns MapRequestSent into map-request-sent, and EIDMoved into eid-moved.

@@ -195,3 +195,20 @@ func TestDescribe(t *testing.T) {
 		assert.Equal(t, want, kebab(in))
 	}
 }
+
+type flavour uint8
+
+func (flavour) String() string { return "sweet" }
+
+type refused struct {
+	Reason flavour
+	Err    error
+	Wait   time.Duration
+	hidden int //nolint:unused // must not show
+}
+
+// TestDescribeText: errors and named numbers are told by their text.
+func TestDescribeText(t *testing.T) {
+	e := Describe(time.Now(), "text", refused{Reason: 7, Err: errors.New("no key"), Wait: 5})
+	require.JSONEq(t, `{"Reason":"sweet","Err":"no key","Wait":5}`, string(e.Data))
+}
