@@ -163,6 +163,17 @@ func TestTrailerCoverage(t *testing.T) {
 	plain[0] |= 0x02
 	assert.ErrorIs(t, Verify(plain, key), ErrAuth)
 
+	// A Map-Notify with the I bit for something else: nothing may be left out.
+	returned := MapNotify{Reserved: NotifyReservedI, Records: []EIDRecord{site()}}
+	signed, err := returned.AppendSigned(nil, key)
+	require.NoError(t, err)
+	assert.NoError(t, Verify(signed, key))
+	h, err := key.mac(signed, 20)
+	require.NoError(t, err)
+	h.Write(signed[authOffset+20 : len(signed)-trailerLen])
+	copy(signed[authOffset:], h.Sum(nil))
+	assert.ErrorIs(t, Verify(signed, key), ErrAuth, "a digest that leaves out the end of the records")
+
 	// I bit, and less behind it than it promises.
 	short := vector(t, "map-register-xtrid")
 	assert.ErrorIs(t, Verify(short[:len(short)-1], key), ErrTruncated)
