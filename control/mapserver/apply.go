@@ -1,6 +1,8 @@
 package mapserver
 
 import (
+	"bytes"
+	"cmp"
 	"container/heap"
 	"net/netip"
 	"slices"
@@ -261,6 +263,10 @@ func (s *Server) setXTR(c *claim, x *xtrState) {
 		return
 	}
 	x.claims++
+	if x.idle {
+		x.idle = false
+		x.key.site.idle--
+	}
 	c.xtr = x
 	s.releaseXTR(old)
 }
@@ -271,12 +277,38 @@ func (s *Server) releaseXTR(x *xtrState) {
 	if x == nil {
 		return
 	}
-	x.claims--
-	// One whose nonces are enforced is remembered for good (RFC 9301 §5.6).
-	if x.claims == 0 && !x.enforced(x.algorithm) {
-		delete(s.xtrs, x.key)
-		s.xtrCount.Store(int64(len(s.xtrs)))
+	if x.claims--; x.claims > 0 {
+		return
 	}
+	// One whose nonces are enforced is remembered (RFC 9301 §5.6).
+	if x.enforced(x.algorithm) {
+		x.idle = true
+		if x.key.site.idle++; x.key.site.idle > maxIdle {
+			s.forgetIdle(x.key.site)
+		}
+		return
+	}
+	delete(s.xtrs, x.key)
+	s.xtrCount.Store(int64(len(s.xtrs)))
+}
+
+// forgetIdle forgets the longer silent half of a site's idle xTRs.
+func (s *Server) forgetIdle(of *site) {
+	idle := make([]*xtrState, 0, of.idle)
+	for _, x := range s.xtrs {
+		if x.idle && x.key.site == of {
+			idle = append(idle, x)
+		}
+	}
+	slices.SortFunc(idle, func(a, b *xtrState) int {
+		return cmp.Or(cmp.Compare(a.seen, b.seen), bytes.Compare(a.key.xtr[:], b.key.xtr[:]))
+	})
+	for _, x := range idle[:len(idle)/2] {
+		delete(s.xtrs, x.key)
+		of.idle--
+	}
+	s.xtrCount.Store(int64(len(s.xtrs)))
+	s.log.Warn("forgot the nonces of xTRs that have nothing registered", "site", of.name, "xtrs", len(idle)/2)
 }
 
 // boundClaims drops the oldest claims of an EID-Prefix that has too many.

@@ -139,6 +139,8 @@ type site struct {
 	proxy  bool
 	replay ReplayMode
 	deny   Deny
+
+	idle int // the writer's own: how many of its xTRs are idle
 }
 
 // sitePrefix is a configured prefix as the trie holds it. It must not have a

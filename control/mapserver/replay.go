@@ -10,6 +10,10 @@ import (
 const (
 	recentRegisters = 32 // accepted Map-Registers whose repetition is recognised
 	countingRun     = 10 // nonces in sequence that show that an xTR counts
+	// maxIdle is how many xTRs of a site are remembered that have nothing
+	// registered. A site that makes up xTR-IDs forgets its own nonces then, and
+	// takes no room from others.
+	maxIdle = 4096
 )
 
 // xtrKey is a security association: an xTR and a key (RFC 9301 §5.6). The xTRs
@@ -34,6 +38,7 @@ type xtrState struct {
 	seen      int64 // ticks of the last accepted Map-Register
 	stamp     order // of the newest Delta
 	claims    int
+	idle      bool     // no claim left, remembered for its nonce
 	recent    []uint64 // fingerprints of accepted messages, a ring when full
 	next      int
 }

@@ -156,6 +156,34 @@ func TestOnlyTheLastRegistersAreRemembered(t *testing.T) {
 	}
 }
 
+// TestIdleXTRsAreBounded: a site that makes up xTR-IDs takes no room from
+// others, and keeps the nonces of xTRs that have something registered.
+func TestIdleXTRsAreBounded(t *testing.T) {
+	b := newBench(t, func(c *Config) { c.Sites[0].Replay = ReplayStrict })
+	const extra = 100
+	var last []byte
+	for i := range maxIdle + maxClaimsPerEID + extra {
+		x := lisp.XTRID{byte(i >> 8), byte(i), 1}
+		last = register(t, key1, record("10.1.0.0/16", 10, "192.0.2.11"), withXTR(x), withNonce(lisp.Nonce(i+10)))
+		b.put(etr1, last)
+		b.advance(time.Millisecond)
+	}
+	assert.LessOrEqual(t, len(b.s.xtrs), maxIdle+maxClaimsPerEID)
+	assert.Greater(t, len(b.s.xtrs), maxIdle/2)
+	idle := 0
+	for _, x := range b.s.xtrs {
+		if x.idle {
+			idle++
+			assert.Zero(t, x.claims)
+		}
+	}
+	assert.Equal(t, idle, b.s.sites["a"].idle)
+
+	// The newest is still protected against a replay with an older nonce.
+	x := lisp.XTRID{byte((maxIdle + maxClaimsPerEID + extra - 1) >> 8), byte((maxIdle + maxClaimsPerEID + extra - 1) & 0xff), 1}
+	assert.Empty(t, b.put(etr1, register(t, key1, record("10.1.0.0/16", 10, "192.0.2.66"), withXTR(x), withNonce(1))))
+}
+
 func TestVersionOlder(t *testing.T) {
 	for _, tc := range []struct {
 		v, than uint16
