@@ -50,6 +50,7 @@ func checkCapture(t *testing.T, file string) {
 		c.packet(t, gopacket.NewPacket(b, link, gopacket.Default))
 	}
 	assert.Positive(t, c.control)
+	assert.Positive(t, c.encapsulated)
 	assert.Positive(t, c.signed)
 	assert.Positive(t, c.forged)
 	for family := range c.data {
@@ -60,8 +61,8 @@ func checkCapture(t *testing.T, file string) {
 
 // captureChecker counts what it has checked.
 type captureChecker struct {
-	control, signed, forged int
-	data                    [2]int
+	control, encapsulated, signed, forged int
+	data                                  [2]int
 }
 
 func (c *captureChecker) packet(t *testing.T, p gopacket.Packet) {
@@ -80,6 +81,10 @@ func (c *captureChecker) packet(t *testing.T, p gopacket.Packet) {
 	c.control++
 	m, err := lisp.Parse(udp.Payload)
 	require.NoError(t, err)
+	if _, ok := m.(*lisp.EncapsulatedControl); ok {
+		c.encapsulated++
+		assert.NotZero(t, udp.Checksum) // RFC 9301-5.8-1
+	}
 	switch m.(type) {
 	case *lisp.MapRegister, *lisp.MapNotify:
 	default:
