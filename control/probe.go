@@ -288,6 +288,7 @@ func (e *Engine) handleProbeReply(now time.Time, d lisp.Datagram, m *lisp.MapRep
 	e.stats.ProbeRepliesRecv++
 	p.answered++
 	p.rtt = smooth(p.rtt, rtt)
+	e.cache.SetRTT(p.key.locator, p.rtt)
 	if p.waiting {
 		p.waiting = false
 		e.nextCycle(now, p)

@@ -75,6 +75,9 @@ func TestProbe(t *testing.T) {
 		Local: rloc4, Locator: mapcache.Locator{Addr: peerRLOC, Port: 4341}, EIDs: 1, Known: true,
 		RTT: 30 * time.Millisecond, Sent: paths[0].Sent, Answered: 1,
 	}, paths[0])
+	info, ok := tc.e.Cache().LocatorInfo(mapcache.Locator{Addr: peerRLOC})
+	require.True(t, ok)
+	assert.Equal(t, 30*time.Millisecond, info.RTT)
 
 	// Every 30 s, jittered, as long as it answers: no news.
 	var gaps []time.Duration

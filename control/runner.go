@@ -358,11 +358,7 @@ func (r *Runner) advance(now time.Time) {
 	}
 	if !r.usageAt.IsZero() && !r.usageAt.After(now) {
 		r.usageAt = now.Add(r.cfg.UsageInterval)
-		r.cfg.Dataplane.Usage(func(u mapcache.Usage) {
-			if u.Key.Prefix.IsValid() && u.PacketsOut > 0 {
-				r.cfg.Engine.Cache().Used(now, u.Key)
-			}
-		})
+		r.cfg.Dataplane.Usage(func(u mapcache.Usage) { r.cfg.Engine.Cache().AddUsage(now, u) })
 	}
 	if !r.retryAt.IsZero() && !r.retryAt.After(now) {
 		r.setDataplaneLocals(now, r.applied)

@@ -526,7 +526,10 @@ func TestRunnerPlane(t *testing.T) {
 		require.Len(t, a.plane.decisions(), 1, "any covering entry serves")
 		a.plane.found <- mapcache.Discovery{Kind: mapcache.DiscoveryRequest, Key: mapcache.HostKey(0, netip.MustParseAddr("198.51.100.9"))}
 		a.plane.mu.Lock()
-		a.plane.usage = []mapcache.Usage{{Key: mapcache.Key{Prefix: eidB}, PacketsOut: 1, LastUsed: time.Now()}}
+		a.plane.usage = []mapcache.Usage{
+			{Key: mapcache.Key{Prefix: eidB}, PacketsOut: 1, LastUsed: time.Now()},
+			{Locator: mapcache.Locator{Addr: rlocB}, PacketsOut: 3, OctetsOut: 300, LastUsed: time.Now()},
+		}
 		a.plane.mu.Unlock()
 		time.Sleep(10 * time.Second)
 		assert.Contains(t, a.events.lines(), "Map-Request for 198.51.100.9/32")
@@ -534,6 +537,10 @@ func TestRunnerPlane(t *testing.T) {
 			ent, ok := a.engine.Cache().Get(mapcache.Key{Prefix: eidB})
 			require.True(t, ok)
 			assert.False(t, ent.LastUsed.IsZero())
+			info, ok := a.engine.Cache().LocatorInfo(mapcache.Locator{Addr: rlocB})
+			require.True(t, ok)
+			assert.EqualValues(t, 3, info.PacketsOut)
+			assert.EqualValues(t, 300, info.OctetsOut)
 		}))
 		require.NoError(t, a.Close())
 	})
