@@ -56,5 +56,5 @@
 // # Limits
 //
 // Linux only; elsewhere Create returns an error that wraps errors.ErrUnsupported.
-// NAT between EIDs and other addresses (RFC 6832 §7) is not implemented.
+// NAT between EIDs and other addresses (RFC 6832 §7) is not part of it.
 package tun
