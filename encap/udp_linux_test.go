@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -11,16 +12,26 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/xtrkit/xtrkit/internal/netlab"
 	"github.com/xtrkit/xtrkit/lisp"
 	"github.com/xtrkit/xtrkit/mapcache"
 )
+
+// skip skips a test for what the system lacks, but not in CI, which has it all.
+func skip(t testing.TB, format string, args ...any) {
+	t.Helper()
+	if os.Getenv(netlab.EnvRequire) == "1" {
+		t.Fatalf(format, args...)
+	}
+	t.Skipf(format, args...)
+}
 
 // freePort returns a UDP port that nobody uses at an address.
 func freePort(t testing.TB, a netip.Addr) uint16 {
 	t.Helper()
 	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 0)))
 	if err != nil {
-		t.Skipf("no loopback address %v here: %v", a, err)
+		skip(t, "no loopback address %v here: %v", a, err)
 	}
 	defer c.Close()
 	return c.LocalAddr().(*net.UDPAddr).AddrPort().Port()
@@ -209,7 +220,7 @@ func TestUDPSegmentFallback(t *testing.T) {
 	u := newUDPPair(t, addr("127.0.0.2"), addr("127.0.0.3"), UDPConfig{}, UDPConfig{})
 	p := u.path.(*udpPath)
 	if !p.segment {
-		t.Skip("this kernel has no UDP_SEGMENT")
+		skip(t, "this kernel has no UDP_SEGMENT")
 	}
 	// A zero checksum and UDP_SEGMENT exclude each other: EINVAL.
 	for _, s := range p.sockets {
