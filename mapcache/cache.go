@@ -287,12 +287,15 @@ func (m *Mapping) check() error {
 		return fmt.Errorf("%w: TTL %v", ErrInvalid, m.TTL)
 	case len(m.RLOCs) > 255:
 		return fmt.Errorf("%w: %d locators, more than 255", ErrInvalid, len(m.RLOCs))
-	case m.Origin != OriginMapReply && m.Origin != OriginStatic:
+	case m.Origin != OriginStatic && !m.Origin.verified():
 		return fmt.Errorf("%w: origin %v", ErrInvalid, m.Origin)
 	}
 	for i, r := range m.RLOCs {
 		if !r.Addr.IsValid() {
 			return fmt.Errorf("%w: locator %d has no address", ErrInvalid, i)
+		}
+		if r.Format >= numFormats {
+			return fmt.Errorf("%w: locator %d has %v", ErrInvalid, i, r.Format)
 		}
 		if r.IfIndex < 0 || r.IfIndex > math.MaxInt32 {
 			return fmt.Errorf("%w: locator %d has interface index %d", ErrInvalid, i, r.IfIndex)

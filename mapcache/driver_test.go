@@ -132,6 +132,8 @@ func (d *driver) locator() Locator {
 		l.Addr = netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 1, 15: byte(n)})
 	case 3:
 		l.Addr, l.Port = netip.AddrFrom4([4]byte{192, 0, 2, 4}), 5000
+	case 5:
+		l.Addr, l.Port, l.Format = netip.AddrFrom4([4]byte{192, 0, 2, 4}), 4790, FormatVXLANGPE
 	case 11:
 		l.Addr = netip.AddrFrom4([4]byte{224, 0, 0, 1})
 	}
@@ -144,8 +146,11 @@ func (d *driver) mapping() Mapping {
 		Key: d.key(), TTL: ttls[d.src.intn(len(ttls))], Action: lisp.Action(d.src.intn(8)),
 		MapVersion: uint16(d.src.intn(4)), Authoritative: d.src.intn(2) == 0,
 	}
-	if d.src.intn(8) == 0 {
+	switch d.src.intn(8) {
+	case 0:
 		m.Origin = OriginStatic
+	case 1, 2:
+		m.Origin = OriginNotify
 	}
 	if d.src.intn(3) == 0 {
 		m.Asked = HostKey(0, d.addr()).Prefix

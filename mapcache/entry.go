@@ -52,7 +52,7 @@ func (e *entry) learned() bool { return e.origin != OriginStatic }
 // bounds tells whether the entry has a part in the integrity of overlapping
 // prefixes, see overlap.go. A gleaned one has not: it must not shorten the life
 // of what is verified.
-func (e *entry) bounds() bool { return e.origin == OriginMapReply }
+func (e *entry) bounds() bool { return e.origin.verified() }
 
 // entry returns the snapshot of an entry.
 func (c *Cache) entry(id uint32) Entry {
@@ -174,7 +174,7 @@ func (c *Cache) lifetime(t int64, m *Mapping) int64 {
 		return never
 	case OriginGleaned:
 		return t + int64(ttl)
-	case OriginMapReply:
+	case OriginMapReply, OriginNotify:
 	}
 	if ttl == TTLForever {
 		ttl = c.cfg.UnlimitedTTL

@@ -25,7 +25,7 @@ const (
 func (c *Cache) Glean(now time.Time, iid uint32, eid netip.Addr, l Locator) bool {
 	m := Mapping{Key: HostKey(iid, eid), Origin: OriginGleaned, TTL: gleanedTTL}
 	l = l.normal()
-	if !c.cfg.Gleaning || iid > maxIID || !eid.IsValid() || !l.Addr.IsValid() || !l.encapsulable() {
+	if !c.cfg.Gleaning || iid > maxIID || !eid.IsValid() || !l.Addr.IsValid() || !l.encapsulable() || l.Format >= numFormats {
 		return false
 	}
 	t := c.since(now)

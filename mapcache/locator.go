@@ -5,8 +5,6 @@ import (
 	"iter"
 	"net/netip"
 	"time"
-
-	"github.com/xtrkit/xtrkit/lisp"
 )
 
 // Cause is a reason to hold a locator for unusable. Causes are independent: the
@@ -92,7 +90,7 @@ func (ls *locators) init() {
 func (l Locator) normal() Locator {
 	l.Addr = l.Addr.Unmap().WithZone("")
 	if l.Port == 0 {
-		l.Port = lisp.DataPort
+		l.Port = l.Format.Port()
 	}
 	return l
 }
@@ -106,14 +104,18 @@ func (l Locator) encapsulable() bool {
 
 var broadcast4 = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
-// String prints the locator with what differs from a plain LISP locator.
+// String prints the locator with what differs from a plain LISP locator, e.g.
+// 192.0.2.1, [2001:db8::1]:5000%2 or 192.0.2.1(vxlan-gpe).
 func (l Locator) String() string {
 	s := l.Addr.String()
-	if l.Port != 0 && l.Port != lisp.DataPort {
+	if l.Port != 0 && l.Port != l.Format.Port() {
 		s = netip.AddrPortFrom(l.Addr, l.Port).String()
 	}
 	if l.IfIndex != 0 {
 		s += fmt.Sprintf("%%%d", l.IfIndex)
+	}
+	if l.Format != FormatLISP {
+		s += "(" + l.Format.String() + ")"
 	}
 	return s
 }

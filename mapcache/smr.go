@@ -34,7 +34,7 @@ func (c *Cache) MarkSMR(now time.Time, k Key) bool {
 		return false
 	}
 	e := c.entries.at(s.entry)
-	if e.origin != OriginMapReply || e.expires <= t {
+	if !e.origin.verified() || e.expires <= t {
 		return false
 	}
 	smr := c.solicited[s.entry]

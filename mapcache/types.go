@@ -40,19 +40,11 @@ func (k Key) String() string {
 	return fmt.Sprintf("[%d]%s", k.IID, k.Prefix)
 }
 
-// Format is how packets to a locator are encapsulated.
-type Format uint8
-
-// Encapsulation formats.
-const (
-	FormatLISP Format = iota // RFC 9300, UDP port 4341
-)
-
 // Locator is where packets are tunnelled to. It is comparable: two entries that
 // name the same Locator share its reachability.
 type Locator struct {
 	Addr    netip.Addr
-	Port    uint16 // 0 stands for lisp.DataPort until Insert normalises it
+	Port    uint16 // 0 stands for Format.Port until Insert normalises it
 	Format  Format
 	IfIndex int // the interface to leave by; 0: any
 }
@@ -76,9 +68,10 @@ const (
 	OriginMapReply Origin = iota // learned by a Map-Reply
 	OriginStatic                 // configured; never expires, never evicted
 	OriginGleaned                // taken from a data packet by Glean; short-lived, not verified
+	OriginNotify                 // published by a Map-Notify to a subscriber (RFC 9437); else as a Map-Reply
 )
 
-var originNames = [...]string{"map-reply", "static", "gleaned"}
+var originNames = [...]string{"map-reply", "static", "gleaned", "map-notify"}
 
 func (o Origin) String() string {
 	if int(o) < len(originNames) {
@@ -86,6 +79,9 @@ func (o Origin) String() string {
 	}
 	return fmt.Sprintf("origin(%d)", uint8(o))
 }
+
+// verified tells whether the mapping system vouches for entries of the origin.
+func (o Origin) verified() bool { return o == OriginMapReply || o == OriginNotify }
 
 // TTLForever keeps an entry until it is removed.
 const TTLForever time.Duration = -1
