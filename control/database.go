@@ -262,16 +262,19 @@ func (e *Engine) localByAddr(a netip.Addr) (mapcache.Local, bool) {
 // longest of our prefixes that covers it, else the longest that covers its
 // address. It returns the range in db of that prefix and its more-specifics.
 func (e *Engine) lookupLocal(iid uint32, p netip.Prefix) (from, to int, ok bool) {
-	ent, found := e.database.LookupEntry(iid, p.Addr())
+	from, found := e.dbPos[mapcache.Key{IID: iid, Prefix: p.Masked()}] // as probes have it
 	if !found {
-		return 0, 0, false
-	}
-	from = e.dbPos[ent.Key]
-	for bits := p.Bits(); ent.Prefix.Bits() > p.Bits() && bits >= 0; bits-- {
-		k := mapcache.Key{IID: iid, Prefix: netip.PrefixFrom(p.Addr(), bits).Masked()}
-		if i, there := e.dbPos[k]; there {
-			from = i
-			break
+		ent, found := e.database.LookupEntry(iid, p.Addr())
+		if !found {
+			return 0, 0, false
+		}
+		from = e.dbPos[ent.Key]
+		for bits := p.Bits() - 1; ent.Prefix.Bits() > p.Bits() && bits >= 0; bits-- {
+			k := mapcache.Key{IID: iid, Prefix: netip.PrefixFrom(p.Addr(), bits).Masked()}
+			if i, there := e.dbPos[k]; there {
+				from = i
+				break
+			}
 		}
 	}
 	top := e.db[from].Key

@@ -2,6 +2,7 @@ package control
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/xtrkit/xtrkit/lisp"
@@ -132,7 +133,18 @@ func (e *Engine) learn(now time.Time, d lisp.Datagram, rec *lisp.EIDRecord, k ma
 // locator may have (RFC 9301 §5.4).
 func (e *Engine) usableRLOCs(rec *lisp.EIDRecord) []mapcache.RLOC {
 	rs := make([]mapcache.RLOC, 0, len(rec.Locators))
-	seen := make(map[mapcache.Locator]bool, len(rec.Locators))
+	var seen map[mapcache.Locator]bool // only where a scan is too slow
+	if len(rec.Locators) > keySetScan {
+		seen = make(map[mapcache.Locator]bool, len(rec.Locators))
+	}
+	twice := func(l mapcache.Locator) bool {
+		if seen == nil {
+			return slices.ContainsFunc(rs, func(r mapcache.RLOC) bool { return r.Locator == l })
+		}
+		again := seen[l]
+		seen[l] = true
+		return again
+	}
 	for i := range rec.Locators {
 		r := &rec.Locators[i]
 		ip, ok := r.RLOC.IP()
@@ -140,10 +152,9 @@ func (e *Engine) usableRLOCs(rec *lisp.EIDRecord) []mapcache.RLOC {
 			continue
 		}
 		l := cleanLocator(mapcache.Locator{Addr: ip})
-		if seen[l] || !usableUnicast(l.Addr) || l.Addr.IsLinkLocalUnicast() || l.Addr.IsLoopback() && !e.onLoopback() {
+		if !usableUnicast(l.Addr) || l.Addr.IsLinkLocalUnicast() || l.Addr.IsLoopback() && !e.onLoopback() || twice(l) {
 			continue
 		}
-		seen[l] = true
 		rs = append(rs, mapcache.RLOC{Locator: l, Priority: r.Priority, Weight: r.Weight, Down: !r.Reachable})
 	}
 	return rs
