@@ -117,25 +117,6 @@ func authData(msg []byte) ([]byte, error) {
 	return msg[authOffset : authOffset+n], nil
 }
 
-// mac starts the HMAC of msg with the authentication data as zeros, up to and
-// including these.
-func (k Key) mac(msg []byte, dataLen int) (hash.Hash, error) {
-	secret := k.Secret
-	if k.Algorithm == AlgorithmHMACSHA256HKDF {
-		var err error
-		if secret, err = k.messageKey(msg); err != nil {
-			return nil, err
-		}
-	}
-	h, err := k.newHMAC(secret)
-	if err != nil {
-		return nil, err
-	}
-	h.Write(msg[:authOffset])
-	h.Write(zeros[:dataLen])
-	return h, nil
-}
-
 func (k Key) newHMAC(secret []byte) (hash.Hash, error) {
 	switch k.Algorithm {
 	case AlgorithmHMACSHA1:
@@ -188,6 +169,13 @@ func (k Key) messageKey(msg []byte) ([]byte, error) {
 // two lengths of the key's algorithm. The digest covers the whole message, the
 // xTR-ID and the Site-ID included.
 func Sign(msg []byte, key Key) error {
+	a := Authenticator{key: key}
+	return a.Sign(msg)
+}
+
+// Sign is the function Sign with the key.
+func (a *Authenticator) Sign(msg []byte) error {
+	key := &a.key
 	data, err := authData(msg)
 	if err != nil {
 		return err
@@ -206,13 +194,11 @@ func Sign(msg []byte, key Key) error {
 	if key.Algorithm == AlgorithmNone {
 		return nil
 	}
-	h, err := key.mac(msg, len(data))
+	sum, err := a.digest(msg, len(data), len(msg))
 	if err != nil {
 		return err
 	}
-	h.Write(msg[authOffset+len(data):])
-	var sum [sha256.Size]byte
-	copy(data, h.Sum(sum[:0]))
+	copy(data, sum)
 	return nil
 }
 
@@ -224,6 +210,13 @@ func Sign(msg []byte, key Key) error {
 // comparison takes constant time. A failure wraps ErrAuth, or ErrTruncated when
 // the message is cut short. It is safe for concurrent use.
 func Verify(msg []byte, key Key) error {
+	a := Authenticator{key: key}
+	return a.Verify(msg)
+}
+
+// Verify is the function Verify with the key.
+func (a *Authenticator) Verify(msg []byte) error {
+	key := &a.key
 	data, err := authData(msg)
 	if err != nil {
 		return err
@@ -243,6 +236,13 @@ func Verify(msg []byte, key Key) error {
 	case key.Algorithm == AlgorithmNone:
 		return nil
 	}
+	sum, err := a.digest(msg, len(data), len(msg))
+	if err != nil {
+		return err
+	}
+	if hmac.Equal(sum[:len(data)], data) {
+		return nil
+	}
 	ends, err := coverage(msg, key.StrictTrailer)
 	if err != nil {
 		return err
@@ -251,27 +251,22 @@ func Verify(msg []byte, key Key) error {
 		if end < authOffset+len(data) {
 			continue
 		}
-		h, err := key.mac(msg, len(data))
-		if err != nil {
+		if sum, err = a.digest(msg, len(data), end); err != nil {
 			return err
 		}
-		h.Write(msg[authOffset+len(data) : end])
-		var sum [sha256.Size]byte
-		if hmac.Equal(h.Sum(sum[:0])[:len(data)], data) {
+		if hmac.Equal(sum[:len(data)], data) {
 			return nil
 		}
 	}
 	return fmt.Errorf("lisp: verify: digest: %w", ErrAuth)
 }
 
-// coverage returns where the octets that a digest covers may end. The whole
-// message comes first and is all there is without the I bit, so that nobody
+// coverage returns where the octets that a digest covers may end, other than at
+// the end of the message. Without the I bit that is all there is, so that nobody
 // can append octets to a message of somebody else. With the I bit, which the
 // digest covers, the xTR-ID and Site-ID may be left out; and the RTR's
 // authentication record that early NAT drafts append to a Map-Notify is.
-func coverage(msg []byte, strict bool) ([]int, error) {
-	ends := make([]int, 1, 3)
-	ends[0] = len(msg)
+func coverage(msg []byte, strict bool) (ends []int, err error) {
 	var xtrID, rtrAuth bool
 	switch TypeOf(msg) {
 	case TypeMapRegister:
@@ -281,7 +276,7 @@ func coverage(msg []byte, strict bool) ([]int, error) {
 	default:
 	}
 	if !xtrID || strict && !rtrAuth {
-		return ends, nil
+		return nil, nil
 	}
 	m, err := Parse(msg)
 	if err != nil {
@@ -297,7 +292,7 @@ func coverage(msg []byte, strict bool) ([]int, error) {
 		trailer, xtrID = m.Trailer, m.XTRIDPresent
 	}
 	if !xtrID {
-		return ends, nil
+		return nil, nil
 	}
 	end := len(msg) - len(trailer)
 	if rtrAuth && len(trailer) > 0 {
