@@ -54,6 +54,10 @@ type Overlay struct {
 	// EIDs are the prefixes behind Device. Only packets from them are
 	// encapsulated, and only packets to them are decapsulated.
 	EIDs []netip.Prefix
+	// Ethernet gets the Ethernet frames that arrive for the instance by LISP-GPE
+	// or VXLAN-GPE; nil drops them. It is called by the goroutine that receives
+	// and must not keep frame.
+	Ethernet func(remote netip.AddrPort, frame []byte)
 }
 
 // Config configures a Forwarder. The zero value of a field means its default; it
@@ -130,11 +134,12 @@ func (cfg *Config) complete() error {
 
 // overlay is an Overlay as the packets see it.
 type overlay struct {
-	device Device
-	iid    uint32
-	header lisp.DataHeader
-	eids   eidSet
-	writer deviceWriter
+	device   Device
+	iid      uint32
+	headers  [numFormats][2]lisp.DataHeader // by format and family of the inner packet
+	eids     eidSet
+	ethernet func(remote netip.AddrPort, frame []byte)
+	writer   deviceWriter
 }
 
 func newOverlay(o Overlay) (*overlay, error) {
@@ -146,12 +151,7 @@ func newOverlay(o Overlay) (*overlay, error) {
 	case len(o.EIDs) == 0:
 		return nil, errors.New("no EIDs")
 	}
-	v := &overlay{device: o.Device, iid: o.InstanceID}
-	// On the public Internet N, L, E and V stay 0 (RFC 9300 §4.1), and none of
-	// what they announce is in use.
-	if o.InstanceID != 0 {
-		v.header = v.header.WithInstanceID(o.InstanceID)
-	}
+	v := &overlay{device: o.Device, iid: o.InstanceID, headers: dataHeaders(o.InstanceID), ethernet: o.Ethernet}
 	for _, p := range o.EIDs {
 		if !p.IsValid() || p.Addr().Is4In6() {
 			return nil, fmt.Errorf("EID-Prefix %v is not a plain prefix", p)

@@ -168,6 +168,7 @@ func (e *egress) encapsulate(o *overlay, buf []byte, p *inner, hash uint32, d *m
 	}
 	out := Outgoing{
 		Remote:  netip.AddrPortFrom(remote, d.Locator.Port),
+		Format:  d.Locator.Format,
 		Hash:    hash,
 		counter: e.f.remotes.forID(d.LocatorID, &d.Locator),
 		overlay: o,
@@ -195,7 +196,7 @@ func (e *egress) queue(out *Outgoing, buf []byte, p *inner, local int) {
 // front of it.
 func (o *Outgoing) fill(buf []byte, p *inner) {
 	const at = Headroom - dataHeaderLen
-	lisp.PutDataHeader(buf[at:], o.overlay.header)
+	o.putHeader(buf[at:], p)
 	o.Bytes = buf[at : Headroom+p.length]
 	o.TTL = p.ttl
 	o.TOS = p.tos // with its ECN field: the normal mode of RFC 6040 §4.1
@@ -219,7 +220,7 @@ func (e *egress) tooBig(p *inner, local int, out *Outgoing, room int) {
 		e.f.c.fragmented.Add(1)
 		for i, size := range e.parts.sizes {
 			slot := e.parts.slots[i]
-			lisp.PutDataHeader(slot[Headroom-dataHeaderLen:], out.overlay.header)
+			out.putHeader(slot[Headroom-dataHeaderLen:], p)
 			part := *out
 			part.Bytes = slot[Headroom-dataHeaderLen : Headroom+size]
 			part.inner = size

@@ -32,7 +32,7 @@ func sameFlow(a, b []byte) bool {
 }
 
 // followable reports whether a packet's ports are where sameFlow looks for them.
-// Packets to the data port are looked into one by one, for data headers.
+// Packets to a data port are looked into one by one, for data headers.
 func followable(b []byte, p *inner) bool {
 	if p.proto != protoTCP && p.proto != protoUDP {
 		return false
@@ -44,5 +44,5 @@ func followable(b []byte, p *inner) bool {
 	} else if p.headerLen != ipv4HeaderLen || len(b) < ipv4HeaderLen+4 || p.fragment&^flagDF != 0 {
 		return false
 	}
-	return p.proto != protoUDP || binary.BigEndian.Uint16(b[p.headerLen+2:]) != dataPort
+	return p.proto != protoUDP || !carriesData(binary.BigEndian.Uint16(b[p.headerLen+2:]))
 }

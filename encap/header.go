@@ -145,7 +145,7 @@ func lispHeaders(b []byte, p *inner) int {
 	var next inner
 	for n < 2 && p.proto == protoUDP && p.firstFragment() {
 		at := p.headerLen
-		if len(b) < at+udpHeaderLen+dataHeaderLen || binary.BigEndian.Uint16(b[at+2:]) != dataPort {
+		if len(b) < at+udpHeaderLen+dataHeaderLen || !carriesData(binary.BigEndian.Uint16(b[at+2:])) {
 			break
 		}
 		n++

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/xtrkit/xtrkit/lisp"
+	"github.com/xtrkit/xtrkit/mapcache"
 )
 
 // ingress takes encapsulated packets from one receiver and delivers what is in
@@ -102,14 +103,15 @@ func (g *ingress) datagram(in *Incoming, b []byte) DropReason {
 	if err != nil {
 		return DropHeader
 	}
-	if h.KeyID() != 0 {
-		return DropEncrypted
+	next, why := payload(h, in.Format)
+	if why != DropNone {
+		return why
 	}
 	iid, tagged := h.InstanceID()
 	switch {
 	case !tagged:
 		iid = 0 // these bits are Locator-Status-Bits, then
-	case iid == lisp.InstanceIDControl:
+	case iid == lisp.InstanceIDControl && in.Format != mapcache.FormatVXLANGPE:
 		if g.f.cfg.Control == nil {
 			return DropControl
 		}
@@ -118,16 +120,11 @@ func (g *ingress) datagram(in *Incoming, b []byte) DropReason {
 		})
 		return DropNone
 	}
-	next := uint8(0)
-	if h.Flags()&flagP != 0 {
-		// LISP-GPE (RFC 9305 §3): N, E and V mean nothing.
-		next = b[3]
-		if next != nextIPv4 && next != nextIPv6 {
-			return DropProtocol
+	if next == 0 {
+		if _, _, ok := h.MapVersions(); ok {
+			// Our mappings have no version (RFC 9302 §6.1).
+			return DropMapVersion
 		}
-	} else if _, _, ok := h.MapVersions(); ok {
-		// Our mappings have no version (RFC 9302 §6.1).
-		return DropMapVersion
 	}
 	o := g.f.overlay(iid)
 	if o == nil {
@@ -135,12 +132,19 @@ func (g *ingress) datagram(in *Incoming, b []byte) DropReason {
 	}
 
 	b = b[dataHeaderLen:]
+	if next == lisp.NextEthernet {
+		if o.ethernet == nil {
+			return DropProtocol
+		}
+		o.ethernet(in.Remote, b)
+		return DropNone
+	}
 	var p inner
 	if why := parseInner(b, &p); why != DropNone {
 		return why
 	}
 	switch {
-	case next == nextIPv4 && p.v6, next == nextIPv6 && !p.v6:
+	case next == lisp.NextIPv4 && p.v6, next == lisp.NextIPv6 && !p.v6:
 		return DropProtocol
 	case !p.v6 && fold(sum(0, b[:p.headerLen])) != 0xffff:
 		return DropChecksum
@@ -166,12 +170,6 @@ func (g *ingress) datagram(in *Incoming, b []byte) DropReason {
 	g.deliverLater(o, b[:p.length], &p, tos, ttl)
 	return DropNone
 }
-
-const (
-	flagP    = 0x04 // Next Protocol present (RFC 9305 §3)
-	nextIPv4 = 1
-	nextIPv6 = 2
-)
 
 func (g *ingress) deliverLater(o *overlay, b []byte, p *inner, tos, ttl uint8) {
 	if g.to != o || len(g.ready) == g.limit {

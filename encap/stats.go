@@ -22,9 +22,9 @@ const (
 	DropTTL                    // inner TTL or hop limit 0
 	DropScope                  // multicast, link-local, loopback or broadcast inner address
 	DropNesting                // would carry, or carries, more than two data headers
-	DropHeader                 // no complete data header
+	DropHeader                 // no complete data header, or of a version that we don't know
 	DropEncrypted              // KK bits set (RFC 8061), which needs a key we never offered
-	DropProtocol               // LISP-GPE payload that is not IP, or not the IP version it says
+	DropProtocol               // LISP-GPE or VXLAN-GPE payload that nobody takes, or not of the IP version it says
 	DropMapVersion             // V bit set while our mappings have no version (RFC 9302 §6.1)
 	DropControl                // instance 0xFFFFFF: control traffic that nobody takes
 	DropInstance               // an instance that we have no overlay for

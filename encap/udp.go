@@ -3,10 +3,14 @@ package encap
 import (
 	"log/slog"
 	"net/netip"
+
+	"github.com/xtrkit/xtrkit/mapcache"
 )
 
-// ChecksumPolicy says what UDP checksum data packets carry. The kernel accepts
-// packets with a zero checksum and with a right one, and drops others.
+// ChecksumPolicy says what UDP checksum packets in the LISP format carry. The
+// kernel accepts packets with a zero checksum and with a right one, and drops
+// others. LISP-GPE and VXLAN-GPE carry one whatever the policy, see
+// UDPConfig.ZeroChecksum.
 type ChecksumPolicy uint8
 
 const (
@@ -33,8 +37,14 @@ type UDPConfig struct {
 	// SourcePorts is how many source ports share the flows of one of our
 	// locators (RFC 9300 §12), one socket each.
 	SourcePorts int
-	// Checksum is the UDP checksum of what is sent.
+	// Checksum is the UDP checksum of what is sent in the LISP format.
 	Checksum ChecksumPolicy
+	// ZeroChecksum are the locators to which LISP-GPE and VXLAN-GPE are sent
+	// without a UDP checksum, for networks whose operator vouches for them (RFC
+	// 9305 §4.3 and §4.3.1). To all others they carry one.
+	ZeroChecksum []netip.Prefix
+	// VXLANGPE also receives VXLAN-GPE, at port 4790.
+	VXLANGPE bool
 	// NoOffload keeps UDP_SEGMENT and UDP_GRO off.
 	NoOffload bool
 	// Logger; nil is silent.
@@ -50,6 +60,20 @@ func (cfg *UDPConfig) complete() {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+}
+
+// zeroChecksum reports whether packets of a format go to a locator without a UDP
+// checksum. lisp is what holds for the LISP format.
+func (cfg *UDPConfig) zeroChecksum(lisp bool, f mapcache.Format, remote netip.Addr) bool {
+	if f == mapcache.FormatLISP {
+		return lisp
+	}
+	for _, p := range cfg.ZeroChecksum {
+		if p.Contains(remote) {
+			return true
+		}
+	}
+	return false
 }
 
 // sourcePort spreads flows over n source ports. The multiplication keeps the

@@ -42,16 +42,28 @@ func NewUDP(cfg UDPConfig) (Underlay, error) {
 		listen, both = []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}, true
 	}
 	u := &udpUnderlay{cfg: cfg}
+	type socket struct {
+		at     netip.AddrPort
+		format mapcache.Format
+	}
+	var sockets []socket
 	for _, a := range listen {
-		r, err := newUDPReceiver(cfg, a.Unmap())
+		sockets = append(sockets, socket{netip.AddrPortFrom(a.Unmap(), cfg.Port), mapcache.FormatLISP})
+		if cfg.VXLANGPE {
+			sockets = append(sockets, socket{netip.AddrPortFrom(a.Unmap(), lisp.VXLANGPEPort), mapcache.FormatVXLANGPE})
+		}
+	}
+	for _, s := range sockets {
+		r, err := newUDPReceiver(cfg, s.at, s.format)
 		if err != nil {
+			a := s.at.Addr()
 			if both && a.Is6() && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) {
 				cfg.Logger.Info("no IPv6 here, receiving over IPv4 only", "err", err)
 				continue
 			}
 			_ = u.Close()
 			if errors.Is(err, unix.EADDRINUSE) {
-				err = fmt.Errorf("UDP port %d is taken; another LISP router or a VXLAN device on that port must go first: %w", cfg.Port, err)
+				err = fmt.Errorf("UDP port %d is taken; another LISP router or a VXLAN device on that port must go first: %w", s.at.Port(), err)
 			}
 			return nil, fmt.Errorf("encap: %w", err)
 		}
@@ -86,7 +98,7 @@ func (u *udpUnderlay) WriteDatagram(d lisp.Datagram) error {
 	remote := netip.AddrPortFrom(d.Remote.Addr().Unmap(), d.Remote.Port())
 	local := d.Local.Addr().Unmap()
 	for _, r := range u.receivers {
-		if r.addr.Is4() != remote.Addr().Is4() || !r.addr.IsUnspecified() && local.IsValid() && local != r.addr {
+		if r.format != mapcache.FormatLISP || r.addr.Is4() != remote.Addr().Is4() || !r.addr.IsUnspecified() && local.IsValid() && local != r.addr {
 			continue
 		}
 		var control []byte

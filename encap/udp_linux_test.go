@@ -223,7 +223,7 @@ func TestUDPSegmentFallback(t *testing.T) {
 		skip(t, "this kernel has no UDP_SEGMENT")
 	}
 	// A zero checksum and UDP_SEGMENT exclude each other: EINVAL.
-	for _, s := range p.sockets {
+	for _, s := range p.computed.flows {
 		require.NoError(t, s.raw.Control(func(fd uintptr) {
 			require.NoError(t, unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_NO_CHECK, 1))
 		}))

@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xtrkit/xtrkit/mapcache"
 )
 
 // receiveBatch is how many datagrams, each maybe of many segments, one recvmmsg
@@ -17,9 +19,10 @@ const receiveBatch = 32
 
 // udpReceiver is one socket that data packets arrive at.
 type udpReceiver struct {
-	addr netip.Addr
-	conn *net.UDPConn
-	raw  syscall.RawConn
+	addr   netip.Addr
+	format mapcache.Format // FormatLISP stands for LISP-GPE too
+	conn   *net.UDPConn
+	raw    syscall.RawConn
 
 	buffers  [][]byte
 	messages [receiveBatch]mmsghdr
@@ -33,8 +36,9 @@ type udpReceiver struct {
 	readOnce func(fd uintptr) bool
 }
 
-func newUDPReceiver(cfg UDPConfig, addr netip.Addr) (*udpReceiver, error) {
-	conn, raw, err := openSocket(netip.AddrPortFrom(addr, cfg.Port), func(fd int) error {
+func newUDPReceiver(cfg UDPConfig, at netip.AddrPort, format mapcache.Format) (*udpReceiver, error) {
+	addr := at.Addr()
+	conn, raw, err := openSocket(at, func(fd int) error {
 		s := sockopts{fd: fd}
 		if addr.Is4() {
 			s.set(unix.IPPROTO_IP, unix.IP_PKTINFO, 1, "IP_PKTINFO")
@@ -56,9 +60,9 @@ func newUDPReceiver(cfg UDPConfig, addr netip.Addr) (*udpReceiver, error) {
 		return s.err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("receive at %v: %w", netip.AddrPortFrom(addr, cfg.Port), err)
+		return nil, fmt.Errorf("receive at %v: %w", at, err)
 	}
-	r := &udpReceiver{addr: addr, conn: conn, raw: raw, buffers: newSlots(receiveBatch)}
+	r := &udpReceiver{addr: addr, format: format, conn: conn, raw: raw, buffers: newSlots(receiveBatch)}
 	for i := range r.messages {
 		h := &r.messages[i].hdr
 		r.iovs[i].Base = &r.buffers[i][0]
@@ -97,7 +101,7 @@ func (r *udpReceiver) Receive(batch []Incoming) (int, error) {
 	for i := range r.got {
 		m := &r.messages[i]
 		in := &batch[i]
-		*in = Incoming{Bytes: r.buffers[i][:m.n], Remote: r.names[i].get()}
+		*in = Incoming{Bytes: r.buffers[i][:m.n], Format: r.format, Remote: r.names[i].get()}
 		readControls(in, r.controls[i][:m.hdr.Controllen])
 	}
 	return r.got, nil

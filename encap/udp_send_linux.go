@@ -31,11 +31,14 @@ type udpPath struct {
 	v6    bool
 	name  string // of the interface; empty if unknown
 
-	mu      sync.Mutex // for what follows
-	sockets []udpSocket
-	loose   udpSocket // sends without DF
-	probe   udpSocket // is connected to locators to ask for the path MTU, and sends nothing
-	segment bool      // UDP_SEGMENT works
+	probe    udpSocket // is connected to locators to ask for the path MTU, and sends nothing
+	zeroLISP bool      // packets in the LISP format have no UDP checksum
+
+	mu sync.Mutex // for what follows
+	// computed sends with a UDP checksum, zero without one. Either may be empty
+	// if there is no use for it.
+	computed, zero udpPool
+	segment        bool // UDP_SEGMENT works, for which a checksum is needed
 
 	// What one sendmmsg needs. The control messages are laid out once: TTL,
 	// traffic class, and last the segment size, which can be left out.
@@ -51,6 +54,20 @@ type udpPath struct {
 	errno       unix.Errno
 	writeOnce   func(fd uintptr) bool
 	singleWrite [1]mmsghdr
+}
+
+// udpPool is sockets of equal options, one per source port.
+type udpPool struct {
+	flows []udpSocket
+	loose udpSocket // sends without DF
+}
+
+// socket returns the socket for a packet.
+func (p *udpPool) socket(o *Outgoing) *udpSocket {
+	if o.MayFragment {
+		return &p.loose
+	}
+	return &p.flows[sourcePort(o.Hash, len(p.flows))]
 }
 
 type udpSocket struct {
@@ -73,21 +90,9 @@ func newUDPPath(cfg UDPConfig, l mapcache.Local) (*udpPath, error) {
 	case l.IfIndex != 0: // the kernel would bind to any index
 		return nil, err
 	}
-	p.segment = !cfg.NoOffload && cfg.Checksum != ChecksumZero
-	for i := range cfg.SourcePorts + 2 {
-		s, err := p.open(i == 0)
-		if err != nil {
-			_ = p.Close()
-			return nil, err
-		}
-		switch i {
-		case 0:
-			p.loose = s
-		case 1:
-			p.probe = s
-		default:
-			p.sockets = append(p.sockets, s)
-		}
+	if err := p.openAll(); err != nil {
+		_ = p.Close()
+		return nil, err
 	}
 	level, ttl, tos := int32(unix.IPPROTO_IP), int32(unix.IP_TTL), int32(unix.IP_TOS)
 	if p.v6 {
@@ -109,9 +114,50 @@ func newUDPPath(cfg UDPConfig, l mapcache.Local) (*udpPath, error) {
 	return p, nil
 }
 
+// openAll opens the sockets that packets may need: those with a checksum always,
+// since any locator may be one of LISP-GPE.
+func (p *udpPath) openAll() (err error) {
+	if p.probe, err = p.open(false, false); err != nil {
+		return err
+	}
+	p.segment = !p.cfg.NoOffload && p.probe.segments()
+	p.zeroLISP = p.cfg.Checksum == ChecksumZero || p.cfg.Checksum == ChecksumAuto && !p.segment
+	if err := p.openPool(&p.computed, false); err != nil {
+		return err
+	}
+	if p.zeroLISP || len(p.cfg.ZeroChecksum) > 0 {
+		return p.openPool(&p.zero, true)
+	}
+	return nil
+}
+
+func (p *udpPath) openPool(pool *udpPool, zero bool) (err error) {
+	if pool.loose, err = p.open(true, zero); err != nil {
+		return err
+	}
+	for range p.cfg.SourcePorts {
+		s, err := p.open(false, zero)
+		if err != nil {
+			return err
+		}
+		pool.flows = append(pool.flows, s)
+	}
+	return nil
+}
+
+// segments reports whether the kernel knows UDP_SEGMENT.
+func (s *udpSocket) segments() bool {
+	ok := false
+	_ = s.raw.Control(func(fd uintptr) {
+		_, err := unix.GetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT)
+		ok = err == nil
+	})
+	return ok
+}
+
 // open opens a socket of the path. Packets from a loose one may be fragmented
-// on their way.
-func (p *udpPath) open(loose bool) (udpSocket, error) {
+// on their way, those from a zero one have no UDP checksum.
+func (p *udpPath) open(loose, zero bool) (udpSocket, error) {
 	conn, raw, err := openSocket(netip.AddrPortFrom(p.local.Addr, 0), func(fd int) error {
 		s := sockopts{fd: fd}
 		if p.local.IfIndex != 0 {
@@ -128,18 +174,12 @@ func (p *udpPath) open(loose bool) (udpSocket, error) {
 			s.set(unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO, "IPV6_MTU_DISCOVER")
 			s.set(unix.IPPROTO_IPV6, unix.IPV6_DONTFRAG, 1, "IPV6_DONTFRAG")
 		}
-		zero := p.cfg.Checksum == ChecksumZero
-		if p.segment {
-			if _, err := unix.GetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT); err != nil {
-				p.segment = false
-			}
-		}
-		if zero || p.cfg.Checksum == ChecksumAuto && !p.segment {
-			if p.v6 {
-				s.set(unix.SOL_UDP, unix.UDP_NO_CHECK6_TX, 1, "UDP_NO_CHECK6_TX")
-			} else {
-				s.set(unix.SOL_SOCKET, unix.SO_NO_CHECK, 1, "SO_NO_CHECK")
-			}
+		switch {
+		case !zero:
+		case p.v6:
+			s.set(unix.SOL_UDP, unix.UDP_NO_CHECK6_TX, 1, "UDP_NO_CHECK6_TX")
+		default:
+			s.set(unix.SOL_SOCKET, unix.SO_NO_CHECK, 1, "SO_NO_CHECK")
 		}
 		buffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, sendBuffer)
 		if s.err == nil {
@@ -172,7 +212,8 @@ func (p *udpPath) MTU() int {
 // Close closes the sockets.
 func (p *udpPath) Close() error {
 	var errs []error
-	for _, s := range append([]udpSocket{p.loose, p.probe}, p.sockets...) {
+	all := append([]udpSocket{p.probe, p.computed.loose, p.zero.loose}, p.computed.flows...)
+	for _, s := range append(all, p.zero.flows...) {
 		if s.conn == nil {
 			continue // never opened
 		}
@@ -193,18 +234,21 @@ func (p *udpPath) Send(out []Outgoing) (ok bool) {
 	if len(p.iovs) < len(out) {
 		p.iovs = make([]unix.Iovec, len(out)+maxSegments)
 	}
-	n, socket := 0, 0
+	n := 0
+	var socket *udpSocket
 	for i := 0; i < len(out); {
-		s := sourcePort(out[i].Hash, len(p.sockets))
-		if out[i].MayFragment {
-			s = -1
+		o := &out[i]
+		pool := &p.computed
+		if p.cfg.zeroChecksum(p.zeroLISP, o.Format, o.Remote.Addr()) {
+			pool = &p.zero
 		}
+		s := pool.socket(o)
 		if n == maxMessages || n > 0 && s != socket {
 			ok = p.write(socket, out, n) && ok
 			n = 0
 		}
 		socket = s
-		i = p.message(n, out, i)
+		i = p.message(n, out, i, p.segment && pool == &p.computed)
 		n++
 	}
 	if n > 0 {
@@ -214,15 +258,15 @@ func (p *udpPath) Send(out []Outgoing) (ok bool) {
 }
 
 // message lays out message m for the run of packets that starts at out[first]
-// and returns the index behind the run.
-func (p *udpPath) message(m int, out []Outgoing, first int) int {
+// and returns the index behind the run. Without segment it is of one packet.
+func (p *udpPath) message(m int, out []Outgoing, first int, segment bool) int {
 	o := &out[first]
 	size, total, n := len(o.Bytes), 0, 0
 	for i := first; i < len(out); i++ {
 		x := &out[i]
 		if n > 0 {
-			if !p.segment || n == maxSegments || len(x.Bytes) > size || total+len(x.Bytes) > maxSegmented ||
-				x.Hash != o.Hash || x.TTL != o.TTL || x.TOS != o.TOS || x.MayFragment || o.MayFragment || x.Remote != o.Remote {
+			if !segment || n == maxSegments || len(x.Bytes) > size || total+len(x.Bytes) > maxSegmented ||
+				x.Hash != o.Hash || x.TTL != o.TTL || x.TOS != o.TOS || x.MayFragment || o.MayFragment || x.Remote != o.Remote || x.Format != o.Format {
 				break
 			}
 		}
@@ -253,12 +297,8 @@ func (p *udpPath) message(m int, out []Outgoing, first int) int {
 }
 
 // write sends the first n messages from a socket, and puts errors into their
-// packets. socket -1 is the loose one.
-func (p *udpPath) write(socket int, out []Outgoing, n int) (ok bool) {
-	s := &p.loose
-	if socket >= 0 {
-		s = &p.sockets[socket]
-	}
+// packets.
+func (p *udpPath) write(s *udpSocket, out []Outgoing, n int) (ok bool) {
 	ok = true
 	for m := 0; m < n; {
 		sent, err := p.transmit(s, p.messages[m:n])

@@ -49,9 +49,10 @@ type Path interface {
 type Outgoing struct {
 	Bytes  []byte         // data header and inner packet
 	Remote netip.AddrPort // the locator it goes to
-	Hash   uint32         // flow hash; packets of one flow must leave from one source port
-	TTL    uint8          // outer TTL or hop limit
-	TOS    uint8          // outer traffic class: DSCP and ECN
+	Format mapcache.Format
+	Hash   uint32 // flow hash; packets of one flow must leave from one source port
+	TTL    uint8  // outer TTL or hop limit
+	TOS    uint8  // outer traffic class: DSCP and ECN
 	// MayFragment lets the network fragment the outer packet (outer DF 0).
 	MayFragment bool
 	Err         error // set by Path.Send: nil, ErrTooBig, or what the network said
@@ -78,6 +79,7 @@ type Incoming struct {
 	// octets long, the last one maybe shorter.
 	Bytes   []byte
 	Segment int
+	Format  mapcache.Format // FormatVXLANGPE if it came to that port; LISP-GPE says so itself
 	Remote  netip.AddrPort
 	Local   netip.Addr // the outer destination; invalid when the socket does not tell
 	IfIndex int        // where it arrived; 0 when the socket does not tell
