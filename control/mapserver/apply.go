@@ -19,9 +19,14 @@ func (s *Server) Apply(now time.Time, us ...*Update) {
 	for _, u := range us {
 		s.apply(now, ticks, u)
 	}
+	s.transmit(now, ticks)
 }
 
 func (s *Server) apply(now time.Time, ticks int64, u *Update) {
+	if u.acked != nil {
+		s.acknowledged(now, ticks, u)
+		return
+	}
 	x := s.xtrs[u.xtr]
 	if x == nil {
 		if s.full(len(s.xtrs)) {
@@ -69,10 +74,12 @@ func (s *Server) apply(now time.Time, ticks int64, u *Update) {
 		if it.ttl != 0 {
 			expires += s.lifetime(u.flags, it.ttl)
 		}
+		before := s.get(it.key)
 		s.mergeClaim(now, ticks, &claimChange{
 			key: it.key, site: it.site, holder: u.holder, xtr: x, from: u.from, keyID: u.xtr.keyID, algorithm: u.algorithm,
 			flags: u.flags, record: u.records[i], content: o, stamp: o, nonce: u.nonce, expires: expires, seen: ticks,
 		}, true)
+		s.moved(now, ticks, u, it.key, before)
 	}
 	s.notify(u)
 }
@@ -444,6 +451,7 @@ func (s *Server) expire(now time.Time, ticks int64, c *claim) (int64, bool) {
 		s.addEvent(Expired{
 			Time: now, Site: c.site.name, IID: c.key.inst.iid, EID: c.key.prefix, From: c.from, XTRID: c.holder.xtr,
 		})
+		s.fellBack(ticks, r, c)
 	}
 	return drop, true
 }

@@ -23,6 +23,7 @@ const (
 	DefaultRatePerSource    = 1_000   // datagrams a second
 	DefaultRateTotal        = 100_000 // datagrams a second
 	DefaultEventBuffer      = 1024
+	DefaultMaxNotifies      = 1 << 14
 )
 
 // ErrConfig is wrapped by every error about a Config.
@@ -49,6 +50,11 @@ type Config struct {
 	// MaxRegistrations bounds the state: the number of pairs of EID-Prefix and
 	// xTR, and as many remembered xTRs.
 	MaxRegistrations int
+
+	// MaxNotifies bounds the unsolicited Map-Notifies (RFC 9301 §5.7): how many
+	// pairs of an EID-Prefix whose mapping moved, and an xTR that has to hear of
+	// it, are kept until they are acknowledged or given up. Negative: none are sent.
+	MaxNotifies int
 
 	// RatePerSource and RateTotal bound the datagrams a second that
 	// unauthenticated Map-Requests can make the server send: per source and per
@@ -219,6 +225,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	if cfg.RateTotal == 0 {
 		cfg.RateTotal = DefaultRateTotal
+	}
+	if cfg.MaxNotifies == 0 {
+		cfg.MaxNotifies = DefaultMaxNotifies
 	}
 	if cfg.EventBuffer == 0 {
 		cfg.EventBuffer = DefaultEventBuffer

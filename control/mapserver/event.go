@@ -34,6 +34,7 @@ const (
 	ReasonRate                          // a token bucket was empty
 	ReasonUnexpected                    // a message that no Map-Server expects
 	ReasonQueue                         // the queue of datagrams to send was full
+	ReasonNotifies                      // MaxNotifies reached: an xTR is not told that a mapping moved
 	NumReasons
 )
 
@@ -42,6 +43,7 @@ var reasonNames = [NumReasons]string{
 	"algorithm not allowed", "authentication failed", "replay", "old Map-Version", "registration limit",
 	"not encapsulated", "bad inner packet", "RLOC-probe", "no usable ITR-RLOC", "no reply wanted",
 	"no usable RLOC", "rate limit", "unexpected message", "send queue full",
+	"unacknowledged map-notify limit",
 }
 
 func (r Reason) String() string {
@@ -52,7 +54,8 @@ func (r Reason) String() string {
 }
 
 // Event is something that happened: Registered, Refused, Withdrawn, Expired,
-// Resolved, Negative, Forwarded or Dropped. String is one readable line.
+// Moved, NotifyAcked, NotifyUnanswered, Resolved, Negative, Forwarded or
+// Dropped. String is one readable line.
 type Event interface {
 	fmt.Stringer
 	event()
@@ -128,6 +131,38 @@ type Expired struct {
 	XTRID lisp.XTRID
 }
 
+// Moved is a mapping that has lost locators: a Map-Register put others in their
+// place. A Map-Notify goes to them.
+type Moved struct {
+	Time      time.Time
+	Site      string
+	IID       uint32
+	EID       netip.Prefix
+	From      netip.AddrPort // of the Map-Register
+	XTRID     lisp.XTRID
+	Displaced []netip.Addr
+	RLOCs     []lisp.RLOCRecord // the mapping now; do not modify
+}
+
+// NotifyAcked is a Map-Notify-Ack for an unsolicited Map-Notify.
+type NotifyAcked struct {
+	Time  time.Time
+	Site  string
+	From  netip.AddrPort
+	XTRID lisp.XTRID // of the xTR that was notified
+	EIDs  int        // how many mappings the Map-Notify was about
+}
+
+// NotifyUnanswered is a receiver of unsolicited Map-Notifies that acknowledged
+// none of seven transmissions.
+type NotifyUnanswered struct {
+	Time  time.Time
+	Site  string
+	To    netip.AddrPort
+	XTRID lisp.XTRID
+	EIDs  int // how many mappings it has not heard of
+}
+
 // Resolved is a Map-Request answered on behalf of an ETR.
 type Resolved struct {
 	Time   time.Time
@@ -170,14 +205,17 @@ type Dropped struct {
 	From   netip.AddrPort
 }
 
-func (Registered) event() {}
-func (Refused) event()    {}
-func (Withdrawn) event()  {}
-func (Expired) event()    {}
-func (Resolved) event()   {}
-func (Negative) event()   {}
-func (Forwarded) event()  {}
-func (Dropped) event()    {}
+func (Registered) event()       {}
+func (Refused) event()          {}
+func (Withdrawn) event()        {}
+func (Expired) event()          {}
+func (Moved) event()            {}
+func (NotifyAcked) event()      {}
+func (NotifyUnanswered) event() {}
+func (Resolved) event()         {}
+func (Negative) event()         {}
+func (Forwarded) event()        {}
+func (Dropped) event()          {}
 
 func eidString(iid uint32, p netip.Prefix) string {
 	switch {
@@ -225,6 +263,30 @@ func (e Withdrawn) String() string {
 
 func (e Expired) String() string {
 	return fmt.Sprintf("expired %s of site %s last registered by %s%s", eidString(e.IID, e.EID), e.Site, e.From, xtrString(e.XTRID))
+}
+
+func (e Moved) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "moved %s of site %s by %s%s from", eidString(e.IID, e.EID), e.Site, e.From, xtrString(e.XTRID))
+	for _, a := range e.Displaced {
+		fmt.Fprintf(&b, " %s", a)
+	}
+	b.WriteString(" to")
+	for _, r := range e.RLOCs {
+		fmt.Fprintf(&b, " %s", r.RLOC)
+	}
+	if len(e.RLOCs) == 0 {
+		b.WriteString(" no locator")
+	}
+	return b.String()
+}
+
+func (e NotifyAcked) String() string {
+	return fmt.Sprintf("map-notify-ack from %s%s for %d mappings of site %s", e.From, xtrString(e.XTRID), e.EIDs, e.Site)
+}
+
+func (e NotifyUnanswered) String() string {
+	return fmt.Sprintf("no map-notify-ack from %s%s for %d mappings of site %s", e.To, xtrString(e.XTRID), e.EIDs, e.Site)
 }
 
 func (e Resolved) String() string {

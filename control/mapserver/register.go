@@ -18,8 +18,8 @@ type registerItem struct {
 	ttl  uint32
 }
 
-// Update is an authenticated Map-Register on its way from a Worker to
-// Server.Apply. It refers to the Server that made it.
+// Update is an authenticated Map-Register or Map-Notify-Ack on its way from a
+// Worker to Server.Apply. It refers to the Server that made it.
 type Update struct {
 	// Urgent tells that the Map-Register changes something. Updates that are not
 	// urgent are stamps and may wait to be applied in a batch, for as long as the
@@ -39,6 +39,9 @@ type Update struct {
 	refresh []*claim // instead of both, when nothing changes
 
 	notify lisp.Datagram // signed Map-Notify to send when applied; may be empty
+	local  netip.Addr    // where the Map-Register came to
+
+	acked *notifyAwaited // a Map-Notify-Ack instead
 }
 
 // handleRegister verifies a Map-Register (RFC 9301 §8.2). No state is made and
@@ -132,6 +135,7 @@ func (w *Worker) accept(d lisp.Datagram, m *lisp.MapRegister, key lisp.Key) {
 		xtr:         xtrKey{site: w.items[0].site, keyID: m.Auth.KeyID},
 		algorithm:   m.Auth.Algorithm,
 		from:        d.Remote,
+		local:       d.Local.Addr(),
 		nonce:       uint64(m.Nonce),
 		fingerprint: fingerprint(m),
 	}

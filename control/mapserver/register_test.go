@@ -275,7 +275,7 @@ func TestWithdraw(t *testing.T) {
 }
 
 func TestNewestRegistrationWins(t *testing.T) {
-	b := newBench(t)
+	b := newBench(t, func(c *Config) { c.MaxNotifies = -1 })
 	rlocs := func() []string {
 		regs := b.s.Registrations(b.now)
 		require.Len(t, regs, 1)
@@ -298,7 +298,7 @@ func TestNewestRegistrationWins(t *testing.T) {
 }
 
 func TestMerge(t *testing.T) {
-	b := newBench(t, func(c *Config) { c.Sites[0].ProxyReply = true })
+	b := newBench(t, func(c *Config) { c.Sites[0].ProxyReply, c.MaxNotifies = true, -1 })
 	two := record("10.1.0.0/16", 20, "192.0.2.12", "2001:db8::12")
 	require.Len(t, b.put(etr1, register(t, key1, record("10.1.0.0/16", 10, "192.0.2.11"), withXTR(xtr1), withMerge)), 1)
 	require.Len(t, b.put(etr2, register(t, key1, two, withXTR(xtr2), withMerge)), 1)

@@ -40,6 +40,7 @@ type Server struct {
 
 	workersMu sync.Mutex
 	workers   []*Worker
+	awaited   sync.Map // nonce (uint64) to *notifyAwaited; written by the writer
 
 	// The writer's.
 	worker      *Worker
@@ -48,6 +49,7 @@ type Server struct {
 	xtrs        map[xtrKey]*xtrState
 	dead        map[regKey]*registration // no live claim, kept for late Deltas
 	expiry      expiryHeap
+	notifies    notifies
 	claimCount  int
 	warnings    bucket // for log lines that others can provoke
 	out         []queued
@@ -84,7 +86,8 @@ func (s *Server) Handle(now time.Time, d lisp.Datagram) bool {
 	return r.Claimed
 }
 
-// Advance removes registrations whose time has come. It does a bounded part of
+// Advance removes registrations whose time has come, and repeats unsolicited
+// Map-Notifies that are not acknowledged. It does a bounded part of
 // the work at a time: afterwards Deadline may be now.
 func (s *Server) Advance(now time.Time) {
 	s.last = now
@@ -98,15 +101,23 @@ func (s *Server) Advance(now time.Time) {
 			heap.Pop(&s.expiry)
 		}
 	}
+	s.transmit(now, ticks)
 }
 
 // Deadline is when Advance has something to do next; zero when never. It is not
 // before the time of the last call of Advance.
 func (s *Server) Deadline() time.Time {
-	if len(s.expiry) == 0 {
+	first := int64(math.MaxInt64)
+	if len(s.expiry) > 0 {
+		first = s.expiry[0].at
+	}
+	if len(s.notifies.due) > 0 {
+		first = min(first, s.notifies.due[0].at)
+	}
+	if first == math.MaxInt64 {
 		return time.Time{}
 	}
-	at := s.fromTicks(s.expiry[0].at)
+	at := s.fromTicks(first)
 	if at.Before(s.last) {
 		return s.last
 	}

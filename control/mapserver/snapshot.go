@@ -128,11 +128,17 @@ type Stats struct {
 	Accepted   uint64 // of these, not refused and not repeated
 	Refreshes  uint64 // of these, changed nothing but the lifetime
 	Duplicates uint64 // repeated Map-Registers
-	Notifies   uint64 // Map-Notifies sent
+	Notifies   uint64 // Map-Notifies sent in answer to Map-Registers
 	Requests   uint64 // encapsulated Map-Requests received
 	Replies    uint64 // EID-Prefixes answered for an ETR
 	Negatives  uint64 // EID-Prefixes answered negatively
 	Forwards   uint64 // Map-Requests forwarded to an ETR
+	Moves      uint64 // mappings that lost locators to others
+
+	UnsolicitedNotifies uint64 // Map-Notifies sent because a mapping moved, repetitions included
+	NotifyAcks          uint64 // of these, acknowledged
+	NotifiesUnanswered  uint64 // and given up
+
 	EventsLost uint64
 	Dropped    [NumReasons]uint64
 
@@ -159,6 +165,10 @@ func (s *Server) Stats() Stats {
 		st.Replies += c.replies.Load()
 		st.Negatives += c.negatives.Load()
 		st.Forwards += c.forwards.Load()
+		st.Moves += c.moves.Load()
+		st.UnsolicitedNotifies += c.unsolicited.Load()
+		st.NotifyAcks += c.notifyAcks.Load()
+		st.NotifiesUnanswered += c.notifyLost.Load()
 		for i := range c.dropped {
 			st.Dropped[i] += c.dropped[i].Load()
 		}

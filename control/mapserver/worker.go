@@ -80,7 +80,10 @@ func (w *Worker) Handle(now time.Time, d lisp.Datagram) Result {
 		// A Map-Resolver takes Map-Requests encapsulated only (RFC 9301 §8.4); a
 		// bare one is a probe or for an ETR behind this port.
 		w.drop(ReasonNotEncapsulated, t, d)
-	case lisp.TypeMapReply, lisp.TypeMapNotify, lisp.TypeMapNotifyAck:
+	case lisp.TypeMapNotifyAck:
+		w.result.Claimed = true
+		w.handleNotifyAck(d)
+	case lisp.TypeMapReply, lisp.TypeMapNotify:
 		// Nothing was asked. It may be for an xTR behind this port.
 		w.drop(ReasonUnexpected, t, d)
 	default: // for others behind this port, if for anybody
@@ -117,7 +120,9 @@ type counters struct {
 	registers, notifies           atomic.Uint64
 	requests, replies, negatives  atomic.Uint64
 	forwards, accepted, refreshes atomic.Uint64
-	duplicates                    atomic.Uint64
+	duplicates, moves             atomic.Uint64
+	unsolicited, notifyAcks       atomic.Uint64
+	notifyLost                    atomic.Uint64
 	dropped                       [NumReasons]atomic.Uint64
 	_                             [64]byte
 }
