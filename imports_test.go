@@ -20,6 +20,7 @@ var arrows = map[string][]string{
 	"encap":             {"lisp", "mapcache"},
 	"control":           {"lisp", "mapcache"},
 	"control/mapserver": {"lisp"},
+	"multihome":         {},
 	"tun":               {},
 	"tun/tuntest":       {"tun"},
 }

@@ -1,0 +1,29 @@
+// Package multihome says which interfaces of a host can carry its traffic, and
+// tells when that changes. It is a leaf: it imports nothing else of this module.
+//
+//	types.go             what the kernel has: links, addresses, default routes
+//	state.go             State turns that into usable interfaces, without I/O
+//	watch.go             Watch drives a State from a Source
+//	memory.go            a Source in memory, for tests and other systems
+//	netlink_linux.go     the Source of a Linux host
+//
+// # The rule
+//
+// An interface counts, for IPv4 and IPv6 each, if its link is up and has a
+// carrier, if it has an address of that family that can be a locator, and if
+// there is a default route through it, of whatever metric: an interface that
+// leads to one network only does not lead to other locators. An address stays
+// known while its interface does not count, so that others can be told that it
+// is a locator which is down.
+//
+// # Snapshots, not events
+//
+// A Source yields whole pictures of what there is. Kernel messages only say that
+// it is time for a new one: lost messages, messages out of order, and what the
+// kernel does without a message (an interface that is set down loses its IPv4
+// routes silently) need no code of their own.
+//
+// # Concurrency
+//
+// A State is for one goroutine at a time. Watch is the goroutine for most.
+package multihome

@@ -1,0 +1,78 @@
+package multihome_test
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/xtrkit/xtrkit/multihome"
+)
+
+func uplink(running bool) multihome.Snapshot {
+	return multihome.Snapshot{
+		Links:  []multihome.Link{{Index: 2, Name: "eth0", Up: true, Running: running}},
+		Addrs:  []multihome.Addr{{IfIndex: 2, Addr: netip.MustParseAddr("198.51.100.1"), Prefix: 24}},
+		Routes: []multihome.Route{{IfIndex: 2}},
+	}
+}
+
+func TestWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var src multihome.Memory
+		s, err := multihome.New(multihome.Config{})
+		require.NoError(t, err)
+		src.Set(uplink(true))
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		got := make(chan multihome.Change, 10)
+		done := make(chan error, 1)
+		go func() {
+			done <- multihome.Watch(ctx, &src, s, func(_ time.Time, c multihome.Change) error {
+				got <- c
+				return nil
+			})
+		}()
+		first := <-got
+		assert.Equal(t, multihome.Usable, first.Interfaces[0].Usable(false))
+
+		start := time.Now()
+		src.Set(uplink(false))
+		down := <-got
+		assert.Equal(t, multihome.LinkDown, down.Interfaces[0].Usable(false))
+		assert.Equal(t, multihome.DefaultSettle, time.Since(start))
+
+		// A flap shorter than the settling time is not seen.
+		src.Set(uplink(true))
+		synctest.Wait()
+		src.Set(uplink(false))
+		time.Sleep(time.Minute)
+		assert.Empty(t, got)
+
+		cancel()
+		require.NoError(t, <-done)
+	})
+}
+
+func TestWatchFails(t *testing.T) {
+	stop := errors.New("stop")
+	var src multihome.Memory
+	s, err := multihome.New(multihome.Config{})
+	require.NoError(t, err)
+	err = multihome.Watch(t.Context(), &src, s, func(time.Time, multihome.Change) error { return stop })
+	require.ErrorIs(t, err, stop)
+
+	s, err = multihome.New(multihome.Config{})
+	require.NoError(t, err)
+	err = multihome.Watch(t.Context(), broken{stop}, s, func(time.Time, multihome.Change) error { return nil })
+	require.ErrorIs(t, err, stop)
+}
+
+type broken struct{ err error }
+
+func (b broken) Next(context.Context) (multihome.Snapshot, error) { return multihome.Snapshot{}, b.err }
