@@ -183,7 +183,7 @@ func (s *Server) refuseRecord(now time.Time, u *Update, it *registerItem, r Reas
 
 // get finds a registration, live or not.
 func (s *Server) get(k regKey) *registration {
-	if r, ok := k.inst.published.Load().Get(k.prefix); ok {
+	if r, ok := k.inst.regs.Get(k.prefix); ok {
 		return r
 	}
 	return s.dead[k]
@@ -347,12 +347,12 @@ func (s *Server) schedule(c *claim) {
 // publish makes r what workers see, or takes it away when nothing of it is live.
 func (s *Server) publish(ticks int64, r *registration) {
 	k := r.key
-	t := k.inst.published.Load()
+	t := k.inst.regs
 	old, had := t.Get(k.prefix)
 	if r.live(ticks) {
 		delete(s.dead, k)
 		if old != r {
-			k.inst.published.Store(t.InsertPersist(k.prefix, r))
+			t.set(r)
 		}
 		if !had {
 			s.registered.Add(1)
@@ -360,7 +360,7 @@ func (s *Server) publish(ticks int64, r *registration) {
 		return
 	}
 	if had {
-		k.inst.published.Store(t.DeletePersist(k.prefix))
+		t.remove(k.prefix)
 		s.registered.Add(-1)
 	}
 	if len(r.claims) > 0 {
@@ -443,7 +443,7 @@ func (s *Server) expire(now time.Time, ticks int64, c *claim) (int64, bool) {
 		s.publish(ticks, r)
 		return 0, false
 	}
-	if _, published := c.key.inst.published.Load().Get(c.key.prefix); published && len(c.record) > 0 && !c.withdrawn() {
+	if _, published := c.key.inst.regs.Get(c.key.prefix); published && len(c.record) > 0 && !c.withdrawn() {
 		if !r.live(ticks) {
 			s.publish(ticks, r)
 		}

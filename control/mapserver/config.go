@@ -200,9 +200,7 @@ func compileSites(sites []Site) (map[uint32]*instance, map[string]*site, error) 
 }
 
 func newInstance(iid uint32) *instance {
-	inst := &instance{iid: iid, sites: new(bart.Table[*sitePrefix])}
-	inst.published.Store(new(bart.Table[*registration]))
-	return inst
+	return &instance{iid: iid, sites: new(bart.Table[*sitePrefix]), regs: new(regTrie)}
 }
 
 // New makes a Server. The error wraps ErrConfig and says which site is wrong.

@@ -130,7 +130,7 @@ func (s *Server) Snapshot() iter.Seq[Delta] {
 		for _, iid := range slices.Sorted(maps.Keys(s.instances)) {
 			inst := s.instances[iid]
 			all := dead[inst]
-			for _, r := range inst.published.Load().All() {
+			for _, r := range inst.regs.All() {
 				all = append(all, r)
 			}
 			slices.SortFunc(all, func(a, b *registration) int { return a.key.prefix.Compare(b.key.prefix) })

@@ -139,7 +139,7 @@ func liveClaims(b *bench) int {
 	n := 0
 	ticks := b.s.toTicks(b.now)
 	for _, inst := range b.s.instances {
-		for _, r := range inst.published.Load().All() {
+		for _, r := range inst.regs.All() {
 			n += len(r.current(ticks, nil))
 		}
 	}

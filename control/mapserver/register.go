@@ -204,7 +204,7 @@ func (w *Worker) unchanged(u *Update, m *lisp.MapRegister) []*claim {
 	claims := make([]*claim, 0, len(w.items))
 	for i := range w.items {
 		it := &w.items[i]
-		r, ok := it.key.inst.published.Load().Get(it.key.prefix)
+		r, ok := it.key.inst.regs.Get(it.key.prefix)
 		if !ok {
 			return nil
 		}

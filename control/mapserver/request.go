@@ -189,9 +189,9 @@ func (w *Worker) holeWithin(f finding, p netip.Prefix) netip.Prefix {
 	if p.Bits() < f.within.Bits() {
 		p = netip.PrefixFrom(p.Addr(), p.Addr().BitLen())
 	}
-	regs := f.inst.published.Load()
+	regs := f.inst.regs
 	return hole(p, f.within.Bits(), func(q netip.Prefix) bool {
-		return contains(f.inst.sites, q, f.within) || f.site.deny == DenyNone && contains(regs, q, netip.Prefix{})
+		return contains(f.inst.sites, q, f.within) || f.site.deny == DenyNone && regs.contains(q, netip.Prefix{})
 	})
 }
 
@@ -201,7 +201,7 @@ func (w *Worker) holeWithin(f finding, p netip.Prefix) netip.Prefix {
 // part around the EID that has no more specific prefix.
 func (w *Worker) answer(f finding, iid uint32, asked netip.Prefix, to netip.AddrPort) {
 	prefix := f.reg.key.prefix
-	regs := f.inst.published.Load()
+	regs := f.inst.regs
 	ttl := ^uint32(0)
 	var more []*registration
 	narrow := contains(f.inst.sites, prefix, f.within)
@@ -220,7 +220,7 @@ func (w *Worker) answer(f finding, iid uint32, asked netip.Prefix, to netip.Addr
 		}
 		more = nil
 		prefix = hole(asked, prefix.Bits(), func(q netip.Prefix) bool {
-			return contains(f.inst.sites, q, f.within) || contains(regs, q, f.reg.key.prefix)
+			return contains(f.inst.sites, q, f.within) || regs.contains(q, f.reg.key.prefix)
 		})
 	}
 	first := len(w.reply.Records)

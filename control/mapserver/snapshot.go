@@ -46,7 +46,7 @@ func (s *Server) Registrations(now time.Time) []Registration {
 	ticks := s.toTicks(now)
 	var all []Registration
 	for _, iid := range slices.Sorted(maps.Keys(s.instances)) {
-		for p, r := range s.instances[iid].published.Load().AllSorted() {
+		for p, r := range s.instances[iid].regs.All() {
 			current := r.current(ticks, nil)
 			if len(current) == 0 {
 				continue
@@ -83,7 +83,7 @@ func (s *Server) Sites(now time.Time) []SiteStatus {
 			st := byName[sp.site.name]
 			st.Prefixes = append(st.Prefixes, SitePrefix{IID: iid, Prefix: p, AcceptMoreSpecifics: sp.more})
 		}
-		for _, r := range inst.published.Load().All() {
+		for _, r := range inst.regs.All() {
 			if r.live(ticks) {
 				byName[r.site.name].Registered++
 			}

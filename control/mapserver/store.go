@@ -17,9 +17,8 @@ type instance struct {
 	iid   uint32
 	sites *bart.Table[*sitePrefix] // immutable
 
-	// published is what workers read: the registrations that have a live claim.
-	// The writer replaces it by a modified copy that shares all but one path.
-	published atomic.Pointer[bart.Table[*registration]]
+	// regs is what workers read: the registrations that have a live claim.
+	regs *regTrie
 }
 
 // regKey names a registration.
@@ -29,9 +28,9 @@ type regKey struct {
 }
 
 // registration is everything registered for one EID-Prefix. It is immutable;
-// the stamps inside its claims are not. It must not have a Clone method: bart
-// would copy it on every change.
+// the stamps inside its claims are not.
 type registration struct {
+	item   trieItem // the trie's
 	key    regKey
 	site   *site
 	claims []*claim // newest content first
@@ -160,9 +159,8 @@ func (r *registration) with(c, old *claim) *registration {
 
 // match finds the longest live registration that covers p.
 func (inst *instance) match(now int64, p netip.Prefix) *registration {
-	t := inst.published.Load()
 	for {
-		lpm, r, ok := t.LookupPrefixLPM(p)
+		lpm, r, ok := inst.regs.LookupPrefixLPM(p)
 		if !ok || r.live(now) {
 			return r
 		}
