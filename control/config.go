@@ -73,6 +73,8 @@ type Config struct {
 
 	// Probe configures RLOC-probing.
 	Probe ProbeConfig
+	// SMR says who is told when the locators of our mappings change.
+	SMR SMRConfig
 	// Cache configures the map-cache.
 	Cache mapcache.Config
 
@@ -95,9 +97,10 @@ type DatabaseMapping struct {
 // DatabaseRLOC is a locator of a DatabaseMapping.
 type DatabaseRLOC struct {
 	// Addr is the address of the locator. Invalid: every address of the
-	// interface IfIndex.
+	// interface IfIndex, or only those of a Family.
 	Addr    netip.Addr
 	IfIndex int
+	Family  uint8 // 4 or 6; 0 is both
 	// Priority is 0..255, the lower wins, 255 is not used; Weight 0..255 is the
 	// share among equals.
 	Priority, Weight uint8
@@ -112,6 +115,12 @@ type MapServer struct {
 	Key  lisp.Key
 	// ProxyReply asks the Map-Server to answer Map-Requests for us (P bit).
 	ProxyReply bool
+	// UseTTL lets the registration live as long as the mapping (T bit), not three
+	// minutes. A Map-Server that cannot keep it refuses or cuts the TTL down.
+	UseTTL bool
+	// Merge asks the Map-Server to join our locators with those that other xTRs
+	// of the site register for the same EID-Prefix (a bit).
+	Merge bool
 }
 
 // ProbeConfig configures RLOC-probing (RFC 9301 §7.1).
@@ -131,25 +140,43 @@ type ProbeConfig struct {
 	Port uint16
 }
 
+// SMRConfig says to whom Solicit-Map-Requests are sent (RFC 9301 §6.1).
+type SMRConfig struct {
+	// Window is how long ago data must have been exchanged with a peer for it to
+	// be told of a change, default one minute. Negative: no peer is told, only
+	// ProxyITRs.
+	Window time.Duration
+	// All tells every locator in the map-cache, used lately or not.
+	All bool
+	// ProxyITRs are always told: they may have our mappings, though we send them
+	// nothing.
+	ProxyITRs []netip.Addr
+	// MaxPeers bounds the locators that are being told at a time, default 16384.
+	MaxPeers int
+}
+
 // Timer rules that the protocol fixes.
 const (
-	requestInterval  = time.Second      // RFC 9301 §5.3: least time between Map-Requests for an EID-Prefix
-	requestRetries   = 10               // RFC 9301 §5.3: retransmissions before the silence
-	requestSilence   = 30 * time.Second // RFC 9301 §5.3
-	requestBackoff   = 8 * time.Second  // our cap, so that the ten retransmissions take about a minute
-	smrInterval      = 3 * time.Second  // RFC 9301 §6.1: least time between SMR-invoked Map-Requests
-	registerTimeout  = time.Second      // RFC 9301 §5.7: first wait for a Map-Notify
-	registerMaxWait  = time.Minute      // RFC 9301 §5.7: cap of the exponential back-off
-	registerSends    = 3                // one message is sent at most this often, then a new nonce
-	replyInterval    = 3 * time.Second  // RFC 9301 §5.4: per destination RLOC
-	maxITRRLOCs      = 32               // RFC 9301 §5.2
-	maxRecords       = 255              // Record Count has 8 bits
-	maxLocators      = 255              // Locator Count has 8 bits
-	maxReplyMessages = 8                // Map-Replies to one Map-Request, when overlapping prefixes need several
-	defaultTTL       = 24 * time.Hour   // of our own mappings
-	probeMaxTimeout  = 10 * time.Second
-	maxQueue         = 8192 // datagrams waiting for Next
-	maxEvents        = 4096 // events waiting for NextEvent
+	requestInterval   = time.Second            // RFC 9301 §5.3: least time between Map-Requests for an EID-Prefix
+	requestRetries    = 10                     // RFC 9301 §5.3: retransmissions before the silence
+	requestSilence    = 30 * time.Second       // RFC 9301 §5.3
+	requestBackoff    = 8 * time.Second        // our cap, so that the ten retransmissions take about a minute
+	smrInterval       = 3 * time.Second        // RFC 9301 §6.1: least time between SMR-invoked Map-Requests
+	smrSourceInterval = 100 * time.Millisecond // our limit: SMRs followed for one sender,
+	smrSourceBurst    = 64                     // after so many
+	registerTimeout   = time.Second            // RFC 9301 §5.7: first wait for a Map-Notify
+	registerMaxWait   = time.Minute            // RFC 9301 §5.7: cap of the exponential back-off
+	registrationLife  = 3 * time.Minute        // RFC 9301 §8.2: how long a Map-Server keeps what is not registered again
+	registerSends     = 3                      // one message is sent at most this often, then a new nonce
+	replyInterval     = 3 * time.Second        // RFC 9301 §5.4: per destination RLOC
+	maxITRRLOCs       = 32                     // RFC 9301 §5.2
+	maxRecords        = 255                    // Record Count has 8 bits
+	maxLocators       = 255                    // Locator Count has 8 bits
+	maxReplyMessages  = 8                      // Map-Replies to one Map-Request, when overlapping prefixes need several
+	defaultTTL        = 24 * time.Hour         // of our own mappings
+	probeMaxTimeout   = 10 * time.Second
+	maxQueue          = 8192 // datagrams waiting for Next
+	maxEvents         = 4096 // events waiting for NextEvent
 )
 
 // withDefaults returns a normalised copy of c, or what is wrong with it.
@@ -169,13 +196,15 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.Probe.Tries, 2)
 	def(&c.Probe.MaxPaths, 1<<17)
 	def(&c.Probe.Port, lisp.ControlPort)
+	def(&c.SMR.Window, time.Minute)
+	def(&c.SMR.MaxPeers, 1<<14)
 	if c.RegisterInterval < time.Second || c.QuickInterval < time.Second {
 		return c, fmt.Errorf("control: registration interval below one second: %w", ErrConfig)
 	}
 	if c.PathMTU != 0 && c.PathMTU < 576 {
 		return c, fmt.Errorf("control: path MTU %d below 576: %w", c.PathMTU, ErrConfig)
 	}
-	if c.MaxPending < 1 || c.MapRequestRate < 1 || c.MapReplyRate < 1 || c.MapReplyBurst < 1 {
+	if c.MaxPending < 1 || c.SMR.MaxPeers < 1 || c.MapRequestRate < 1 || c.MapReplyRate < 1 || c.MapReplyBurst < 1 {
 		return c, fmt.Errorf("control: limits must be positive: %w", ErrConfig)
 	}
 	if c.Probe.Interval > 0 && (c.Probe.Timeout < 10*time.Millisecond || c.Probe.Tries < 1 || c.Probe.Interval <= c.Probe.Timeout) {
@@ -183,34 +212,10 @@ func (c Config) withDefaults() (Config, error) {
 			c.Probe.Interval, c.Probe.Timeout, c.Probe.Tries, ErrConfig)
 	}
 
-	seen := make(map[mapcache.Key]bool, len(c.Database))
-	db := make([]DatabaseMapping, len(c.Database))
-	for i, m := range c.Database {
-		k, err := cleanKey(m.Key)
-		if err != nil {
-			return c, fmt.Errorf("control: database mapping %d: %w", i, err)
-		}
-		if seen[k] {
-			return c, fmt.Errorf("control: database mapping %v is there twice: %w", k, ErrConfig)
-		}
-		seen[k] = true
-		m.Key = k
-		def(&m.TTL, defaultTTL)
-		if m.TTL < time.Minute {
-			return c, fmt.Errorf("control: database mapping %v: TTL %v below a minute: %w", k, m.TTL, ErrConfig)
-		}
-		rlocs := make([]DatabaseRLOC, len(m.RLOCs))
-		for j, r := range m.RLOCs {
-			r.Addr = r.Addr.Unmap()
-			if !r.Addr.IsValid() && (r.IfIndex == 0 || r.Remote) {
-				return c, fmt.Errorf("control: database mapping %v: locator %d has no address: %w", k, j, ErrConfig)
-			}
-			rlocs[j] = r
-		}
-		m.RLOCs = rlocs
-		db[i] = m
+	var err error
+	if c.Database, err = cleanDatabase(c.Database); err != nil {
+		return c, err
 	}
-	c.Database = db
 
 	servers := make([]MapServer, len(c.MapServers))
 	for i, s := range c.MapServers {
@@ -237,6 +242,14 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	c.MapResolvers = resolvers
 
+	pitrs := make([]netip.Addr, len(c.SMR.ProxyITRs))
+	for i, a := range c.SMR.ProxyITRs {
+		if pitrs[i] = a.Unmap(); !usableUnicast(pitrs[i]) {
+			return c, fmt.Errorf("control: Proxy-ITR %v is no unicast address: %w", a, ErrConfig)
+		}
+	}
+	c.SMR.ProxyITRs = pitrs
+
 	petrs := make([]mapcache.RLOC, len(c.ProxyETRs))
 	for i, r := range c.ProxyETRs {
 		r.Locator = cleanLocator(r.Locator)
@@ -247,6 +260,41 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	c.ProxyETRs = petrs
 	return c, nil
+}
+
+// cleanDatabase returns a normalised copy of db, or what is wrong with it.
+func cleanDatabase(in []DatabaseMapping) ([]DatabaseMapping, error) {
+	seen := make(map[mapcache.Key]bool, len(in))
+	db := make([]DatabaseMapping, len(in))
+	for i, m := range in {
+		k, err := cleanKey(m.Key)
+		if err != nil {
+			return nil, fmt.Errorf("control: database mapping %d: %w", i, err)
+		}
+		if seen[k] {
+			return nil, fmt.Errorf("control: database mapping %v is there twice: %w", k, ErrConfig)
+		}
+		seen[k] = true
+		m.Key = k
+		def(&m.TTL, defaultTTL)
+		if m.TTL < time.Minute {
+			return nil, fmt.Errorf("control: database mapping %v: TTL %v below a minute: %w", k, m.TTL, ErrConfig)
+		}
+		rlocs := make([]DatabaseRLOC, len(m.RLOCs))
+		for j, r := range m.RLOCs {
+			r.Addr = r.Addr.Unmap()
+			if !r.Addr.IsValid() && (r.IfIndex == 0 || r.Remote) {
+				return nil, fmt.Errorf("control: database mapping %v: locator %d has no address: %w", k, j, ErrConfig)
+			}
+			if r.Family != 0 && r.Family != 4 && r.Family != 6 {
+				return nil, fmt.Errorf("control: database mapping %v: locator %d: address family %d: %w", k, j, r.Family, ErrConfig)
+			}
+			rlocs[j] = r
+		}
+		m.RLOCs = rlocs
+		db[i] = m
+	}
+	return db, nil
 }
 
 // def puts d where *v is zero.

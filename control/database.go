@@ -17,33 +17,38 @@ type localMapping struct {
 	record lisp.EIDRecord // in the order of RFC 9301 §5.4: IPv4 before IPv6, ascending
 }
 
-// loadDatabase sorts Config.Database so that the more-specifics of a prefix
-// follow it directly.
-func (e *Engine) loadDatabase() error {
-	e.db = make([]localMapping, len(e.cfg.Database))
-	for i, m := range e.cfg.Database {
-		e.db[i].DatabaseMapping = m
-	}
-	slices.SortFunc(e.db, func(a, b localMapping) int { return compareKeys(a.Key, b.Key) })
-	e.dbPos = make(map[mapcache.Key]int, len(e.db))
-	for i := range e.db {
-		e.dbPos[e.db[i].Key] = i
-	}
+// loadDatabase makes db the database. It must be a clean one. The records have
+// the locators we have now.
+func (e *Engine) loadDatabase(db []DatabaseMapping) error {
 	// An address behind a mapping cannot be needed to reach the mapping
 	// system (RFC 9301 §8.1).
 	for _, a := range e.cfg.MapResolvers {
-		if e.isEID(a.Addr()) {
+		if isEID(db, a.Addr()) {
 			return fmt.Errorf("control: Map-Resolver %v is one of our own EIDs: %w", a, ErrConfig)
 		}
 	}
 	for _, s := range e.cfg.MapServers {
-		if e.isEID(s.Addr.Addr()) {
+		if isEID(db, s.Addr.Addr()) {
 			return fmt.Errorf("control: Map-Server %v is one of our own EIDs: %w", s.Addr, ErrConfig)
 		}
 	}
+	// Sorted so that the more-specifics of a prefix follow it directly.
+	db = slices.Clone(db)
+	slices.SortFunc(db, func(a, b DatabaseMapping) int { return compareKeys(a.Key, b.Key) })
+	e.cfg.Database = db
+	e.db = make([]localMapping, len(db))
+	e.dbPos = make(map[mapcache.Key]int, len(db))
+	for i, m := range db {
+		e.db[i] = localMapping{DatabaseMapping: m, record: e.makeRecord(&m)}
+		e.dbPos[m.Key] = i
+	}
+	return nil
+}
+
+// storeDatabase keeps the lookup table of our prefixes.
+func (e *Engine) storeDatabase(now time.Time) error {
 	for i := range e.db {
-		e.db[i].record = e.makeRecord(&e.db[i].DatabaseMapping)
-		if err := e.insertLocal(time.Time{}, &e.db[i]); err != nil {
+		if err := e.insertLocal(now, &e.db[i]); err != nil {
 			return fmt.Errorf("control: database mapping %v: %w: %w", e.db[i].Key, err, ErrConfig)
 		}
 	}
@@ -52,14 +57,83 @@ func (e *Engine) loadDatabase() error {
 	return nil
 }
 
+// SetDatabase replaces what this xTR is authoritative for. What is new is
+// registered at once, what is gone is withdrawn from the Map-Servers, and peers
+// in conversation are solicited to ask again. On an error, which wraps ErrConfig,
+// nothing has changed.
+func (e *Engine) SetDatabase(now time.Time, db []DatabaseMapping) error {
+	db, err := cleanDatabase(db)
+	if err != nil {
+		return err
+	}
+	now = e.tick(now)
+	defer e.collect(now)
+	before, positions := e.db, e.dbPos
+	if err := e.loadDatabase(db); err != nil {
+		return err
+	}
+	// An EID is no RLOC: a locator may be one now, or no more.
+	locals := e.usableLocals(e.given)
+	all := !slices.Equal(locals, e.locals)
+	if all {
+		e.changeLocals(now, locals)
+		for i := range e.db {
+			e.db[i].record = e.makeRecord(&e.db[i].DatabaseMapping)
+		}
+	}
+	c := databaseChange{all: all, changed: make(map[mapcache.Key]bool), removed: make(map[mapcache.Key]lisp.EIDRecord)}
+	var moved []mapcache.Key
+	for i := range e.db {
+		m := &e.db[i]
+		pos, had := positions[m.Key]
+		if had && sameRecord(&before[pos].record, &m.record) {
+			continue
+		}
+		c.changed[m.Key] = true
+		if !had || !slices.Equal(before[pos].record.Locators, m.record.Locators) {
+			moved = append(moved, m.Key)
+		}
+	}
+	for i := range before {
+		if k := before[i].Key; !e.isOurs(k) {
+			c.removed[k] = before[i].record
+			moved = append(moved, k)
+			e.database.Remove(now, k)
+		}
+	}
+	if err := e.storeDatabase(now); err != nil {
+		e.log.Error("database mapping not stored", "err", err)
+	}
+	if len(e.given) == 0 || !all && len(c.changed) == 0 && len(c.removed) == 0 {
+		return nil // before the first SetLocals there is nothing to tell
+	}
+	e.arrange(now, c)
+	if all {
+		e.hurryRequests(now)
+		e.rebuildPaths(now)
+	}
+	e.solicit(now, moved)
+	return nil
+}
+
+func sameRecord(a, b *lisp.EIDRecord) bool {
+	return a.TTL == b.TTL && a.MapVersion == b.MapVersion && slices.Equal(a.Locators, b.Locators)
+}
+
+// isOurs reports whether k is in the database.
+func (e *Engine) isOurs(k mapcache.Key) bool {
+	_, ok := e.dbPos[k]
+	return ok
+}
+
 func compareKeys(a, b mapcache.Key) int {
 	return cmp.Or(cmp.Compare(a.IID, b.IID), a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
 }
 
-// isEID reports whether a, outside any instance, is an EID of ours.
-func (e *Engine) isEID(a netip.Addr) bool {
-	for i := range e.db {
-		if e.db[i].IID == 0 && e.db[i].Prefix.Contains(a) {
+// isEID reports whether a, outside any instance, is an EID of db.
+func isEID(db []DatabaseMapping, a netip.Addr) bool {
+	for i := range db {
+		if db[i].IID == 0 && db[i].Prefix.Contains(a) {
 			return true
 		}
 	}
@@ -67,17 +141,44 @@ func (e *Engine) isEID(a netip.Addr) bool {
 }
 
 // SetLocals replaces our own locators. A change is registered at once and
-// quickly repeated; Map-Requests under way are repeated with the new ITR-RLOCs.
+// quickly repeated, and peers in conversation are solicited to ask for it;
+// Map-Requests under way are repeated with the new ITR-RLOCs.
 func (e *Engine) SetLocals(now time.Time, ls []mapcache.Local) {
 	now = e.tick(now)
 	defer e.collect(now)
+	e.given = slices.Clone(ls)
+	locals := e.usableLocals(ls)
+	if slices.Equal(locals, e.locals) {
+		return
+	}
+	e.changeLocals(now, locals)
+	var moved []mapcache.Key
+	for i := range e.db {
+		m := &e.db[i]
+		old := m.record.Locators
+		m.record = e.makeRecord(&m.DatabaseMapping)
+		if !slices.Equal(old, m.record.Locators) {
+			moved = append(moved, m.Key)
+		}
+	}
+	if err := e.storeDatabase(now); err != nil {
+		e.log.Error("database mapping not stored", "err", err)
+	}
+	e.arrange(now, databaseChange{all: true})
+	e.hurryRequests(now)
+	e.rebuildPaths(now)
+	e.solicit(now, moved)
+}
+
+// usableLocals returns what of ls can be a locator, sorted, once each.
+func (e *Engine) usableLocals(ls []mapcache.Local) []mapcache.Local {
 	locals := make([]mapcache.Local, 0, len(ls))
 	for _, l := range ls {
 		l.Addr = l.Addr.Unmap().WithZone("")
 		switch {
 		case !usableUnicast(l.Addr):
 			e.log.Warn("own locator is no unicast address", "rloc", l.Addr)
-		case e.isEID(l.Addr):
+		case isEID(e.cfg.Database, l.Addr):
 			// RFC 9300 §4: an EID is no RLOC.
 			e.log.Warn("own locator is one of our EIDs", "rloc", l.Addr)
 		default:
@@ -85,30 +186,18 @@ func (e *Engine) SetLocals(now time.Time, ls []mapcache.Local) {
 		}
 	}
 	slices.SortStableFunc(locals, func(a, b mapcache.Local) int { return a.Addr.Compare(b.Addr) })
-	locals = slices.CompactFunc(locals, func(a, b mapcache.Local) bool { return a.Addr == b.Addr })
-	if slices.Equal(locals, e.locals) {
-		return
-	}
+	return slices.CompactFunc(locals, func(a, b mapcache.Local) bool { return a.Addr == b.Addr })
+}
+
+func (e *Engine) changeLocals(now time.Time, locals []mapcache.Local) {
 	e.locals = locals
 	e.emit(LocalsChanged{Stamp{now}, slices.Clone(locals)})
-	for i := range e.db {
-		m := &e.db[i]
-		m.record = e.makeRecord(&m.DatabaseMapping)
-		if err := e.insertLocal(now, m); err != nil {
-			e.log.Error("database mapping not stored", "eid", m.Key, "err", err)
-		}
-	}
-	e.database.Changes()
-	e.database.Publish()
 	var have4, have6 bool
 	for _, l := range locals {
 		have4 = have4 || l.Up && l.Addr.Is4()
 		have6 = have6 || l.Up && l.Addr.Is6()
 	}
 	e.cache.SetSourceFamilies(have4, have6)
-	e.restartRegistration(now)
-	e.hurryRequests(now)
-	e.rebuildPaths(now)
 }
 
 // Locals returns our own locators, sorted by address, IPv4 first.
@@ -156,7 +245,7 @@ func (e *Engine) makeRecord(m *DatabaseMapping) lisp.EIDRecord {
 			continue
 		}
 		for _, l := range e.locals {
-			if c.Addr == l.Addr || !c.Addr.IsValid() && c.IfIndex == l.IfIndex {
+			if c.Addr == l.Addr || !c.Addr.IsValid() && c.IfIndex == l.IfIndex && ofFamily(l.Addr, c.Family) {
 				add(l.Addr, c.Priority, c.Weight, true, l.Up)
 			}
 		}
@@ -169,6 +258,10 @@ func (e *Engine) makeRecord(m *DatabaseMapping) lisp.EIDRecord {
 	})
 	r.Locators = slices.CompactFunc(r.Locators, func(a, b lisp.RLOCRecord) bool { return a.RLOC == b.RLOC })
 	return r
+}
+
+func ofFamily(a netip.Addr, family uint8) bool {
+	return family == 0 || a.Is4() == (family == 4)
 }
 
 // recordBudget is what one record may take, so that it fits any message of

@@ -35,6 +35,7 @@ type Engine struct {
 	events queue[Event]
 	stats  Stats
 
+	given  []mapcache.Local // as SetLocals had them
 	locals []mapcache.Local // sorted by address, IPv4 first
 	db     []localMapping   // sorted by instance, address and length
 	dbPos  map[mapcache.Key]int
@@ -54,8 +55,10 @@ type Engine struct {
 	quickUntil    time.Time
 	withdrawing   bool
 
+	smr       solicitor
 	resolvers []*mapResolver
 	pending   map[mapcache.Key]*pending
+	waiting   [numPendingKinds]int // of them, by kind
 	requests  map[lisp.Nonce]request
 
 	targets map[mapcache.Locator]*probeTarget
@@ -65,6 +68,8 @@ type Engine struct {
 	requestLimit *rate.Limiter
 	replyLimit   *rate.Limiter
 	rlocLimits   limiterTable
+	smrLimit     *rate.Limiter // SMRs followed
+	smrSources   limiterTable
 	dropLimit    *rate.Limiter
 
 	// Decoded messages, reused.
@@ -105,8 +110,11 @@ func New(cfg Config) (*Engine, error) {
 	e.requestLimit = rate.NewLimiter(rate.Limit(cfg.MapRequestRate), cfg.MapRequestRate)
 	e.replyLimit = rate.NewLimiter(rate.Limit(cfg.MapReplyRate), cfg.MapReplyRate)
 	e.rlocLimits = newLimiterTable(rate.Every(replyInterval), cfg.MapReplyBurst)
+	e.smrLimit = rate.NewLimiter(rate.Limit(cfg.MapRequestRate)/4, max(1, cfg.MapRequestRate/4))
+	e.smrSources = newLimiterTable(rate.Every(smrSourceInterval), smrSourceBurst)
 	e.dropLimit = rate.NewLimiter(5, 10)
 	e.cacheTimer.fire = e.advanceCache
+	e.smr.fire, e.smr.peers = e.tellPeers, make(map[netip.Addr]*smrPeer)
 	for _, r := range cfg.ProxyETRs {
 		e.petrs[r.Locator] = true
 	}
@@ -114,9 +122,12 @@ func New(cfg Config) (*Engine, error) {
 		e.resolvers = append(e.resolvers, &mapResolver{addr: a})
 	}
 	for i := range cfg.MapServers {
-		e.servers = append(e.servers, &mapServer{MapServer: &cfg.MapServers[i]})
+		e.servers = append(e.servers, &mapServer{MapServer: &cfg.MapServers[i], knows: make(map[mapcache.Key]bool)})
 	}
-	if err := e.loadDatabase(); err != nil {
+	if err := e.loadDatabase(cfg.Database); err != nil {
+		return nil, err
+	}
+	if err := e.storeDatabase(time.Time{}); err != nil {
 		return nil, err
 	}
 	try := mapcache.New(mapcache.Config{})

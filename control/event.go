@@ -147,6 +147,22 @@ func (e MapRequestReceived) String() string {
 	return fmt.Sprintf("Map-Request for %v from %v answered", e.EID, e.From)
 }
 
+// SMRSent says that a peer was told that a mapping of ours changed.
+type SMRSent struct {
+	Stamp
+	EID mapcache.Key // what changed
+	To  netip.Addr
+	Try int // 1 for the first
+}
+
+func (e SMRSent) String() string {
+	s := fmt.Sprintf("SMR for %v to %v", e.EID, e.To)
+	if e.Try > 1 {
+		s += ", again"
+	}
+	return s
+}
+
 // MapReplyReceived says that a Map-Reply brought a mapping with locators.
 type MapReplyReceived struct {
 	Stamp

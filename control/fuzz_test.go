@@ -48,6 +48,7 @@ func FuzzEngine(f *testing.F) {
 	f.Add(cat([]byte{2, 3}, []byte{3, 7}, deliver(5, reply), []byte{1, 40}, deliver(6, probe), []byte{1, 255, 1, 255}))
 	f.Add(cat([]byte{2, 3}, []byte{3, 7}, deliver(5, neg), []byte{3, 9}, deliver(4, request), deliver(4, msg(smr))))
 	f.Add(cat([]byte{2, 1}, deliver(4, msg(&lisp.EncapsulatedControl{Packet: inner})), []byte{2, 2, 1, 90}))
+	f.Add(cat([]byte{2, 3}, []byte{3, 7}, deliver(5, reply), []byte{11, 1, 2, 1, 1, 30}, deliver(4, msg(smr)), []byte{10, 2, 1, 90, 10, 6, 2, 3, 1, 255}))
 	f.Add(cat([]byte{2, 3}, deliver(7, notify), []byte{1, 90, 8}, deliver(7, notify), []byte{1, 255, 9}))
 
 	f.Fuzz(func(t *testing.T, in []byte) {
@@ -59,11 +60,12 @@ func FuzzEngine(f *testing.F) {
 		cfg.MapReplyRate, cfg.MapReplyBurst = 50, 8
 		cfg.Probe.MaxPaths = 8
 		cfg.Cache.MaxEntries = 16
+		cfg.SMR.MaxPeers = 4
 		cfg.ProxyETRs = []mapcache.RLOC{{Locator: mapcache.Locator{Addr: netip.MustParseAddr("203.0.113.77")}}}
 		cfg.Rand = rand.NewChaCha8([32]byte{9})
 		e, err := New(cfg)
 		require.NoError(t, err)
-		fz := fuzzer{t: t, e: e, now: start}
+		fz := fuzzer{t: t, e: e, now: start, told: make(map[netip.Addr]time.Time)}
 		// Weeks of virtual time would take longer than a fuzzer waits.
 		for len(in) > 0 && fz.advances < 20_000 {
 			in = fz.step(in)
@@ -87,16 +89,19 @@ type fuzzer struct {
 	advances int
 	// The last messages of each kind, for their nonces.
 	request, probe, register lisp.Nonce
+	told                     map[netip.Addr]time.Time // when an SMR went there
 }
 
 // step does what the first octets say, and returns the rest.
 func (f *fuzzer) step(in []byte) []byte {
 	op, in := in[0], in[1:]
 	arg := byte(0)
-	if op%10 < 4 && len(in) > 0 {
-		arg, in = in[0], in[1:]
+	if op%12 < 4 || op%12 > 9 {
+		if len(in) > 0 {
+			arg, in = in[0], in[1:]
+		}
 	}
-	switch op % 10 {
+	switch op % 12 {
 	case 0: // a clock that jumps
 		f.now = f.now.Add(time.Duration(int8(arg)) * time.Hour)
 		f.e.Advance(f.now)
@@ -128,6 +133,19 @@ func (f *fuzzer) step(in []byte) []byte {
 		in = f.deliver(in, msAddr, 0, true)
 	case 9:
 		f.e.Withdraw(f.now)
+	case 10:
+		db := testConfig().Database
+		db = append(db, DatabaseMapping{Key: key("198.51.0.0/17"), TTL: time.Duration(arg+1) * time.Minute},
+			DatabaseMapping{Key: mapcache.HostKey(uint32(arg>>6), netip.AddrFrom4([4]byte{192, 0, 2, arg}))})
+		db = db[arg&1 : int(arg&1)+min(3, int(arg>>1&3))]
+		if err := f.e.SetDatabase(f.now, db); err != nil {
+			require.ErrorIs(f.t, err, ErrConfig)
+		}
+	case 11:
+		for i := range arg & 3 {
+			f.e.AddUsage(f.now, mapcache.Usage{Locator: mapcache.Locator{Addr: netip.AddrFrom4([4]byte{203, 0, 113, arg>>2 + i})}, PacketsIn: 1})
+		}
+		f.e.AddUsage(f.now, mapcache.Usage{Locator: mapcache.Locator{Addr: peerRLOC}, PacketsOut: uint64(arg & 1)})
 	}
 	return in
 }
@@ -194,8 +212,24 @@ func (f *fuzzer) drain() {
 			require.False(f.t, q.Probe)
 			f.request = q.Nonce
 		case *lisp.MapRequest:
-			require.True(f.t, m.Probe, "anything else goes to the mapping system")
-			f.probe = m.Nonce
+			require.NotEqual(f.t, m.Probe, m.SMR, "anything else goes to the mapping system")
+			require.Len(f.t, m.Records, 1)
+			if m.Probe {
+				f.probe = m.Nonce
+				break
+			}
+			// What is known to kill peers.
+			require.False(f.t, m.SourceEID.IsZero())
+			iid, eid, ok := m.SourceEID.EID()
+			require.True(f.t, ok)
+			piid, p, ok := m.Records[0].Prefix()
+			require.True(f.t, ok)
+			require.Equal(f.t, eid.Is4(), p.Addr().Is4())
+			require.Equal(f.t, iid, piid)
+			if at, ok := f.told[d.Remote.Addr()]; ok {
+				require.GreaterOrEqual(f.t, f.now.Sub(at), smrInterval)
+			}
+			f.told[d.Remote.Addr()] = f.now
 		case *lisp.MapRegister:
 			require.NoError(f.t, lisp.Verify(d.Bytes, testKey))
 			require.Greater(f.t, m.Nonce, lisp.Nonce(0))
@@ -221,8 +255,10 @@ func (f *fuzzer) check() {
 	require.LessOrEqual(f.t, s.CacheEntries, 16)
 	require.LessOrEqual(f.t, len(f.e.requests), 16*11+8*3)
 	require.LessOrEqual(f.t, len(f.e.targets), 16*255)
-	require.LessOrEqual(f.t, s.Registrations, 2)
-	require.LessOrEqual(f.t, len(f.e.timers.h), 16+8+2+1)
+	// One for what there is, and one for each change of the last three minutes.
+	require.LessOrEqual(f.t, s.Registrations, 1+int(f.e.registerNonce-f.e.firstNonce)+1)
+	require.LessOrEqual(f.t, len(f.e.smr.peers), 4)
+	require.LessOrEqual(f.t, len(f.e.timers.h), 16+8+s.Registrations+1+4+1)
 	for i, t := range f.e.timers.h {
 		require.Equal(f.t, i+1, t.index)
 	}

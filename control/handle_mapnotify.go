@@ -3,6 +3,7 @@ package control
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/xtrkit/xtrkit/lisp"
@@ -65,7 +66,7 @@ func (e *Engine) notifyRefused(now time.Time, d lisp.Datagram, r *registration, 
 	e.drop(now, DropAuthentication, d.Remote, err.Error)
 	const why = "the Map-Notify does not verify with our key"
 	if errors.Is(err, lisp.ErrAuth) && r.lastError != why {
-		e.emit(RegisterFailed{Stamp{now}, r.server.Addr, e.keys(r), why})
+		e.emit(RegisterFailed{Stamp{now}, r.server.Addr, slices.Clone(r.keys), why})
 	}
 	r.fail(now, why)
 }
@@ -93,9 +94,9 @@ func (e *Engine) missing(r *registration, records []lisp.EIDRecord) []mapcache.K
 		}
 	}
 	var out []mapcache.Key
-	for i := r.from; i < r.to; i++ {
-		if !there[e.db[i].Key] {
-			out = append(out, e.db[i].Key)
+	for _, k := range r.keys {
+		if !there[k] {
+			out = append(out, k)
 		}
 	}
 	return out

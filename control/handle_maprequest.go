@@ -56,6 +56,9 @@ func (e *Engine) handleMapRequest(now time.Time, d lisp.Datagram, b []byte, sour
 	to, ok := e.reply(now, d, m, source, found)
 	if ok {
 		e.hint(now, to)
+		if !m.Probe {
+			e.smrAnswered(m, eid)
+		}
 	}
 	if ok && !m.Probe {
 		e.emit(MapRequestReceived{Stamp: Stamp{now}, EID: eid, From: to})
@@ -121,11 +124,48 @@ func (e *Engine) handleSMR(now time.Time, d lisp.Datagram, m *lisp.MapRequest) b
 		if !ok || ent.Origin == mapcache.OriginStatic {
 			continue
 		}
+		// The sender may be any address, as it is a new one after a handover. So
+		// a flood costs what these limits allow, and nothing that misses need.
+		from := d.Remote.Addr().Unmap()
+		if !e.smrSources.allow(now, from) || !e.smrLimit.AllowN(now, 1) {
+			e.drop(now, DropSMRRate, d.Remote, ent.String)
+			return true
+		}
 		e.stats.SMRsReceived++
-		e.emit(MapRequestReceived{Stamp: Stamp{now}, EID: ent.Key, From: d.Remote.Addr().Unmap(), SMR: true})
+		e.emit(MapRequestReceived{Stamp: Stamp{now}, EID: ent.Key, From: from, SMR: true})
+		e.cache.MarkSMR(now, ent.Key)
 		e.refresh(now, ent.Key, reasons{smr: true})
+		e.refreshSiblings(now, ent)
 		return true
 	}
 	e.drop(now, DropNotCached, d.Remote, m.String)
 	return true
+}
+
+// maxSiblings bounds the further entries that one SMR makes us ask for.
+const maxSiblings = 3
+
+// refreshSiblings asks for entries in use with the locators of ent too. An SMR
+// names one EID and the next to the same locator waits three seconds, while a node
+// that moves takes all its EIDs along, usually one of each family.
+func (e *Engine) refreshSiblings(now time.Time, ent mapcache.Entry) {
+	if len(ent.RLOCs) == 0 {
+		return
+	}
+	t := e.targets[ent.RLOCs[0].Locator]
+	if t == nil {
+		return
+	}
+	asked := 0
+	for i := range min(t.keys.len(), 4*maxSiblings) {
+		k := t.keys.at(i)
+		o, ok := e.cache.Get(k)
+		if k == ent.Key || !ok || o.Origin == mapcache.OriginStatic || !sameRLOCs(o.RLOCs, ent.RLOCs) || !e.smrLimit.AllowN(now, 1) {
+			continue
+		}
+		e.refresh(now, k, reasons{smr: true})
+		if asked++; asked == maxSiblings {
+			return
+		}
+	}
 }

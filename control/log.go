@@ -10,7 +10,7 @@ import (
 func (e *Engine) logEvent(ev Event) {
 	level := slog.LevelInfo
 	switch ev.(type) {
-	case MapRequestSent, MapRequestReceived, MapReplyReceived, NegativeReply, CacheAdded, CacheRefreshed, CacheRemoved:
+	case MapRequestSent, MapRequestReceived, SMRSent, MapReplyReceived, NegativeReply, CacheAdded, CacheRefreshed, CacheRemoved:
 		level = slog.LevelDebug
 	case RegisterUnanswered, RegisterFailed, ResolutionFailed, Dropped:
 		level = slog.LevelWarn
@@ -40,6 +40,8 @@ func logAttrs(ev Event) (string, []slog.Attr) {
 		return "map-request sent", a(slog.Any("eid", ev.EID), slog.Any("map_resolver", ev.MapResolver), slog.Any("nonce", ev.Nonce), slog.Int("try", ev.Try))
 	case MapRequestReceived:
 		return "map-request received", a(slog.Any("eid", ev.EID), slog.Any("peer", ev.From), slog.Bool("smr", ev.SMR))
+	case SMRSent:
+		return "smr sent", a(slog.Any("eid", ev.EID), slog.Any("peer", ev.To), slog.Int("try", ev.Try))
 	case MapReplyReceived:
 		return "map-reply received", a(slog.Any("eid", ev.EID), slog.Any("peer", ev.From), slog.String("rloc", rlocList(ev.RLOCs)), slog.Duration("ttl", ev.TTL))
 	case NegativeReply:

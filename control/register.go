@@ -2,170 +2,22 @@ package control
 
 import (
 	"fmt"
-	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/xtrkit/xtrkit/lisp"
 	"github.com/xtrkit/xtrkit/mapcache"
 )
 
-// RegistrationState is where a registration stands.
-type RegistrationState uint8
-
-// States of a registration.
-const (
-	StateIdle        RegistrationState = iota // nothing sent, for want of a locator to send from
-	StateWaiting                              // sent, not yet acknowledged
-	StateRegistered                           // acknowledged by a verified Map-Notify
-	StateUnanswered                           // a Map-Register and its retransmissions went unanswered
-	StateWithdrawing                          // sent with TTL 0, not yet acknowledged
-	StateWithdrawn                            // that was acknowledged
-)
-
-var stateNames = [...]string{"idle", "waiting", "registered", "unanswered", "withdrawing", "withdrawn"}
-
-func (s RegistrationState) String() string {
-	if int(s) < len(stateNames) {
-		return stateNames[s]
-	}
-	return fmt.Sprintf("RegistrationState(%d)", uint8(s))
-}
-
-// Registration is a snapshot of one registration: one Map-Register's worth of
-// EID-Prefixes at one Map-Server.
-type Registration struct {
-	MapServer netip.AddrPort
-	Split     int // counts the Map-Registers to this Map-Server from 0
-	EIDs      []mapcache.Key
-	State     RegistrationState
-	Nonce     lisp.Nonce    // of the last Map-Register
-	Tries     int           // transmissions since the last acknowledgement
-	LastSent  time.Time     // zero: never
-	LastAck   time.Time     // zero: never
-	RTT       time.Duration // of the last acknowledgement
-	Next      time.Time     // when something happens next
-	LastError string        // why the last round was no success; empty: it was
-	ErrorAt   time.Time
-}
-
-// mapServer is a Map-Server and what its registrations share.
-type mapServer struct {
-	*MapServer
-	acked bool // it has acknowledged a registration of this run
-}
-
-// registration is one Map-Register's worth of records at one Map-Server. There
-// is at most one unacknowledged Map-Register of each.
-type registration struct {
-	timer
-	server   *mapServer
-	split    int
-	from, to int // in Engine.db
-
-	state     RegistrationState
-	nonce     lisp.Nonce
-	message   []byte // the encoded Map-Register while it is not acknowledged
-	local     mapcache.Local
-	sends     int // of message
-	tries     int // since the last acknowledgement
-	first     time.Time
-	lastSent  time.Time
-	lastAck   time.Time
-	rtt       time.Duration
-	announced bool // Registered was emitted and still holds
-	lastError string
-	errorAt   time.Time
-}
-
-// Registrations returns the state of all registrations, by Map-Server in the
-// order of the configuration.
-func (e *Engine) Registrations() []Registration {
-	rs := make([]Registration, len(e.registrations))
-	for i, r := range e.registrations {
-		rs[i] = Registration{
-			MapServer: r.server.Addr, Split: r.split, EIDs: e.keys(r), State: r.state, Nonce: r.nonce,
-			Tries: r.tries, LastSent: r.lastSent, LastAck: r.lastAck, RTT: r.rtt,
-			LastError: r.lastError, ErrorAt: r.errorAt,
-		}
-		if r.index != 0 {
-			rs[i].Next = r.at
-		}
-	}
-	return rs
-}
-
-// RegisterNonce is the nonce of the last Map-Register, for
-// Config.RegisterNonce of the next run.
-func (e *Engine) RegisterNonce() lisp.Nonce {
-	return max(e.registerNonce, e.cfg.RegisterNonce)
-}
-
-func (e *Engine) keys(r *registration) []mapcache.Key {
-	ks := make([]mapcache.Key, 0, r.to-r.from)
-	for i := r.from; i < r.to; i++ {
-		ks = append(ks, e.db[i].Key)
-	}
-	return ks
-}
-
-func (e *Engine) rlocs(r *registration) []netip.Addr {
-	var as []netip.Addr
-	if r.from < r.to {
-		for _, l := range e.db[r.from].record.Locators {
-			if ip, ok := l.RLOC.IP(); ok && l.Reachable {
-				as = append(as, ip)
-			}
-		}
-	}
-	return as
-}
-
-// splitPace spreads the first round of many Map-Registers.
-const splitPace = 10 * time.Millisecond
-
-// restartRegistration registers everything anew, since our mappings changed.
-// What was under way is forgotten: its content is out of date.
-func (e *Engine) restartRegistration(now time.Time) {
-	if e.withdrawing {
-		return
-	}
-	before := e.registrations
-	for _, r := range before {
-		e.timers.stop(&r.timer)
-	}
-	e.registrations = nil
-	e.quickUntil = now.Add(e.cfg.QuickTime)
-	for _, s := range e.servers {
-		room := e.payloadLimit(s.Addr.Addr()) - registerOverhead(s.Key)
-		split := 0
-		for from := 0; from < len(e.db); split++ {
-			n := splitRecords(len(e.db)-from, room, func(i int) int { return recordLen(&e.db[from+i].record) })
-			r := &registration{server: s, split: split, from: from, to: from + n}
-			for _, b := range before {
-				if b.server == s && b.split == split {
-					r.lastSent, r.lastAck, r.rtt = b.lastSent, b.lastAck, b.rtt
-				}
-			}
-			r.fire = func(now time.Time) { e.registrationTimer(now, r) }
-			e.registrations = append(e.registrations, r)
-			if split == 0 {
-				e.register(now, r)
-			} else {
-				e.timers.set(&r.timer, now.Add(time.Duration(split)*splitPace))
-			}
-			from += n
-		}
-	}
-}
-
-// registerOverhead is what a Map-Register takes besides its records.
-func registerOverhead(k lisp.Key) int { return 16 + k.DigestLen() + 24 }
-
 // registrationTimer runs when a registration waited long enough: for its next
 // period, or for a Map-Notify that did not come.
 func (e *Engine) registrationTimer(now time.Time, r *registration) {
 	if r.message == nil {
 		e.register(now, r)
+		return
+	}
+	if r.gone != nil && !now.Before(r.giveUp) {
+		e.forget(r)
 		return
 	}
 	// RFC 9301 §5.7: the original message again. A Map-Server that checks
@@ -184,7 +36,7 @@ func (e *Engine) registrationTimer(now time.Time, r *registration) {
 		return // nothing to send it from any more
 	}
 	r.fail(now, "no Map-Notify")
-	e.emit(RegisterUnanswered{Stamp{now}, r.server.Addr, e.keys(r), r.nonce, r.tries - 1, r.at.Sub(now)})
+	e.emit(RegisterUnanswered{Stamp{now}, r.server.Addr, slices.Clone(r.keys), r.nonce, r.tries - 1, r.at.Sub(now)})
 }
 
 func (r *registration) fail(now time.Time, why string) { r.lastError, r.errorAt = why, now }
@@ -202,19 +54,14 @@ func (e *Engine) register(now time.Time, r *registration) {
 	r.nonce = e.nextRegisterNonce(now)
 	m := lisp.MapRegister{
 		ProxyReply:    r.server.ProxyReply,
+		UseTTL:        r.server.UseTTL,
+		Merge:         r.server.Merge,
 		XTRIDPresent:  e.cfg.XTRID != (lisp.XTRID{}) || e.cfg.SiteID != 0,
 		WantMapNotify: true,
 		Nonce:         r.nonce,
 		XTRID:         e.cfg.XTRID,
 		SiteID:        e.cfg.SiteID,
-		Records:       make([]lisp.EIDRecord, 0, r.to-r.from),
-	}
-	for i := r.from; i < r.to; i++ {
-		rec := e.db[i].record
-		if r.state == StateWithdrawing {
-			rec.TTL = 0
-		}
-		m.Records = append(m.Records, rec)
+		Records:       e.registerRecords(r),
 	}
 	b, err := m.AppendSigned(nil, r.server.Key)
 	if err != nil {
@@ -228,6 +75,24 @@ func (e *Engine) register(now time.Time, r *registration) {
 		r.state = StateWaiting
 	}
 	e.transmit(now, r)
+}
+
+// registerRecords are what a Map-Register of r says. The Map-Server knows of them
+// then.
+func (e *Engine) registerRecords(r *registration) []lisp.EIDRecord {
+	if r.gone != nil {
+		return r.gone
+	}
+	records := make([]lisp.EIDRecord, len(r.keys))
+	for i, k := range r.keys {
+		records[i] = e.db[e.dbPos[k]].record
+		if r.state == StateWithdrawing {
+			records[i].TTL = 0
+		} else {
+			r.server.knows[k] = true
+		}
+	}
+	return records
 }
 
 // nextRegisterNonce grows with every Map-Register, also across restarts as long
@@ -270,10 +135,15 @@ func (e *Engine) registered(now time.Time, r *registration, missing []mapcache.K
 	if r.state == StateWithdrawing {
 		r.state = StateWithdrawn
 		e.timers.stop(&r.timer)
-		e.emit(Withdrawn{Stamp{now}, r.server.Addr, e.keys(r)})
+		e.emit(Withdrawn{Stamp{now}, r.server.Addr, slices.Clone(r.keys)})
+		if r.gone != nil {
+			e.forget(r)
+		}
+		e.acknowledged(now)
 		return
 	}
 	r.state = StateRegistered
+	e.acknowledged(now)
 	// RFC 9301 §8.2: every 20 seconds for five minutes, then every minute.
 	wait := e.cfg.RegisterInterval - e.jitter(e.cfg.RegisterInterval/10)
 	if now.Before(e.quickUntil) {
@@ -289,9 +159,18 @@ func (e *Engine) registered(now time.Time, r *registration, missing []mapcache.K
 	}
 	r.lastError, r.errorAt = "", time.Time{}
 	if !r.announced {
-		e.emit(Registered{Stamp{now}, r.server.Addr, e.keys(r), e.rlocs(r), r.rtt, r.server.acked})
+		e.emit(Registered{Stamp{now}, r.server.Addr, slices.Clone(r.keys), e.rlocs(r), r.rtt, r.server.acked})
 		r.announced, r.server.acked = true, true
 	}
+}
+
+// forget ends a withdrawal.
+func (e *Engine) forget(r *registration) {
+	e.timers.stop(&r.timer)
+	for _, k := range r.keys {
+		delete(r.server.knows, k)
+	}
+	e.registrations = slices.DeleteFunc(e.registrations, func(o *registration) bool { return o == r })
 }
 
 // Withdraw tells all Map-Servers, by a Map-Register with TTL 0, that our
@@ -305,6 +184,9 @@ func (e *Engine) Withdraw(now time.Time) {
 	}
 	e.withdrawing = true
 	for _, r := range e.registrations {
+		if r.gone != nil {
+			continue // it is that already
+		}
 		e.timers.stop(&r.timer)
 		if r.lastSent.IsZero() {
 			continue // it knows nothing of us

@@ -13,9 +13,10 @@ import (
 // is not asked for again too soon.
 type pending struct {
 	timer
-	key mapcache.Key // what the rate limit applies to
-	ask mapcache.Key // what the Map-Request names: a host, or a cached EID-Prefix
-	why reasons
+	kind pendingKind
+	key  mapcache.Key // what the rate limit applies to
+	ask  mapcache.Key // what the Map-Request names: a host, or a cached EID-Prefix
+	why  reasons
 
 	phase    phase
 	again    bool // wanted again while it had to rest
@@ -33,6 +34,40 @@ type reasons struct {
 	refresh  bool // a cached entry is to be confirmed
 	expiring bool // its lifetime ends
 	smr      bool // its site solicited it
+}
+
+// pendingKind says whose room a pending takes, so that no kind of flood stops the
+// others.
+type pendingKind uint8
+
+const (
+	pendingMiss    pendingKind = iota
+	pendingRefresh             // of a cached entry
+	pendingSMR                 // the same, since an SMR came
+	numPendingKinds
+)
+
+func (r reasons) kind() pendingKind {
+	switch {
+	case r.smr:
+		return pendingSMR
+	case r.refresh:
+		return pendingRefresh
+	default:
+		return pendingMiss
+	}
+}
+
+// pendingRoom is how many there may be of a kind: as many for entries in use as
+// for misses, half of them for SMRs.
+func (e *Engine) pendingRoom(k pendingKind) bool {
+	if k == pendingMiss {
+		return e.waiting[pendingMiss] < e.cfg.MaxPending
+	}
+	if k == pendingSMR && e.waiting[pendingSMR] >= max(1, e.cfg.MaxPending/2) {
+		return false
+	}
+	return e.waiting[pendingRefresh]+e.waiting[pendingSMR] < e.cfg.MaxPending
 }
 
 type phase uint8
@@ -89,15 +124,13 @@ func (e *Engine) request(now time.Time, key, ask mapcache.Key, why reasons) {
 	}
 	p := e.pending[key]
 	if p == nil {
-		limit := e.cfg.MaxPending
-		if why.refresh {
-			limit *= 2 // a flood of misses must not stop the refreshing
-		}
-		if len(e.pending) >= limit {
+		kind := why.kind()
+		if !e.pendingRoom(kind) {
 			e.drop(now, DropPendingFull, netip.AddrPort{}, key.String)
 			return
 		}
-		p = &pending{key: key}
+		p = &pending{key: key, kind: kind}
+		e.waiting[kind]++
 		p.fire = func(now time.Time) { e.pendingTimer(now, p) }
 		e.pending[key] = p
 	} else if p.phase != asking {
@@ -163,6 +196,7 @@ func (e *Engine) coveredMeanwhile(p *pending) (netip.Prefix, bool) {
 func (e *Engine) restart(now time.Time, p *pending, wanted bool) {
 	e.forgetNonces(p)
 	if !wanted {
+		e.waiting[p.kind]--
 		delete(e.pending, p.key)
 		return
 	}

@@ -357,12 +357,17 @@ func (r *Runner) advance(now time.Time) {
 		}
 	}
 	if !r.usageAt.IsZero() && !r.usageAt.After(now) {
-		r.usageAt = now.Add(r.cfg.UsageInterval)
-		r.cfg.Dataplane.Usage(func(u mapcache.Usage) { r.cfg.Engine.Cache().AddUsage(now, u) })
+		r.takeUsage(now)
 	}
 	if !r.retryAt.IsZero() && !r.retryAt.After(now) {
 		r.setDataplaneLocals(now, r.applied)
 	}
+}
+
+// takeUsage asks the Dataplane what was used.
+func (r *Runner) takeUsage(now time.Time) {
+	r.usageAt = now.Add(r.cfg.UsageInterval)
+	r.cfg.Dataplane.Usage(func(u mapcache.Usage) { r.cfg.Engine.AddUsage(now, u) })
 }
 
 // handle offers each datagram of b to the cores that its type is for.
@@ -396,6 +401,9 @@ func (r *Runner) takeLocals() {
 	r.mu.Unlock()
 	if !news {
 		return
+	}
+	if r.cfg.Dataplane != nil {
+		r.takeUsage(time.Now()) // who has to know of the change
 	}
 	r.setDataplaneLocals(now, ls)
 	for _, c := range r.cores {

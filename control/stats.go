@@ -29,6 +29,8 @@ const (
 	DropQueueFull                          // a datagram not sent, since Next is not called enough
 	DropCacheFull                          // a mapping not stored, since the map-cache is full of entries in use
 	DropTooManyPaths                       // a locator not probed, since too many are
+	DropTooManyPeers                       // an SMR not sent, since too many are under way
+	DropSMRRate                            // an SMR not followed, by its rate limit
 	numDropReasons
 )
 
@@ -54,6 +56,8 @@ var dropNames = [numDropReasons]string{
 	DropQueueFull:        "send queue full",
 	DropCacheFull:        "map-cache full",
 	DropTooManyPaths:     "too many locators to probe",
+	DropTooManyPeers:     "too many peers to tell",
+	DropSMRRate:          "SMR rate limit",
 }
 
 // DropReasons is how many drop reasons there are; they are numbered from 0.
@@ -79,6 +83,7 @@ type Stats struct {
 	ProbesSent          uint64
 	ProbeRepliesSent    uint64
 	ProbeRepliesRecv    uint64 // accepted ones
+	SMRsSent            uint64
 	SMRsReceived        uint64 // that led to a Map-Request
 	ResolutionsFailed   uint64 // EIDs given up after all retransmissions
 	EventsLost          uint64 // events overwritten before NextEvent took them
