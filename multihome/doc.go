@@ -6,6 +6,7 @@
 //	watch.go             Watch drives a State from a Source
 //	memory.go            a Source in memory, for tests and other systems
 //	netlink_linux.go     the Source of a Linux host
+//	plan.go, routing.go  Routing: what a locator sends leaves by its own uplink
 //
 // # The rule
 //

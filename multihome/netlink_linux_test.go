@@ -26,17 +26,20 @@ const ours = 245
 // host is a node with two uplinks whose changes are followed.
 type host struct {
 	*netlab.Host
-	t      *testing.T
-	links  [2]*netlab.Link
-	source *multihome.Netlink
-	change chan multihome.Change
-	last   multihome.Change
+	t         *testing.T
+	lab       *netlab.Lab
+	providers [2]*netlab.Host
+	links     [2]*netlab.Link
+	source    *multihome.Netlink
+	change    chan multihome.Change
+	last      multihome.Change
 }
 
 func newHost(t *testing.T) *host {
 	lab := netlab.Test(t)
-	h := &host{Host: lab.Host("node"), t: t, change: make(chan multihome.Change, 4096)}
-	for i, r := range []*netlab.Host{lab.Router("provider1"), lab.Router("provider2")} {
+	h := &host{Host: lab.Host("node"), t: t, lab: lab, change: make(chan multihome.Change, 4096)}
+	h.providers = [2]*netlab.Host{lab.Router("provider1"), lab.Router("provider2")}
+	for i, r := range h.providers {
 		n := string(rune('1' + i))
 		h.links[i] = lab.Link(h.Host, r, netlab.LinkConfig{
 			A: netlab.At("10.0."+n+".2/24", "2001:db8:"+n+"::2/64"), B: netlab.At("10.0."+n+".1/24", "2001:db8:"+n+"::1/64"),

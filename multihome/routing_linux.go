@@ -1,0 +1,193 @@
+package multihome
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Routing makes what a locator sends leave by the locator's own uplink, also when
+// the main table's best default route is another's: a table for each uplink, and
+// rules by source address. That also lets strict reverse path filtering
+// (rp_filter 1) pass what arrives there.
+//
+// It acts on the network namespace of the thread that called NewRouting, and is
+// safe for concurrent use.
+type Routing struct {
+	cfg    RoutingConfig
+	handle *netlink.Handle
+
+	mu     sync.Mutex
+	routes []tableRoute // that we added
+	closed bool
+}
+
+// NewRouting removes what a killed process left.
+func NewRouting(cfg RoutingConfig) (*Routing, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("multihome: netlink: %w", err)
+	}
+	r := &Routing{cfg: cfg, handle: h}
+	if err := errors.Join(r.setRules(nil), r.removeTables()); err != nil {
+		h.Close()
+		return nil, fmt.Errorf("multihome: %w", err)
+	}
+	return r, nil
+}
+
+// Set makes rules and routes what these interfaces need for these locators, and
+// puts back what others have removed. It tries everything, and the error says
+// what failed.
+func (r *Routing) Set(ifs []Interface, locators []netip.Addr) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return fmt.Errorf("multihome: set routes: %w", net.ErrClosed)
+	}
+	return r.apply(makePlan(r.cfg.TableBase, ifs, locators))
+}
+
+// Close removes everything. It is idempotent.
+func (r *Routing) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil
+	}
+	r.closed = true
+	defer r.handle.Close()
+	return r.apply(plan{})
+}
+
+func (r *Routing) apply(p plan) error {
+	var errs []error
+	for _, t := range p.routes { // first where the rules lead
+		if err := r.handle.RouteReplace(r.route(t)); err != nil {
+			errs = append(errs, fmt.Errorf("default route of table %d: %w", t.Table, err))
+		}
+	}
+	errs = append(errs, r.setRules(p.rules))
+	for _, t := range r.routes {
+		replaced := slices.ContainsFunc(p.routes, func(n tableRoute) bool { return n.Table == t.Table && n.IPv6 == t.IPv6 })
+		if replaced {
+			continue
+		}
+		// The kernel may have removed it with the link.
+		if err := r.handle.RouteDel(r.route(t)); err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENODEV) {
+			errs = append(errs, fmt.Errorf("default route of table %d: %w", t.Table, err))
+		}
+	}
+	r.routes = p.routes
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("multihome: %w", err)
+	}
+	return nil
+}
+
+func (r *Routing) route(t tableRoute) *netlink.Route {
+	bits := 32
+	if t.IPv6 {
+		bits = 128
+	}
+	n := &netlink.Route{
+		Dst:   &net.IPNet{IP: make(net.IP, bits/8), Mask: net.CIDRMask(0, bits)},
+		Table: t.Table, LinkIndex: t.IfIndex, Protocol: netlink.RouteProtocol(r.cfg.Protocol),
+	}
+	switch {
+	case !t.Gateway.IsValid():
+		n.Scope = netlink.SCOPE_LINK
+	case t.Gateway.Is6() && !t.IPv6:
+		n.Via = &netlink.Via{AddrFamily: unix.AF_INET6, Addr: t.Gateway.AsSlice()}
+	default:
+		// On the link, whatever the address of the interface says: it is so in the
+		// main table.
+		n.Gw, n.Flags = t.Gateway.AsSlice(), int(netlink.FLAG_ONLINK)
+	}
+	return n
+}
+
+// setRules adds the rules that are wanted and not there, and removes ours that
+// are not wanted.
+func (r *Routing) setRules(want []sourceRule) error {
+	have, err := r.handle.RuleList(netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("rules: %w", err)
+	}
+	found := make([]bool, len(want))
+	var errs []error
+	for _, h := range have {
+		if h.Protocol != r.cfg.Protocol || h.Priority != r.cfg.Priority && h.Priority != r.cfg.Priority+1 {
+			continue
+		}
+		i := slices.IndexFunc(want, func(w sourceRule) bool { return same(r.rule(w), &h) })
+		if i >= 0 && !found[i] {
+			found[i] = true
+			continue
+		}
+		if err := r.handle.RuleDel(&h); err != nil && !errors.Is(err, unix.ENOENT) {
+			errs = append(errs, fmt.Errorf("rule %v: %w", h, err))
+		}
+	}
+	for i, w := range want {
+		if found[i] {
+			continue
+		}
+		if err := r.handle.RuleAdd(r.rule(w)); err != nil && !errors.Is(err, unix.EEXIST) {
+			errs = append(errs, fmt.Errorf("rule from %v: %w", w.From, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func same(a, b *netlink.Rule) bool {
+	return a.Priority == b.Priority && a.Table == b.Table && a.SuppressPrefixlen == b.SuppressPrefixlen &&
+		a.Src != nil && b.Src != nil && a.Src.IP.Equal(b.Src.IP) && a.Src.Mask.String() == b.Src.Mask.String()
+}
+
+func (r *Routing) rule(s sourceRule) *netlink.Rule {
+	n := netlink.NewRule()
+	bits := s.From.BitLen()
+	n.Family = netlink.FAMILY_V4
+	if bits == 128 {
+		n.Family = netlink.FAMILY_V6
+	}
+	n.Src = &net.IPNet{IP: s.From.AsSlice(), Mask: net.CIDRMask(bits, bits)}
+	n.Protocol, n.Priority, n.Table = r.cfg.Protocol, r.cfg.Priority+1, s.Table
+	if s.Table == 0 {
+		n.Priority, n.Table, n.SuppressPrefixlen = r.cfg.Priority, unix.RT_TABLE_MAIN, 0
+	}
+	return n
+}
+
+// removeTables removes routes of ours from all tables that can be ours.
+func (r *Routing) removeTables() error {
+	var errs []error
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		all, err := r.handle.RouteListFiltered(family, &netlink.Route{
+			Table: unix.RT_TABLE_UNSPEC, Protocol: netlink.RouteProtocol(r.cfg.Protocol),
+		}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL)
+		if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
+			errs = append(errs, fmt.Errorf("routes: %w", err))
+		}
+		for _, x := range all {
+			if x.Table <= r.cfg.TableBase || x.Table > r.cfg.TableBase+1<<20 {
+				continue
+			}
+			if err := r.handle.RouteDel(&x); err != nil && !errors.Is(err, unix.ESRCH) {
+				errs = append(errs, fmt.Errorf("route of table %d: %w", x.Table, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
