@@ -71,6 +71,8 @@ type Config struct {
 	// Map-Reply may carry, default 8 and 16; negative: any.
 	MinPrefix4, MinPrefix6 int
 
+	// LISPSEC configures LISP-SEC.
+	LISPSEC LISPSEC
 	// Probe configures RLOC-probing.
 	Probe ProbeConfig
 	// SMR says who is told when the locators of our mappings change.
@@ -241,6 +243,9 @@ func (c Config) withDefaults() (Config, error) {
 		resolvers[i] = a
 	}
 	c.MapResolvers = resolvers
+	if c.LISPSEC, err = c.LISPSEC.withDefaults(resolvers); err != nil {
+		return c, err
+	}
 
 	pitrs := make([]netip.Addr, len(c.SMR.ProxyITRs))
 	for i, a := range c.SMR.ProxyITRs {

@@ -265,9 +265,9 @@ func ofFamily(a netip.Addr, family uint8) bool {
 }
 
 // recordBudget is what one record may take, so that it fits any message of
-// ours: 576 octets less IP and UDP header, message header with the longest
-// digest, and identity.
-const recordBudget = 576 - 28 - 16 - 32 - 24
+// ours: 576 octets less IP and UDP header, and the header and LISP-SEC data of a
+// Map-Reply. A Map-Register's header, digest and identity take less.
+const recordBudget = 576 - 28 - 12 - 80
 
 // fitLocators leaves out the least preferred locators of a record that would
 // not fit a message.

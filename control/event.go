@@ -115,6 +115,7 @@ type MapRequestSent struct {
 	Try         int  // 1 for the first
 	Refresh     bool // of a cached mapping
 	SMRInvoked  bool // asked for by an SMR
+	Secured     bool // by LISP-SEC
 }
 
 func (e MapRequestSent) String() string {

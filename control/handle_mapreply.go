@@ -36,6 +36,9 @@ func (e *Engine) handleMapReply(now time.Time, d lisp.Datagram) bool {
 // §5.5).
 func (e *Engine) handleMapping(now time.Time, d lisp.Datagram, m *lisp.MapReply, req request) {
 	p := req.pending
+	if !e.verifyReply(now, d, m, req) {
+		return
+	}
 	covering := e.covering(m.Records, p)
 	inside := covering
 	if p.phase == resting {

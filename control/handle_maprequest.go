@@ -48,12 +48,15 @@ func (e *Engine) handleMapRequest(now time.Time, d lisp.Datagram, b []byte, sour
 		return false
 	}
 	e.stats.MapRequestsReceived++
+	var sec *replySecurity
 	if encapsulated && len(e.ecm.Security) > 0 {
 		// An answer without LISP-SEC data would be discarded (RFC 9303 §6.9).
-		e.drop(now, DropSecured, d.Remote, nil)
-		return true
+		var claimed bool
+		if sec, claimed = e.unwrapRequest(now, d, m.Nonce); sec == nil {
+			return claimed
+		}
 	}
-	to, ok := e.reply(now, d, m, source, found)
+	to, ok := e.reply(now, d, m, source, found, eid, sec)
 	if ok {
 		e.hint(now, to)
 		if !m.Probe {

@@ -53,15 +53,17 @@ func (e *Engine) register(now time.Time, r *registration) {
 	}
 	r.nonce = e.nextRegisterNonce(now)
 	m := lisp.MapRegister{
-		ProxyReply:    r.server.ProxyReply,
-		UseTTL:        r.server.UseTTL,
-		Merge:         r.server.Merge,
-		XTRIDPresent:  e.cfg.XTRID != (lisp.XTRID{}) || e.cfg.SiteID != 0,
-		WantMapNotify: true,
-		Nonce:         r.nonce,
-		XTRID:         e.cfg.XTRID,
-		SiteID:        e.cfg.SiteID,
-		Records:       e.registerRecords(r),
+		ProxyReply:   r.server.ProxyReply,
+		UseTTL:       r.server.UseTTL,
+		Merge:        r.server.Merge,
+		XTRIDPresent: e.cfg.XTRID != (lisp.XTRID{}) || e.cfg.SiteID != 0,
+		// RFC 9303 §6.3.
+		SecurityCapable: !e.cfg.LISPSEC.NoETR,
+		WantMapNotify:   true,
+		Nonce:           r.nonce,
+		XTRID:           e.cfg.XTRID,
+		SiteID:          e.cfg.SiteID,
+		Records:         e.registerRecords(r),
 	}
 	b, err := m.AppendSigned(nil, r.server.Key)
 	if err != nil {

@@ -11,8 +11,11 @@ import (
 
 // reply answers m with the mappings at the positions in db that found names. A
 // probe is answered even without any: that is what makes the locator reachable
-// (RFC 9301 §5.2). It returns the ITR-RLOC that the answer went to.
-func (e *Engine) reply(now time.Time, d lisp.Datagram, m *lisp.MapRequest, source netip.AddrPort, found []int) (netip.Addr, bool) {
+// (RFC 9301 §5.2). eid is what was asked for; sec protects the answer, nil leaves
+// it plain. It returns the ITR-RLOC that the answer went to.
+func (e *Engine) reply(now time.Time, d lisp.Datagram, m *lisp.MapRequest, source netip.AddrPort,
+	found []int, eid mapcache.Key, sec *replySecurity,
+) (netip.Addr, bool) {
 	if m.DontMapReply {
 		e.drop(now, DropNoReplyWanted, d.Remote, nil)
 		return netip.Addr{}, false
@@ -42,6 +45,10 @@ func (e *Engine) reply(now time.Time, d lisp.Datagram, m *lisp.MapRequest, sourc
 	}
 	dst := netip.AddrPortFrom(to, source.Port())
 	room := e.payloadLimit(to) - 12
+	if sec != nil {
+		room -= sec.overhead()
+		records = e.oneReply(records, eid, room)
+	}
 	var parts [][]lisp.EIDRecord
 	for rest := records; len(rest) > 0 && len(parts) < maxReplyMessages; {
 		n := splitRecords(len(rest), room, func(i int) int { return recordLen(&rest[i]) })
@@ -56,7 +63,11 @@ func (e *Engine) reply(now time.Time, d lisp.Datagram, m *lisp.MapRequest, sourc
 			break
 		}
 		r := lisp.MapReply{Probe: m.Probe, Nonce: m.Nonce, Records: part}
-		if !e.send(local, dst, r.AppendBinary) {
+		encode := r.AppendBinary
+		if sec != nil {
+			encode = func(b []byte) ([]byte, error) { return r.AppendSecured(b, sec.eidAD, sec.otk, sec.hmac) }
+		}
+		if !e.send(local, dst, encode) {
 			return netip.Addr{}, false
 		}
 		e.stats.MapRepliesSent++

@@ -27,6 +27,7 @@ type pending struct {
 	resolver int  // index of the last Map-Resolver asked
 	nonces   []lisp.Nonce
 	accepted netip.Prefix // what the Map-Reply covered, once settled
+	security secured
 }
 
 // reasons says why a mapping is asked for.
@@ -84,6 +85,7 @@ type request struct {
 	path     *path    // or this, for an RLOC-probe
 	resolver *mapResolver
 	sent     time.Time
+	sec      *protection // with LISP-SEC
 }
 
 // Resolve asks the mapping system for destinations. It may be called with the
@@ -201,6 +203,7 @@ func (e *Engine) restart(now time.Time, p *pending, wanted bool) {
 		return
 	}
 	p.phase, p.again, p.sends, p.unsent, p.accepted = asking, false, 0, 0, netip.Prefix{}
+	p.security = secured{}
 	e.ask(now, p)
 }
 
@@ -238,13 +241,20 @@ func (e *Engine) ask(now time.Time, p *pending) {
 		e.timers.set(&p.timer, now.Add(requestInterval+e.jitter(requestInterval)))
 		return
 	}
+	n := e.nonce()
+	security, sec, ok := e.protect(now, p, e.resolvers[r], n)
+	if !ok {
+		p.unsent++
+		e.waitForReply(now, p)
+		return
+	}
 	p.resolver = r
 	p.sends++
 	p.lastSent, p.waiting = now, true
-	n := e.sendMapRequest(p, e.resolvers[r])
+	e.sendMapRequest(p, e.resolvers[r], n, security)
 	p.nonces = append(p.nonces, n)
-	e.requests[n] = request{pending: p, resolver: e.resolvers[r], sent: now}
-	e.emit(MapRequestSent{Stamp{now}, p.ask, e.resolvers[r].addr, n, p.sends, p.why.refresh, p.why.smr})
+	e.requests[n] = request{pending: p, resolver: e.resolvers[r], sent: now, sec: sec}
+	e.emit(MapRequestSent{Stamp{now}, p.ask, e.resolvers[r].addr, n, p.sends, p.why.refresh, p.why.smr, sec != nil})
 
 	e.waitForReply(now, p)
 }
@@ -257,12 +267,12 @@ func (e *Engine) waitForReply(now time.Time, p *pending) {
 	e.timers.set(&p.timer, now.Add(wait+e.jitter(wait/10)))
 }
 
-// sendMapRequest encapsulates a Map-Request for p to a Map-Resolver (RFC 9301
-// §5.3, §5.8).
-func (e *Engine) sendMapRequest(p *pending, r *mapResolver) lisp.Nonce {
+// sendMapRequest encapsulates a Map-Request for p to a Map-Resolver, with
+// LISP-SEC data if there is any (RFC 9301 §5.3, §5.8).
+func (e *Engine) sendMapRequest(p *pending, r *mapResolver, n lisp.Nonce, security []byte) {
 	eid := p.ask.Prefix.Addr()
 	m := lisp.MapRequest{
-		Nonce:      e.nonce(),
+		Nonce:      n,
 		SMRInvoked: p.why.smr,
 		ITRRLOCs:   e.itrRLOCs(),
 		Records:    []lisp.RequestRecord{{MaskLen: uint8(p.ask.Prefix.Bits()), EID: lisp.EIDAddress(p.ask.IID, eid)}},
@@ -296,13 +306,12 @@ func (e *Engine) sendMapRequest(p *pending, r *mapResolver) lisp.Nonce {
 		if err != nil {
 			return nil, err
 		}
-		ecm := lisp.EncapsulatedControl{Packet: packet}
+		ecm := lisp.EncapsulatedControl{Security: security, Packet: packet}
 		return ecm.AppendBinary(b)
 	})
 	if sent {
 		e.stats.MapRequestsSent++
 	}
-	return m.Nonce
 }
 
 // itrRLOCs are the locators that a Map-Reply may come to: all that are up.

@@ -14,13 +14,17 @@ const (
 	DropTooBroad                           // a positive record shorter than the configured minimum
 	DropNotAuthoritative                   // a probe reply with a record without the A bit
 	DropWrongLocator                       // a probe reply about another locator than the one probed
-	DropAuthentication                     // a Map-Notify whose authentication data is wrong
+	DropAuthentication                     // a Map-Notify, LISP-SEC data or One-Time Key that does not verify
 	DropUnknownSender                      // a Map-Notify from no Map-Server of ours
 	DropNotOurEID                          // a Map-Request for an EID-Prefix that is not ours
 	DropNoITRRLOC                          // a Map-Request that names no address to answer to
 	DropNoReplyWanted                      // a Map-Request with the D bit
 	DropEncapsulated                       // a message that must not come encapsulated
 	DropSecured                            // an Encapsulated Control Message with security data we cannot honour
+	DropNotSecured                         // a Map-Reply without LISP-SEC data to a protected Map-Request
+	DropSecurityFunction                   // a Map-Reply protected by other functions than requested
+	DropOverclaim                          // a record whose EID-Prefix the Map-Server does not vouch for
+	DropUnprotectedPath                    // a Map-Request with an unencrypted One-Time Key on a path that is not protected
 	DropNotCached                          // an SMR for an EID we have no mapping of
 	DropMapReplyRate                       // a Map-Reply not sent, by its rate limit
 	DropMapRequestRate                     // a Map-Request postponed, by its rate limit
@@ -48,6 +52,10 @@ var dropNames = [numDropReasons]string{
 	DropNoReplyWanted:    "no reply wanted",
 	DropEncapsulated:     "must not be encapsulated",
 	DropSecured:          "LISP-SEC data not supported",
+	DropNotSecured:       "no LISP-SEC data",
+	DropSecurityFunction: "other LISP-SEC functions than requested",
+	DropOverclaim:        "EID-Prefix not vouched for by the Map-Server",
+	DropUnprotectedPath:  "One-Time Key not encrypted",
 	DropNotCached:        "SMR for an EID without mapping",
 	DropMapReplyRate:     "Map-Reply rate limit",
 	DropMapRequestRate:   "Map-Request rate limit",
@@ -76,6 +84,8 @@ type Stats struct {
 	MapRequestsReceived uint64 // probes included
 	MapRepliesSent      uint64 // probe replies included
 	MapRepliesReceived  uint64 // accepted ones; probe replies not included
+	SecuredReplies      uint64 // Map-Replies verified by LISP-SEC
+	LISPSECFallbacks    uint64 // EIDs asked for without LISP-SEC since no ETR does it
 	NegativeReplies     uint64 // accepted records without locators
 	MapRegistersSent    uint64 // retransmissions included
 	MapNotifiesReceived uint64 // verified ones

@@ -1,6 +1,7 @@
 package mapserver
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -40,6 +41,9 @@ type Config struct {
 	// RegisterTimeout is how long a registration lives without a valid
 	// Map-Register, unless the ETR asks for its Record TTL by the T bit.
 	RegisterTimeout time.Duration
+
+	// LISPSEC configures LISP-SEC.
+	LISPSEC LISPSEC
 
 	// Locals are the server's own addresses. When given, a Map-Request is
 	// forwarded, and a Map-Reply sent, only to addresses of a family that occurs
@@ -84,6 +88,11 @@ type Site struct {
 	// Keys accepted from the site. Several Key IDs allow keys to be rotated
 	// without interruption (RFC 9301 §5.6). lisp.AlgorithmNone is not accepted.
 	Keys []lisp.Key
+
+	// OTKWrap is how One-Time Keys of LISP-SEC are wrapped for the site's ETRs,
+	// default lisp.WrapAES with the key that the ETR registers with. Protected
+	// Map-Requests are forwarded with lisp.WrapNull only on LISPSEC.ProtectedPaths.
+	OTKWrap lisp.WrapID
 
 	// ProxyReply answers Map-Requests for the site even if no ETR asked for it.
 	ProxyReply bool
@@ -142,6 +151,7 @@ const (
 type site struct {
 	name   string
 	keys   []lisp.Key
+	wrap   lisp.WrapID
 	proxy  bool
 	replay ReplayMode
 	deny   Deny
@@ -177,7 +187,12 @@ func compileSites(sites []Site) (map[uint32]*instance, map[string]*site, error) 
 				return nil, nil, fmt.Errorf("%w: site %q: key %d has no algorithm or no secret", ErrConfig, in.Name, k.ID)
 			}
 		}
-		st := &site{name: in.Name, keys: slices.Clone(in.Keys), proxy: in.ProxyReply, replay: in.Replay, deny: in.Deny}
+		st := &site{
+			name: in.Name, keys: slices.Clone(in.Keys), wrap: cmp.Or(in.OTKWrap, lisp.WrapAES), proxy: in.ProxyReply, replay: in.Replay, deny: in.Deny,
+		}
+		if st.wrap > lisp.WrapAES {
+			return nil, nil, fmt.Errorf("%w: site %q: key wrap %d", ErrConfig, in.Name, st.wrap)
+		}
 		byName[in.Name] = st
 		for _, p := range in.Prefixes {
 			if !p.Prefix.IsValid() || p.Prefix.Addr().Is4In6() || p.IID > 0xffffff {
@@ -207,6 +222,9 @@ func newInstance(iid uint32) *instance {
 func New(cfg Config) (*Server, error) {
 	instances, byName, err := compileSites(cfg.Sites)
 	if err != nil {
+		return nil, err
+	}
+	if err := cfg.LISPSEC.check(); err != nil {
 		return nil, err
 	}
 	if cfg.RegisterTimeout == 0 {

@@ -31,6 +31,8 @@ const (
 	ReasonNoITRRLOC                     // no ITR-RLOC that can be answered
 	ReasonNoReply                       // nothing to forward to, and the request forbids a Map-Reply
 	ReasonNoRLOC                        // registered, but with no locator that can be forwarded to
+	ReasonSecurity                      // LISP-SEC data without a usable One-Time Key
+	ReasonUnprotectedPath               // a One-Time Key unencrypted, or to be sent so, on a path that is not protected
 	ReasonRate                          // a token bucket was empty
 	ReasonUnexpected                    // a message that no Map-Server expects
 	ReasonQueue                         // the queue of datagrams to send was full
@@ -42,8 +44,8 @@ var reasonNames = [NumReasons]string{
 	"malformed", "no records", "unsupported EID", "EID-Prefix not configured", "too many sites", "unknown Key ID",
 	"algorithm not allowed", "authentication failed", "replay", "old Map-Version", "registration limit",
 	"not encapsulated", "bad inner packet", "RLOC-probe", "no usable ITR-RLOC", "no reply wanted",
-	"no usable RLOC", "rate limit", "unexpected message", "send queue full",
-	"unacknowledged map-notify limit",
+	"no usable RLOC", "no usable One-Time Key", "One-Time Key not encrypted", "rate limit", "unexpected message",
+	"send queue full", "unacknowledged map-notify limit",
 }
 
 func (r Reason) String() string {

@@ -64,6 +64,9 @@ func (w *Worker) resolve(d lisp.Datagram, m *lisp.MapRequest, port uint16) bool 
 		w.drop(ReasonRate, lisp.TypeMapRequest, d)
 		return true
 	}
+	if len(w.ecm.Security) > 0 && w.ecm.Security[0] == lisp.ADTypeLISPSEC {
+		return w.resolveProtected(d, m, to, local, answerable)
+	}
 	forwarded := false
 	for i := range m.Records {
 		iid, asked, ok := m.Records[i].Prefix()
@@ -110,6 +113,7 @@ type finding struct {
 	within  netip.Prefix  // the configured EID-Prefix, if any
 	reg     *registration // live, if any
 	forward bool          // to an ETR of reg
+	alone   bool          // to be answered without more specific EID-Prefixes
 }
 
 // lookup decides in the order of RFC 9301 §8.3: configured? policy? registered? proxy?
@@ -204,7 +208,7 @@ func (w *Worker) answer(f finding, iid uint32, asked netip.Prefix, to netip.Addr
 	regs := f.inst.regs
 	ttl := ^uint32(0)
 	var more []*registration
-	narrow := contains(f.inst.sites, prefix, f.within)
+	narrow := f.alone || contains(f.inst.sites, prefix, f.within)
 	for p, r := range regs.Subnets(prefix) {
 		if narrow || len(more) > maxMoreSpecifics {
 			narrow = true

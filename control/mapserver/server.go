@@ -37,6 +37,7 @@ type Server struct {
 	locals             []netip.Addr
 	haveIPv4, haveIPv6 bool
 	epoch              atomic.Pointer[time.Time]
+	securityWarnings   bucket
 
 	workersMu sync.Mutex
 	workers   []*Worker

@@ -26,6 +26,7 @@ type Worker struct {
 	out      lisp.MapReply // the part of reply that goes into one datagram
 	decoder  recordDecoder
 	encoder  recordEncoder
+	sec      protected
 	claims   []*claim
 	items    []registerItem
 	buf      []byte // holds what result.Out points to
