@@ -249,10 +249,14 @@ func (n *trieNode) some(first, end, extra int, yield func(netip.Prefix, *registr
 }
 
 // set puts r in the place of its EID-Prefix. It is for the writer.
-func (t *regTrie) set(r *registration) { t.root(r.key.prefix).set(keyOf(r.key.prefix.Addr()), r) }
+func (t *regTrie) set(r *registration) {
+	if r.item.reg == nil {
+		r.item.reg = r
+	}
+	t.root(r.key.prefix).set(keyOf(r.key.prefix.Addr()), r)
+}
 
 func (n *trieNode) set(k trieKey, r *registration) {
-	r.item.reg = r
 	l := r.key.prefix.Bits()
 	for {
 		extra := l - stride*int(n.depth)

@@ -26,7 +26,7 @@ func randomPrefix(r *rand.Rand) netip.Prefix {
 
 // TestTrieIsATable: whatever is set and removed, it answers as bart.Table does.
 func TestTrieIsATable(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(8) {
 		r := rand.New(rand.NewPCG(seed, 3))
 		var trie regTrie
 		var want bart.Table[*registration]
@@ -37,9 +37,9 @@ func TestTrieIsATable(t *testing.T) {
 			}
 			return randomPrefix(r)
 		}
-		for i := range 3000 {
+		for i := range 1500 {
 			p := pick()
-			if growing := i/500%2 == 0; r.IntN(4) > 0 == growing {
+			if growing := i/300%2 == 0; r.IntN(4) > 0 == growing {
 				reg := &registration{key: regKey{prefix: p}}
 				trie.set(reg)
 				want.Insert(p, reg)
@@ -140,7 +140,7 @@ func TestTrieUnderReaders(t *testing.T) {
 			}
 		})
 	}
-	for range 200 {
+	for range 40 {
 		r.Shuffle(len(move), func(i, j int) { move[i], move[j] = move[j], move[i] })
 		for _, p := range move {
 			trie.set(&registration{key: regKey{prefix: p}})
