@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
 
 	"github.com/xtrkit/xtrkit/examples/internal/daemon"
 	"github.com/xtrkit/xtrkit/internal/netlab"
@@ -155,22 +157,45 @@ func TestNodeKilled(t *testing.T) {
 	do(t, d, transferStep(ipv4, ipv4, false), firstPing(ipv6, ipv4), stopNodes)
 }
 
-// TestReload sends SIGHUP after the address of a node has changed.
-func TestReload(t *testing.T) {
+// TestRenumbered changes the address of a node, and removes one of its rules:
+// the node sees both by itself.
+func TestRenumbered(t *testing.T) {
 	d := testLab(t, demoOptions{})
 	do(t, d, startMapServer, registerNodes(ipv4))
 	netlab.RequireProgram(t, "ip")
+	mark := d.log.mark()
 	for _, args := range []string{"rule del pref 4343", "addr del 10.0.1.2/24 dev eth0", "addr add 10.0.1.3/24 dev eth0", "route replace default via " + siteA.gw[ipv4]} {
 		_, err := d.hosts["a"].Run(t.Context(), "ip", strings.Fields(args)...)
 		require.NoError(t, err)
 	}
+	_, err := d.log.await(t.Context(), mark, siteMS.name, "registered", contains("10.0.1.3"))
+	require.NoError(t, err)
+	assert.NoError(t, d.hosts["a"].Await(t.Context(), "the rule that was removed", func(nl *netlink.Handle) (bool, error) {
+		rules, err := nl.RuleList(netlink.FAMILY_V4)
+		return slices.ContainsFunc(rules, func(r netlink.Rule) bool { return r.Priority == 4343 }), err
+	}))
+}
+
+// TestLaterUplink starts a node whose interface is not there yet.
+func TestLaterUplink(t *testing.T) {
+	d := testLab(t, demoOptions{})
+	do(t, d, startMapServer)
+	netlab.RequireProgram(t, "ip")
+	a := d.hosts["a"]
+	a.MustRun("ip", "link", "set", "eth0", "down")
+	a.MustRun("ip", "link", "set", "eth0", "name", "usb0")
 	mark := d.log.mark()
-	require.NoError(t, d.children["a"].cmd.Process.Signal(syscall.SIGHUP))
-	_, err := d.log.await(t.Context(), mark, "a", "registered", contains("10.0.1.3"))
+	node, err := d.start(t.Context(), "a", d.nodeConfig(siteA, ipv4))
 	require.NoError(t, err)
-	_, err = d.log.await(t.Context(), mark, siteMS.name, "registered", contains("10.0.1.3"))
+	_, err = node.ready(t.Context())
 	require.NoError(t, err)
-	assert.Contains(t, d.hosts["a"].MustRun("ip", "rule"), "4343:", "the rule that was removed is back")
+	assert.Contains(t, node.logTail(100), "there is no interface eth0 (there are: usb0)")
+	for _, args := range []string{"link set usb0 name eth0", "link set eth0 up", "route replace default via " + siteA.gw[ipv4]} {
+		a.MustRun("ip", strings.Fields(args)...)
+	}
+	_, err = d.log.await(t.Context(), mark, siteMS.name, "registered", contains("10.0.1.2"))
+	require.NoError(t, err)
+	require.NoError(t, node.stop())
 }
 
 // TestSecondDaemon starts a node where there is one already.
@@ -193,7 +218,7 @@ func TestSecondDaemon(t *testing.T) {
 	assert.Contains(t, second(b.config), "already running; stop it, or give this one another control-socket")
 	other := strings.Replace(b.config, b.socket(), b.socket()+"2", 1)
 	assert.Contains(t, second(other), "UDP port 4342 is in use")
-	assert.Contains(t, second(strings.ReplaceAll(other, "interface = eth0", "interface = eth9")), "there is no interface eth9 (there are: lo, eth0, lmn0)")
+	assert.Contains(t, second(strings.ReplaceAll(other, "interface = eth0", "interface = eth9")), "UDP port 4342 is in use")
 	assert.Contains(t, second(strings.Replace(other, "priority_v4 = 1", "priority_v4 = 1\nfrobnicate = 1", 1)), "unknown option")
 	require.NoError(t, b.stop(), "the first node is as it was")
 	require.NoError(t, d.checkClean(siteB))

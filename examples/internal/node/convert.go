@@ -9,22 +9,12 @@ import (
 	"github.com/xtrkit/xtrkit/examples/internal/conf"
 	"github.com/xtrkit/xtrkit/lisp"
 	"github.com/xtrkit/xtrkit/mapcache"
+	"github.com/xtrkit/xtrkit/multihome"
 )
 
 // controlConfig says in the terms of package control what the file says.
-func controlConfig(cfg *conf.Node, ifs []hostInterface, log *slog.Logger) control.Config {
-	c := control.Config{Logger: log, Probe: probing(cfg.Probing)}
-	same := true
-	for _, m := range cfg.Mappings {
-		same = same && sameSources(m, cfg.Mappings[0])
-	}
-	for _, m := range cfg.Mappings {
-		d := control.DatabaseMapping{Key: mapcache.Key{IID: m.IID, Prefix: m.Prefix}, TTL: m.TTL}
-		if !same {
-			d.RLOCs = databaseRLOCs(cfg, m, ifs)
-		}
-		c.Database = append(c.Database, d)
-	}
+func controlConfig(cfg *conf.Node, db []control.DatabaseMapping, log *slog.Logger) control.Config {
+	c := control.Config{Logger: log, Probe: probing(cfg.Probing), Database: db}
 	for _, s := range cfg.MapServers {
 		c.MapServers = append(c.MapServers, control.MapServer{
 			Addr: netip.AddrPortFrom(s.Addr, lisp.ControlPort), Key: Key(s.Key), ProxyReply: s.ProxyReply,
@@ -41,6 +31,24 @@ func controlConfig(cfg *conf.Node, ifs []hostInterface, log *slog.Logger) contro
 		})
 	}
 	return c
+}
+
+// database says what the node is authoritative for on a host with these
+// interfaces.
+func database(cfg *conf.Node, ifs []multihome.Interface) []control.DatabaseMapping {
+	same := true
+	for _, m := range cfg.Mappings {
+		same = same && sameSources(m, cfg.Mappings[0])
+	}
+	db := make([]control.DatabaseMapping, 0, len(cfg.Mappings))
+	for _, m := range cfg.Mappings {
+		d := control.DatabaseMapping{Key: mapcache.Key{IID: m.IID, Prefix: m.Prefix}, TTL: m.TTL}
+		if !same {
+			d.RLOCs = databaseRLOCs(m, ifs)
+		}
+		db = append(db, d)
+	}
+	return db
 }
 
 // sameSources reports whether two EID-Prefixes are behind the same locators.

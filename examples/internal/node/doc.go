@@ -7,7 +7,7 @@
 //
 // The node's locators are the addresses of the interfaces that the
 // configuration names, one per interface and address family: the first that is
-// neither loopback nor link-local nor an EID of the node. They are read when
-// the node is made and by Node.Reload, which lispmn calls on SIGHUP; an address
-// that changes in between is not noticed.
+// neither loopback nor link-local nor an EID of the node. Package multihome
+// follows the interfaces: what is pulled out, renumbered, loses its default route
+// or comes later is told to the Runner within milliseconds.
 package node

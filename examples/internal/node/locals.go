@@ -2,37 +2,38 @@ package node
 
 import (
 	"fmt"
-	"net"
+	"math"
 	"net/netip"
+	"path"
 	"slices"
 	"strings"
 
 	"github.com/xtrkit/xtrkit/control"
 	"github.com/xtrkit/xtrkit/examples/internal/conf"
 	"github.com/xtrkit/xtrkit/mapcache"
+	"github.com/xtrkit/xtrkit/multihome"
 )
 
 // locatorsOf finds the addresses that the configured locator sources stand for
-// on a host with these interfaces, and says which sources stand for none. It is
-// an error if all of them do.
-func locatorsOf(cfg *conf.Node, ifs []hostInterface) (locals []mapcache.Local, missing []string, err error) {
+// on a host with these interfaces, and says of which sources there is nothing to
+// be used now, and why. A locator whose interface cannot be used is there, but
+// not Up: others are told that it exists and is down.
+func locatorsOf(cfg *conf.Node, ifs []multihome.Interface) (locals []mapcache.Local, missing []string) {
 	for _, m := range cfg.Mappings {
 		for _, s := range m.Locators {
-			l, why := find(cfg, ifs, s)
+			found, why := find(ifs, s)
 			if why != "" {
 				// One line of the file can stand for several EID-Prefixes and families.
 				if text := fmt.Sprintf("%s:%d: %s", cfg.File, s.Line, why); !slices.Contains(missing, text) {
 					missing = append(missing, text)
 				}
-				continue
 			}
-			locals = addLocal(locals, l)
+			for _, l := range found {
+				locals = addLocal(locals, l)
+			}
 		}
 	}
-	if len(locals) == 0 {
-		return nil, missing, fmt.Errorf("no address to be reached at:\n%s", strings.Join(missing, "\n"))
-	}
-	return locals, missing, nil
+	return locals, missing
 }
 
 // addLocal adds l. When two EID-Prefixes use one address differently, the
@@ -49,102 +50,97 @@ func addLocal(ls []mapcache.Local, l mapcache.Local) []mapcache.Local {
 	return append(ls, l)
 }
 
-// find returns the locator of a source, or why there is none.
-func find(cfg *conf.Node, ifs []hostInterface, s conf.LocatorSource) (mapcache.Local, string) {
-	local := mapcache.Local{Priority: s.Priority, Weight: s.Weight, Up: true}
+// find returns the locators of a source, and why none of them is up.
+func find(ifs []multihome.Interface, s conf.LocatorSource) (found []mapcache.Local, why string) {
+	v6 := s.Family == 6
+	if s.Addr.IsValid() {
+		v6 = s.Addr.Is6()
+	}
 	var names []string
+	up := false
 	for _, i := range ifs {
-		names = append(names, i.name)
-		if s.Interface != "" && s.Interface != i.name {
+		names = append(names, i.Name)
+		if ok, _ := path.Match(s.Interface, i.Name); s.Interface != "" && !ok {
 			continue
 		}
-		if s.Interface != "" && !i.up {
-			return local, "interface " + i.name + " is down"
+		l := mapcache.Local{IfIndex: i.Index, Priority: s.Priority, Weight: s.Weight, Up: i.Usable(v6) == multihome.Usable}
+		addrs := i.Addrs(v6)
+		switch {
+		case !s.Addr.IsValid() && len(addrs) > 0:
+			l.Addr = addrs[0]
+		case s.Addr.IsValid() && slices.Contains(addrs, s.Addr):
+			l.Addr = s.Addr
 		}
-		for _, a := range preferred(i.addrs, cfg.SiteScope) {
-			wanted := s.Addr == a || !s.Addr.IsValid() && (s.Family == 4) == a.Is4() && usable(cfg, a)
-			if wanted {
-				local.Addr, local.IfIndex = a, i.index
-				return local, ""
-			}
+		if l.Addr.IsValid() {
+			found = append(found, l)
+			up = up || l.Up
 		}
-		if s.Interface != "" {
-			return local, fmt.Sprintf("interface %s has no usable IPv%d address", i.name, s.Family)
+		if s.Interface != "" || l.Addr.IsValid() {
+			why = unusable(i, v6)
 		}
 	}
-	if s.Addr.IsValid() {
-		return local, fmt.Sprintf("no interface has the address %s", s.Addr)
+	switch {
+	case up:
+		return found, ""
+	case why != "":
+		return found, why
+	case s.Addr.IsValid():
+		return nil, fmt.Sprintf("no interface has the address %s", s.Addr)
+	default:
+		return nil, fmt.Sprintf("there is no interface %s (there are: %s)", s.Interface, strings.Join(names, ", "))
 	}
-	return local, fmt.Sprintf("there is no interface %s (there are: %s)", s.Interface, strings.Join(names, ", "))
 }
 
-// preferred puts the addresses of the wanted scope first.
-func preferred(as []netip.Addr, siteScope bool) []netip.Addr {
-	var first, rest []netip.Addr
-	for _, a := range as {
-		if a.Is6() && a.IsPrivate() != siteScope {
-			rest = append(rest, a)
-		} else {
-			first = append(first, a)
-		}
+// unusable says why an interface carries no traffic of a family, in words.
+func unusable(i multihome.Interface, v6 bool) string {
+	family := "IPv4"
+	if v6 {
+		family = "IPv6"
 	}
-	return append(first, rest...)
+	switch i.Usable(v6) {
+	case multihome.LinkDown:
+		return "interface " + i.Name + " is down"
+	case multihome.NoAddress:
+		return fmt.Sprintf("interface %s has no usable %s address", i.Name, family)
+	case multihome.NoDefaultRoute:
+		return fmt.Sprintf("interface %s has no %s default route", i.Name, family)
+	default:
+		return ""
+	}
 }
 
-// usable reports whether an address can be a locator: it must not be an EID.
-func usable(cfg *conf.Node, a netip.Addr) bool {
-	if !a.IsGlobalUnicast() {
-		return false
+// isEID reports whether an address is in one of our EID-Prefixes: it must not be
+// a locator.
+func isEID(cfg *conf.Node) func(netip.Addr) bool {
+	return func(a netip.Addr) bool {
+		return slices.ContainsFunc(cfg.Mappings, func(m conf.DatabaseMapping) bool { return m.Prefix.Contains(a) })
 	}
-	for _, m := range cfg.Mappings {
-		if m.Prefix.Contains(a) {
-			return false
-		}
-	}
-	return true
 }
+
+// notThere is the index of an interface that has none yet: the list of an
+// EID-Prefix must not be empty, which would stand for every locator.
+const notThere = math.MaxInt32
 
 // databaseRLOCs says which locators an EID-Prefix has when not all EID-Prefixes
-// have the same.
-func databaseRLOCs(cfg *conf.Node, m conf.DatabaseMapping, ifs []hostInterface) []control.DatabaseRLOC {
+// have the same: by interface where the configuration names interfaces, so that a
+// new address changes nothing here.
+func databaseRLOCs(m conf.DatabaseMapping, ifs []multihome.Interface) []control.DatabaseRLOC {
 	var rs []control.DatabaseRLOC
 	for _, s := range m.Locators {
-		if l, why := find(cfg, ifs, s); why == "" {
-			rs = append(rs, control.DatabaseRLOC{Addr: l.Addr, Priority: s.Priority, Weight: s.Weight})
+		r := control.DatabaseRLOC{Addr: s.Addr, Priority: s.Priority, Weight: s.Weight}
+		if s.Addr.IsValid() {
+			rs = append(rs, r)
+			continue
 		}
-	}
-	return rs
-}
-
-// hostInterface is an interface of the host and its addresses, in the order the
-// system lists them.
-type hostInterface struct {
-	name  string
-	index int
-	up    bool
-	addrs []netip.Addr
-}
-
-func hostInterfaces() ([]hostInterface, error) {
-	ifs, err := net.Interfaces()
-	if err != nil {
-		return nil, fmt.Errorf("interfaces of this host: %w", err)
-	}
-	var hs []hostInterface
-	for _, i := range ifs {
-		h := hostInterface{name: i.Name, index: i.Index, up: i.Flags&net.FlagUp != 0}
-		addrs, err := i.Addrs()
-		if err != nil {
-			continue // it has gone in between
-		}
-		for _, a := range addrs {
-			if p, ok := a.(*net.IPNet); ok {
-				if ip, ok := netip.AddrFromSlice(p.IP); ok {
-					h.addrs = append(h.addrs, ip.Unmap())
-				}
+		for _, i := range ifs {
+			if ok, _ := path.Match(s.Interface, i.Name); ok {
+				r.IfIndex, r.Family = i.Index, uint8(s.Family)
+				rs = append(rs, r)
 			}
 		}
-		hs = append(hs, h)
 	}
-	return hs, nil
+	if rs == nil {
+		rs = append(rs, control.DatabaseRLOC{IfIndex: notThere, Priority: 255})
+	}
+	return rs
 }

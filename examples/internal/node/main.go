@@ -14,8 +14,9 @@ const synopsis = `Usage: lispmn [-f FILE] [-d LEVEL] [-check] [-version]
 
 lispmn makes this host a LISP mobile node (RFC 9300, RFC 9301): it keeps its
 address, the EID, wherever it is. It reads the files of LISPmob (lispd.conf) and
-of OpenOverlayRouter (oor.conf). SIGHUP reads the addresses of its interfaces
-again, SIGINT and SIGTERM withdraw its EIDs and remove its device and routes.
+of OpenOverlayRouter (oor.conf), and follows its interfaces. SIGHUP puts back
+routes and rules that others removed, SIGINT and SIGTERM withdraw its EIDs and
+remove its device and routes.
 
 lispmn demo shows two such nodes talk, in a network of its own.
 `

@@ -15,6 +15,7 @@ import (
 	"github.com/xtrkit/xtrkit/examples/internal/conf"
 	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 	"github.com/xtrkit/xtrkit/mapcache"
+	"github.com/xtrkit/xtrkit/multihome"
 	"github.com/xtrkit/xtrkit/tun"
 )
 
@@ -35,6 +36,10 @@ type Node struct {
 	started time.Time
 	eids    []netip.Prefix
 
+	kernel    *multihome.Netlink
+	routing   *multihome.Routing
+	uplinks   *multihome.State          // only by the goroutine that watches, once Run was called
+	database  []control.DatabaseMapping // likewise
 	device    *tun.Interface
 	engine    *control.Engine // only within runner.Do
 	forwarder *encap.Forwarder
@@ -68,15 +73,13 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	undo = append(undo, n.status.Close)
 
-	ifs, err := hostInterfaces()
+	undo = append(undo, n.closeKernel)
+	change, err := n.openKernel(ctx)
 	if err != nil {
 		return nil, err
 	}
-	locals, err := n.locators(ifs)
-	if err != nil {
-		return nil, err
-	}
-	n.engine, err = control.New(controlConfig(cfg.Conf, ifs, n.log))
+	n.database = database(cfg.Conf, change.Interfaces)
+	n.engine, err = control.New(controlConfig(cfg.Conf, n.database, n.log))
 	if err != nil {
 		return nil, err
 	}
@@ -123,6 +126,15 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
+	n.routing, err = multihome.NewRouting(multihome.RoutingConfig{Protocol: tun.Protocol})
+	if err != nil {
+		return nil, permission(err)
+	}
+	undo = append(undo, n.routing.Close)
+	locals := n.locators(change.Interfaces)
+	if err := n.routing.Set(change.Interfaces, addresses(locals)); err != nil {
+		return nil, err
+	}
 	n.runner.SetLocals(n.started, locals)
 	return n, nil
 }
@@ -147,14 +159,18 @@ var _ control.Dataplane = dataplane{}
 // SetLocals replaces the locators: of the routing rules first, so that nothing
 // that is encapsulated comes back.
 func (d dataplane) SetLocals(ls []mapcache.Local) error {
+	if err := d.device.SetLocals(addresses(ls)); err != nil {
+		return err
+	}
+	return d.Forwarder.SetLocals(ls)
+}
+
+func addresses(ls []mapcache.Local) []netip.Addr {
 	addrs := make([]netip.Addr, len(ls))
 	for i, l := range ls {
 		addrs[i] = l.Addr
 	}
-	if err := d.device.SetLocals(addrs); err != nil {
-		return err
-	}
-	return d.Forwarder.SetLocals(ls)
+	return addrs
 }
 
 // Run makes the node work until the context ends. Then it withdraws its EIDs
@@ -170,40 +186,19 @@ func (n *Node) Run(ctx context.Context) error {
 		forwarded <- n.forwarder.Run(context.WithoutCancel(ctx))
 		cancel() // without data plane the node must not stay registered
 	}()
+	watched := make(chan error, 1)
+	go func() {
+		watched <- multihome.Watch(ctx, n.kernel, n.uplinks, n.follow)
+		cancel()
+	}()
 	errControl := n.runner.Run(ctx)
+	cancel()
+	errWatch := <-watched
 	// The control plane has left; now what it controlled, and last who tells of it.
-	errClose := n.forwarder.Close()
+	errClose := errors.Join(n.forwarder.Close(), n.routing.Close(), n.closeKernel())
 	errForward := <-forwarded
 	_ = n.status.Close()
-	return errors.Join(errControl, errForward, errClose, <-served)
-}
-
-// Reload reads the addresses of the interfaces again, and puts back routes and
-// rules that others have removed. If there is no address, the locators stay as
-// they are.
-func (n *Node) Reload() error {
-	errRepair := n.device.Repair()
-	ifs, err := hostInterfaces()
-	if err != nil {
-		return errors.Join(errRepair, err)
-	}
-	locals, err := n.locators(ifs)
-	if err != nil {
-		return errors.Join(errRepair, err)
-	}
-	n.runner.SetLocals(time.Now(), locals)
-	return errRepair
-}
-
-// locators is locatorsOf, with a word about what is missing.
-func (n *Node) locators(ifs []hostInterface) ([]mapcache.Local, error) {
-	locals, missing, err := locatorsOf(n.cfg.Conf, ifs)
-	if err == nil {
-		for _, why := range missing {
-			n.log.Info("a locator is left out", "reason", why)
-		}
-	}
-	return locals, err
+	return errors.Join(errControl, errWatch, errForward, errClose, <-served)
 }
 
 // Socket is the path of the unix socket with the status.

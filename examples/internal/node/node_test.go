@@ -19,6 +19,7 @@ import (
 	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 	"github.com/xtrkit/xtrkit/lisp"
 	"github.com/xtrkit/xtrkit/mapcache"
+	"github.com/xtrkit/xtrkit/multihome"
 )
 
 func parse(t *testing.T, src string) *conf.Node {
@@ -30,16 +31,18 @@ func parse(t *testing.T, src string) *conf.Node {
 
 var addr = netip.MustParseAddr
 
-// hostOf is a host with an uplink, a spare and the node's device.
-func hostOf() []hostInterface {
-	return []hostInterface{
-		{name: "lo", index: 1, up: true, addrs: []netip.Addr{addr("127.0.0.1"), addr("::1")}},
-		{name: "eth0", index: 2, up: true, addrs: []netip.Addr{
-			addr("169.254.1.1"), addr("203.0.113.5"), addr("fe80::1"), addr("fd00::5"), addr("2001:db8:ffff::5"),
-		}},
-		{name: "wlan0", index: 3, up: true, addrs: []netip.Addr{addr("192.0.2.9"), addr("198.51.100.1")}},
-		{name: "eth1", index: 4, up: false, addrs: []netip.Addr{addr("203.0.113.77")}},
-		{name: "lmn0", index: 5, up: true, addrs: []netip.Addr{addr("198.51.100.1")}},
+// hostOf is a host with an uplink, a second one without IPv6, and one that is
+// down. The node's device and loopback are not among what a State shows.
+func hostOf() []multihome.Interface {
+	def := &multihome.Route{}
+	return []multihome.Interface{
+		{
+			Index: 2, Name: "eth0", Up: true, Default4: def, Default6: def,
+			IPv4: []netip.Addr{addr("203.0.113.5"), addr("203.0.113.6")}, IPv6: []netip.Addr{addr("2001:db8:ffff::5")},
+		},
+		{Index: 3, Name: "wlan0", Up: true, Default4: def, IPv4: []netip.Addr{addr("192.0.2.9")}},
+		{Index: 4, Name: "eth1", IPv4: []netip.Addr{addr("203.0.113.77")}},
+		{Index: 5, Name: "lan0", Up: true, IPv4: []netip.Addr{addr("203.0.113.88")}},
 	}
 }
 
@@ -49,7 +52,6 @@ func TestLocators(t *testing.T) {
 	for _, tc := range []struct {
 		name, src string
 		want      []mapcache.Local
-		err       string
 		missing   []string
 	}{
 		{
@@ -58,50 +60,61 @@ func TestLocators(t *testing.T) {
 				{IfIndex: 2, Addr: addr("203.0.113.5"), Priority: 1, Weight: 100, Up: true},
 				{IfIndex: 2, Addr: addr("2001:db8:ffff::5"), Priority: 1, Weight: 100, Up: true},
 			},
-			"", nil,
+			nil,
 		},
 		{
-			"site scope", "ipv6-scope = SITE\n" + eid + "rloc-iface { interface = eth0 ip_version = 6 priority = 3 weight = 4 } }",
-			[]mapcache.Local{{IfIndex: 2, Addr: addr("fd00::5"), Priority: 3, Weight: 4, Up: true}},
-			"", nil,
-		},
-		{
-			"what is missing is left out while there is something else", eid + "interface = wlan0 }",
+			"what is missing is left out", eid + "interface = wlan0 }",
 			[]mapcache.Local{{IfIndex: 3, Addr: addr("192.0.2.9"), Priority: 1, Weight: 100, Up: true}},
-			"",
 			[]string{"f:1: interface wlan0 has no usable IPv6 address"},
 		},
 		{
-			"by address", eid + "rloc-address { address = 203.0.113.5 } }",
-			[]mapcache.Local{{IfIndex: 2, Addr: addr("203.0.113.5"), Priority: 1, Weight: 100, Up: true}},
-			"", nil,
+			"by address", eid + "rloc-address { address = 203.0.113.6 priority = 3 weight = 4 } }",
+			[]mapcache.Local{{IfIndex: 2, Addr: addr("203.0.113.6"), Priority: 3, Weight: 4, Up: true}},
+			nil,
+		},
+		{
+			"by pattern", eid + "rloc-iface { interface = 'eth*' } }",
+			[]mapcache.Local{
+				{IfIndex: 2, Addr: addr("203.0.113.5"), Priority: 1, Weight: 100, Up: true},
+				{IfIndex: 4, Addr: addr("203.0.113.77"), Priority: 1, Weight: 100},
+			},
+			nil,
 		},
 		{
 			"two EIDs, the better priority counts", eid + "rloc-iface { interface = eth0 priority = 5 } }\n" +
 				"database-mapping { eid-prefix = 2001:db8::1/128 rloc-iface { interface = eth0 priority = 2 weight = 7 } }",
 			[]mapcache.Local{{IfIndex: 2, Addr: addr("203.0.113.5"), Priority: 2, Weight: 7, Up: true}},
-			"", nil,
+			nil,
 		},
-		{"an EID is no locator", eid + "rloc-iface { interface = lmn0 } }", nil, "f:1: interface lmn0 has no usable IPv4 address", nil},
-		{"no such interface", eid + "interface = ppp0 }", nil, "f:1: there is no interface ppp0 (there are: lo, eth0, wlan0, eth1, lmn0)", nil},
-		{"down", eid + "interface = eth1 }", nil, "f:1: interface eth1 is down", nil},
-		{"no such address", eid + "rloc-address { address = 203.0.113.6 } }", nil, "f:1: no interface has the address 203.0.113.6", nil},
+		{
+			"no such interface", eid + "rloc-iface { interface = ppp0 } }", nil,
+			[]string{"f:1: there is no interface ppp0 (there are: eth0, wlan0, eth1, lan0)"},
+		},
+		{
+			"a locator of an interface that is down is down", eid + "rloc-iface { interface = eth1 } }",
+			[]mapcache.Local{{IfIndex: 4, Addr: addr("203.0.113.77"), Priority: 1, Weight: 100}},
+			[]string{"f:1: interface eth1 is down"},
+		},
+		{
+			"no default route", eid + "rloc-iface { interface = lan0 } }",
+			[]mapcache.Local{{IfIndex: 5, Addr: addr("203.0.113.88"), Priority: 1, Weight: 100}},
+			[]string{"f:1: interface lan0 has no IPv4 default route"},
+		},
+		{
+			"no such address", eid + "rloc-address { address = 203.0.113.7 } }", nil,
+			[]string{"f:1: no interface has the address 203.0.113.7"},
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			got, missing, err := locatorsOf(parse(t, tc.src), hostOf())
-			if tc.err != "" {
-				require.ErrorContains(t, err, tc.err)
-				return
-			}
-			require.NoError(t, err)
+			got, missing := locatorsOf(parse(t, tc.src), hostOf())
 			assert.Equal(t, tc.want, got)
 			assert.Equal(t, tc.missing, missing)
 		})
 	}
-	ifs, err := hostInterfaces()
-	require.NoError(t, err)
-	assert.NotEmpty(t, ifs)
+	eids := isEID(parse(t, eid+"interface = eth0 }"))
+	assert.True(t, eids(addr("198.51.100.1")))
+	assert.False(t, eids(addr("198.51.100.2")))
 }
 
 func TestControlConfig(t *testing.T) {
@@ -114,15 +127,17 @@ static-map-cache { eid-prefix = 198.51.100.0/24 rloc = 203.0.113.3 }
 rloc-probing { rloc-probe-interval = 10 rloc-probe-retries = 2 rloc-probe-retries-interval = 10 }
 database-mapping { eid-prefix = 198.51.100.1/32 ttl = 5 rloc-iface { interface = eth0 priority = 5 } }
 database-mapping { eid-prefix = 2001:db8::1/128 rloc-iface { interface = eth0 priority = 2 } rloc-iface { interface = eth1 } }`)
-	c := controlConfig(cfg, hostOf(), nil)
+	c := controlConfig(cfg, database(cfg, hostOf()), nil)
 	assert.Equal(t, []control.DatabaseMapping{
 		{
 			Key: mapcache.Key{Prefix: netip.MustParsePrefix("198.51.100.1/32")}, TTL: 5 * time.Minute,
-			RLOCs: []control.DatabaseRLOC{{Addr: addr("203.0.113.5"), Priority: 5, Weight: 100}},
+			RLOCs: []control.DatabaseRLOC{{IfIndex: 2, Family: 4, Priority: 5, Weight: 100}},
 		},
 		{
 			Key: mapcache.Key{Prefix: netip.MustParsePrefix("2001:db8::1/128")}, TTL: 10 * time.Minute,
-			RLOCs: []control.DatabaseRLOC{{Addr: addr("203.0.113.5"), Priority: 2, Weight: 100}},
+			RLOCs: []control.DatabaseRLOC{
+				{IfIndex: 2, Family: 4, Priority: 2, Weight: 100}, {IfIndex: 4, Family: 4, Priority: 1, Weight: 100},
+			},
 		},
 	}, c.Database)
 	assert.Equal(t, []control.MapServer{{
@@ -138,9 +153,10 @@ database-mapping { eid-prefix = 2001:db8::1/128 rloc-iface { interface = eth0 pr
 	require.NoError(t, err)
 
 	// With the same locators everywhere, those that the Runner is told count.
-	c = controlConfig(parse(t, `database-mapping { eid-prefix = 198.51.100.1/32 interface = eth0 }
+	cfg = parse(t, `database-mapping { eid-prefix = 198.51.100.1/32 interface = eth0 }
 database-mapping { eid-prefix = 2001:db8::1/128 interface = eth0 }
-rloc-probing { rloc-probe-interval = 0 }`), hostOf(), nil)
+rloc-probing { rloc-probe-interval = 0 }`)
+	c = controlConfig(cfg, database(cfg, hostOf()), nil)
 	assert.Empty(t, c.Database[0].RLOCs)
 	assert.Empty(t, c.Database[1].RLOCs)
 	assert.Equal(t, control.ProbeConfig{Interval: -1}, c.Probe)
@@ -195,8 +211,9 @@ func TestNewGivesBack(t *testing.T) {
 	}
 	socket := filepath.Join(t.TempDir(), "n.sock")
 	cfg := parse(t, "control-socket = '"+socket+"'\ndatabase-mapping { eid-prefix = 198.51.100.1/32 interface = no-such-if0 }")
+	cfg.MapServers = []conf.MapServer{{Addr: addr("203.0.113.1")}}
 	_, err := New(context.Background(), Config{Conf: cfg})
-	require.ErrorContains(t, err, "no address to be reached at:\nf:2: there is no interface no-such-if0")
+	require.ErrorContains(t, err, "Map-Server 203.0.113.1:4342 has no key")
 	assert.NoFileExists(t, socket)
 	assert.ErrorContains(t, permission(fs.ErrPermission), "run it as root")
 	assert.NoError(t, permission(nil))
