@@ -143,6 +143,8 @@ func (f *Forwarder) Stats() Stats {
 		Released:        f.c.released.Load(),
 		Fragmented:      f.c.fragmented.Load(),
 		OuterFragmented: f.c.outerFragmented.Load(),
+		Segmented:       f.c.segmented.Load(),
+		Finished:        f.c.finished.Load(),
 		ECNOdd:          f.c.ecnOdd.Load(),
 		ICMPSent:        f.c.icmpSent.Load(),
 		ICMPLimited:     f.c.icmpLimited.Load(),

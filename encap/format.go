@@ -61,8 +61,7 @@ func payload(h lisp.DataHeader, f mapcache.Format) (lisp.NextProtocol, DropReaso
 	}
 	// N, E and V mean nothing beside P (RFC 9305 §3). Nobody knows what an
 	// unknown shim header changes about what follows it.
-	switch next {
-	case lisp.NextIPv4, lisp.NextIPv6, lisp.NextEthernet:
+	if next == lisp.NextIPv4 || next == lisp.NextIPv6 || next == lisp.NextEthernet {
 		return next, DropNone
 	}
 	return 0, DropProtocol

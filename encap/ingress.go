@@ -20,6 +20,8 @@ type ingress struct {
 	to    *overlay // where they go
 	limit int      // how many to takes at once
 
+	segment int // of the super-packet at hand, what the kernel says of its segments; else 0
+
 	octets     int
 	source     netip.Addr      // whose counter counter is
 	counter    *locatorCounter // of the locator that sent
@@ -77,10 +79,13 @@ func (g *ingress) datagrams(in *Incoming) {
 			why = g.datagram(in, rest[:n])
 		}
 		// The inner length decides how far a packet reaches: behind one data
-		// header there can be one packet of several segments' length, when a
-		// kernel on the same host left its segmentation to the receiver.
-		if why == DropTruncated && n < len(rest) && spans(rest, n) {
-			why, n = DropSuperPacket, len(rest)
+		// header there can be one packet of several segments' length.
+		if known && (why == DropTruncated || n < dataHeaderLen) && n < len(rest) {
+			if length := reach(rest, n); length > 0 {
+				g.segment, n = in.Segment, length
+				why = g.datagram(in, rest[:n])
+				g.segment = 0
+			}
 		}
 		if why != DropNone {
 			g.f.drop(why)
@@ -89,11 +94,15 @@ func (g *ingress) datagrams(in *Incoming) {
 	}
 }
 
-// spans reports whether the inner packet in the first segment, of n octets, says
-// it is longer than that, and no longer than all that arrived.
-func spans(b []byte, n int) bool {
+// reach returns the length of the first datagram of b if its inner packet says
+// that it is longer than the first segment, of n octets, and not longer than all
+// that arrived; else 0.
+func reach(b []byte, n int) int {
 	var p inner
-	return n >= dataHeaderLen && parseInner(b[dataHeaderLen:], &p) == DropNone && p.length > n-dataHeaderLen
+	if len(b) < dataHeaderLen || parseInner(b[dataHeaderLen:], &p) != DropNone || dataHeaderLen+p.length <= n {
+		return 0
+	}
+	return dataHeaderLen + p.length
 }
 
 // datagram takes one datagram: the data header, and the inner packet that
@@ -167,25 +176,42 @@ func (g *ingress) datagram(in *Incoming, b []byte) DropReason {
 	if in.TTL != 0 {
 		ttl = decapTTL(p.ttl, in.TTL)
 	}
-	g.deliverLater(o, b[:p.length], &p, tos, ttl)
+	b = b[:p.length]
+	var t transport
+	if t.find(b, &p) {
+		return g.deliverTransport(o, b, &p, &t, tos, ttl)
+	}
+	g.deliverLater(o, b, &p, tos, ttl)
 	return DropNone
 }
 
-func (g *ingress) deliverLater(o *overlay, b []byte, p *inner, tos, ttl uint8) {
+// deliverLater adds a packet to what deliver delivers, and returns its copy.
+func (g *ingress) deliverLater(o *overlay, b []byte, p *inner, tos, ttl uint8) []byte {
+	slot := g.nextSlot(o)[Headroom:]
+	copy(slot, b)
+	if tos != p.tos || ttl != p.ttl {
+		setTOSTTL(slot, p, tos, ttl)
+	}
+	g.keep(len(b))
+	return slot[:len(b)]
+}
+
+// nextSlot returns the buffer for the next packet to an overlay.
+func (g *ingress) nextSlot(o *overlay) []byte {
 	if g.to != o || len(g.ready) == g.limit {
 		g.deliver()
 		g.to, g.limit = o, min(len(g.slots), max(1, o.device.BatchSize()))
 	}
-	slot := g.slots[len(g.ready)]
-	copy(slot[Headroom:], b)
-	if tos != p.tos || ttl != p.ttl {
-		setTOSTTL(slot[Headroom:], p, tos, ttl)
-	}
+	return g.slots[len(g.ready)]
+}
+
+// keep takes the packet of n octets in the next slot for deliver.
+func (g *ingress) keep(n int) {
 	// The spare capacity behind the packet is for the device to merge into.
-	g.ready = append(g.ready, slot[:Headroom+len(b)])
-	g.octets += len(b)
+	g.ready = append(g.ready, g.slots[len(g.ready)][:Headroom+n])
+	g.octets += n
 	g.fromSource.Packets++
-	g.fromSource.Octets += uint64(len(b))
+	g.fromSource.Octets += uint64(n)
 }
 
 // deliver hands the packets that are ready to the device.

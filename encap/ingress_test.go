@@ -190,14 +190,6 @@ func TestSegments(t *testing.T) {
 	in.Segment = 8 + 128
 	assert.Equal(t, want, x.pull(in))
 	assert.Equal(t, map[DropReason]uint64{DropEncrypted: 1}, x.drops())
-
-	// The inner length decides: a single packet of several segments' length.
-	x = newA(t, &memNet{}, "")
-	whole := encapsulated(0, 0, 0, packetSpec{src: eidB4, dst: eidA4, payloadLen: 1000}.build())
-	in = from(rlocB4, rlocA4, whole)
-	in.Segment = 300
-	assert.Empty(t, x.pull(in))
-	assert.Equal(t, map[DropReason]uint64{DropSuperPacket: 1}, x.drops())
 }
 
 func TestOverlays(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 // what the Forwarder writes is received by the test.
 type memDevice struct {
 	name   string
+	mtu    int           // 0: 65535
 	in     chan [][]byte // each element is what one Read returns
 	out    chan []byte
 	closed chan struct{}
@@ -29,8 +30,15 @@ func newMemDevice(name string) *memDevice {
 	return &memDevice{name: name, in: make(chan [][]byte, 64), out: make(chan []byte, 4096), closed: make(chan struct{})}
 }
 
-func (d *memDevice) Name() string   { return d.name }
-func (d *memDevice) MTU() int       { return 65535 }
+func (d *memDevice) Name() string { return d.name }
+
+func (d *memDevice) MTU() int {
+	if d.mtu > 0 {
+		return d.mtu
+	}
+	return 65535
+}
+
 func (d *memDevice) BatchSize() int { return 128 }
 
 func (d *memDevice) Read(bufs [][]byte, sizes []int, offset int) (int, error) {

@@ -29,8 +29,8 @@ const (
 	DropControl                // instance 0xFFFFFF: control traffic that nobody takes
 	DropInstance               // an instance that we have no overlay for
 	DropNotLocator             // the outer destination is not one of our locators
-	DropSuperPacket            // one inner packet behind several datagrams' worth of octets
-	DropChecksum               // inner IPv4 header checksum wrong
+	DropSuperPacket            // several segments behind one header that can't be cut
+	DropChecksum               // inner IPv4 header checksum wrong, or that of a packet to be cut
 	DropECN                    // congestion experienced, and the inner flow does not know ECN (RFC 6040 §4.2)
 	DropNotOurEID              // inner destination is not an EID of ours
 	DropSource                 // inner source is not an EID of ours
@@ -51,7 +51,7 @@ const (
 var dropReasonNames = [numDropReasons]string{
 	"none", "truncated", "ip version", "malformed", "ttl", "scope", "nesting",
 	"data header", "encrypted", "next protocol", "map-version", "control", "instance", "not our locator",
-	"super-packet", "header checksum", "ecn", "not our eid", "source not our eid", "loop", "action", "send map-request",
+	"super-packet", "checksum", "ecn", "not our eid", "source not our eid", "loop", "action", "send map-request",
 	"no locator", "no source locator", "hold full", "hold expired", "too big", "native", "send", "device",
 }
 
@@ -80,6 +80,8 @@ type Stats struct {
 	// OuterFragmented counts inner IPv6 packets of up to 1280 octets that
 	// exceed the path and are left to the network to fragment.
 	OuterFragmented uint64
+	Segmented       uint64 // received super-packets of a kernel's tunnel on the same host, cut into their segments
+	Finished        uint64 // received packets whose transport checksum such a tunnel had left to us
 	ECNOdd          uint64 // combinations of ECN fields that no tunnel ingress produces (RFC 6040 §4.2)
 	ICMPSent        uint64 // ICMP errors written to the device
 	ICMPLimited     uint64 // ICMP errors that the rate limit suppressed
@@ -118,6 +120,7 @@ type counters struct {
 	_                           [64]byte
 	decapsulated                counter
 	ecnOdd                      atomic.Uint64
+	segmented, finished         atomic.Uint64
 	_                           [64]byte
 	held, released              atomic.Uint64
 	icmpSent, icmpLimited       atomic.Uint64

@@ -1,0 +1,143 @@
+package encap
+
+import "encoding/binary"
+
+// A tunnel of the kernel on the same host, also in another network namespace or
+// virtual machine, leaves work to the receiver's network card: the transport
+// checksum of an inner packet holds only the sum of its pseudo-header, and
+// several segments of a flow share one inner header and one data header. Both
+// reach our socket as they are.
+
+// transport is where the TCP or UDP header of an inner packet is.
+type transport struct {
+	at       int // offset in the packet
+	checksum int // offset of the checksum in the packet
+	proto    uint8
+	pseudo   uint64 // sum of the pseudo-header
+}
+
+// find looks for the TCP or UDP header of the whole packet b. Fragments have
+// none here: their checksum was finished when they were cut.
+func (t *transport) find(b []byte, p *inner) bool {
+	t.proto, t.at = p.proto, p.headerLen
+	switch {
+	case p.proto == protoTCP || p.proto == protoUDP:
+		if p.fragment&^flagDF != 0 {
+			return false
+		}
+	case p.v6 && (p.proto == 0 || p.proto == 43 || p.proto == 60):
+		var ok bool
+		if t.proto, t.at, ok = ipv6Transport(b); !ok || t.proto != protoTCP && t.proto != protoUDP {
+			return false
+		}
+	default:
+		return false
+	}
+	minLen := udpHeaderLen
+	if t.checksum = t.at + 6; t.proto == protoTCP {
+		t.checksum, minLen = t.at+16, 20
+	}
+	if p.length < t.at+minLen {
+		return false
+	}
+	sum := uint64(t.proto) + uint64(p.length-t.at)
+	addrs := b[12:20]
+	if p.v6 {
+		addrs = b[8:40]
+	}
+	for len(addrs) >= 8 {
+		sum += uint64(binary.BigEndian.Uint32(addrs)) + uint64(binary.BigEndian.Uint32(addrs[4:]))
+		addrs = addrs[8:]
+	}
+	t.pseudo = sum
+	return true
+}
+
+// unfinished reports whether the checksum field holds the sum of the
+// pseudo-header alone. By accident so does one checksum in 65536, which is right
+// when finished, too.
+func (t *transport) unfinished(b []byte) bool {
+	return binary.BigEndian.Uint16(b[t.checksum:]) == fold(t.pseudo)
+}
+
+// finish computes the checksum of the packet b.
+func (t *transport) finish(b []byte) {
+	b[t.checksum], b[t.checksum+1] = 0, 0
+	c := ^fold(sum(t.pseudo, b[t.at:]))
+	if c == 0 && t.proto == protoUDP {
+		c = 0xffff // 0 says that there is none
+	}
+	binary.BigEndian.PutUint16(b[t.checksum:], c)
+}
+
+// deliverTransport delivers a TCP or UDP packet: as it is, with its checksum
+// finished, or cut into segments.
+func (g *ingress) deliverTransport(o *overlay, b []byte, p *inner, t *transport, tos, ttl uint8) DropReason {
+	unfinished := t.unfinished(b)
+	switch {
+	case t.proto == protoTCP && p.length > minIPv6MTU && p.length > o.device.MTU():
+		if !unfinished && fold(sum(t.pseudo, b[t.at:])) != 0xffff {
+			return DropChecksum
+		}
+		header := t.at + int(b[t.at+12]>>4)*4
+		size := o.device.MTU() - header
+		if g.segment > 0 {
+			size = min(size, g.segment)
+		}
+		if header < t.at+20 || header >= p.length || size <= 0 {
+			return DropSuperPacket
+		}
+		g.deliverSegments(o, b, p, t, header, size, tos, ttl)
+	case t.proto == protoUDP && g.segment > 0 && unfinished:
+		g.deliverSegments(o, b, p, t, t.at+udpHeaderLen, g.segment, tos, ttl)
+	default:
+		slot := g.deliverLater(o, b, p, tos, ttl)
+		if unfinished {
+			t.finish(slot)
+			g.f.c.finished.Add(1)
+		}
+	}
+	return DropNone
+}
+
+// deliverSegments delivers the packet b, whose payload starts at header, in
+// segments of size octets of payload.
+func (g *ingress) deliverSegments(o *overlay, b []byte, p *inner, t *transport, header, size int, tos, ttl uint8) {
+	g.f.c.segmented.Add(1)
+	const flagsFINPSH, flagsCWR = 0x09, 0x80
+	payload := b[header:]
+	for i, at := 0, 0; at < len(payload); i++ {
+		end := min(at+size, len(payload))
+		slot := g.nextSlot(o)[Headroom:]
+		n := copy(slot, b[:header])
+		n += copy(slot[n:], payload[at:end])
+		s := slot[:n]
+		part := *p
+		part.length = n
+		if p.v6 {
+			binary.BigEndian.PutUint16(s[4:], uint16(n-ipv6HeaderLen))
+		} else {
+			binary.BigEndian.PutUint16(s[2:], uint16(n))
+			binary.BigEndian.PutUint16(s[4:], binary.BigEndian.Uint16(b[4:])+uint16(i))
+			s[10], s[11] = 0, 0
+			binary.BigEndian.PutUint16(s[10:], checksum(s[:p.headerLen]))
+		}
+		if t.proto == protoTCP {
+			binary.BigEndian.PutUint32(s[t.at+4:], binary.BigEndian.Uint32(b[t.at+4:])+uint32(at))
+			if end < len(payload) {
+				s[t.at+13] &^= flagsFINPSH
+			}
+			if i > 0 {
+				s[t.at+13] &^= flagsCWR // one reaction to one mark (RFC 3168 §6.1.2)
+			}
+		} else {
+			binary.BigEndian.PutUint16(s[t.at+4:], uint16(n-t.at))
+		}
+		whole := *t
+		whole.pseudo -= uint64(p.length - n)
+		whole.finish(s)
+		setTOSTTL(s, &part, tos, ttl)
+		g.keep(n)
+		at = end
+	}
+}
