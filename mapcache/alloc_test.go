@@ -23,6 +23,7 @@ func TestForwardDoesNotAllocate(t *testing.T) { //nolint:paralleltest // AllocsP
 	in7 := positive("10.2.0.0/16", "192.0.2.7", time.Hour)
 	in7.IID = 7
 	require.NoError(t, c.Insert(t0, in7))
+	require.NoError(t, c.Insert(t0, macMapping(t, 7, "02:00:00:00:00:01", "192.0.2.7")))
 	c.Publish()
 	ls := []mapcache.Local{{Addr: addr("192.0.2.1"), Up: true, Weight: 1}, {Addr: addr("192.0.2.2"), Up: true, Weight: 2}}
 	packet := make([]byte, 40)
@@ -38,6 +39,7 @@ func TestForwardDoesNotAllocate(t *testing.T) { //nolint:paralleltest // AllocsP
 		{"negative", func() { c.View().Forward(0, neg, hash) }},
 		{"miss", func() { c.View().Forward(0, miss, hash) }},
 		{"instance", func() { c.View().Forward(7, v4, hash) }},
+		{"MAC", func() { c.View().ForwardMAC(7, mapcache.MAC{2, 5: 1}, hash) }},
 		{"choose", func() { c.View().Locator(c.View().Choose(0, v4, hash).LocatorID) }},
 		{"first choice down", func() {
 			c.SetReachable(loc("192.0.2.1"), false)

@@ -25,12 +25,10 @@ func TestSetsWithEqualHashes(t *testing.T) {
 					Key: keys[i], TTL: time.Hour, RLOCs: []RLOC{{Locator: Locator{Addr: a}}},
 				}))
 			}
-			clear(c.sets.index)
+			clear(c.sets.index.first)
 			const hash = 42
 			for id := uint32(1); id <= 3; id++ {
-				info := c.sets.info.at(id)
-				info.hash, info.next = hash, c.sets.index[hash]
-				c.sets.index[hash] = id
+				c.sets.index.put(hash, id)
 			}
 			for i := range 3 {
 				assert.True(t, c.Remove(time.Unix(0, 0), keys[(first+i)%3]))
@@ -40,7 +38,7 @@ func TestSetsWithEqualHashes(t *testing.T) {
 					}
 				}
 			}
-			assert.Empty(t, c.sets.index)
+			assert.Empty(t, c.sets.index.first)
 		})
 	}
 }

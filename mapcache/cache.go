@@ -30,7 +30,7 @@ const maxIID = 1<<24 - 1
 // Config configures a Cache. The zero value is good for an ordinary xTR.
 type Config struct {
 	// MaxEntries bounds the number of entries, static ones included. Zero is
-	// DefaultMaxEntries.
+	// DefaultMaxEntries; it is at most 1<<26 - 1024, some 67 million.
 	MaxEntries int
 	// MinTTL and MaxTTL clamp the TTL of learned mappings other than 0. Zero is
 	// no minimum, and 7 days. MaxTTL is at most a year.
@@ -59,6 +59,7 @@ const DefaultMaxEntries = 1 << 17
 
 func (cfg *Config) setDefaults() {
 	def(&cfg.MaxEntries, DefaultMaxEntries)
+	cfg.MaxEntries = min(cfg.MaxEntries, slotIDs-1024) // some more ids rest
 	def(&cfg.MaxTTL, 7*24*time.Hour)
 	def(&cfg.UnlimitedTTL, 24*time.Hour)
 	def(&cfg.IdleTime, time.Minute)
@@ -89,6 +90,7 @@ type Cache struct {
 	dirty     bool   // something to publish
 	main      trie
 	tries     map[uint32]*trie      // other instances, none empty
+	macs      trie                  // all instances, see macAddr
 	published *bart.Table[instance] // what Views see of tries
 	stale     map[uint32]struct{}   // instances that changed since Publish
 	sets      sets
@@ -139,6 +141,7 @@ func New(cfg Config) *Cache {
 		cfg:       cfg,
 		epoch:     1,
 		main:      trie{table: new(bart.Table[slot])},
+		macs:      trie{table: new(bart.Table[slot])},
 		tries:     make(map[uint32]*trie),
 		published: new(bart.Table[instance]),
 		stale:     make(map[uint32]struct{}),
@@ -150,8 +153,8 @@ func New(cfg Config) *Cache {
 	// Number 0 of vec is reserved; give it a place so that Views can index it.
 	c.locators.hot.slot(0, c.epoch)
 	c.sets.hot.slot(0, c.epoch)
-	// The first View has a trie of its own, so that the cache's is still unshared.
-	c.view.Store(&View{main: new(bart.Table[slot]), instances: c.published})
+	// The first View has tries of its own, so that the cache's are still unshared.
+	c.view.Store(&View{main: new(bart.Table[slot]), macs: new(bart.Table[slot]), instances: c.published})
 	return c
 }
 
@@ -174,9 +177,10 @@ func (c *Cache) Publish() {
 		c.published = c.published.InsertPersist(instancePrefix(iid), instance{t.table})
 	}
 	clear(c.stale)
-	c.main.shared = true
+	c.main.shared, c.macs.shared = true, true
 	c.view.Store(&View{
 		main:      c.main.table,
+		macs:      c.macs.table,
 		instances: c.published,
 		sets:      c.sets.hot,
 		locators:  c.locators.hot,
@@ -206,37 +210,6 @@ func (c *Cache) time(at int64) time.Time {
 	return c.start.Add(time.Duration(at))
 }
 
-// trie returns the trie of an instance, or nil.
-func (c *Cache) trie(iid uint32) *trie {
-	if iid == 0 {
-		return &c.main
-	}
-	return c.tries[iid]
-}
-
-// write returns the trie of an instance for a mutation, making it if need be.
-func (c *Cache) write(iid uint32) *trie {
-	c.dirty = true
-	if iid == 0 {
-		return &c.main
-	}
-	c.stale[iid] = struct{}{}
-	t := c.tries[iid]
-	if t == nil {
-		t = &trie{table: new(bart.Table[slot])}
-		c.tries[iid] = t
-	}
-	return t
-}
-
-// find returns the entry of exactly k.
-func (c *Cache) find(k Key) (slot, bool) {
-	if t := c.trie(k.IID); t != nil {
-		return t.table.Get(k.Prefix)
-	}
-	return slot{}, false
-}
-
 // Insert stores a mapping, as a Map-Reply or a configuration gives it. The Key is
 // unmapped and masked, locators are unmapped and get their default port.
 //
@@ -250,18 +223,18 @@ func (c *Cache) find(k Key) (slot, bool) {
 // It fails with ErrInvalid, with ErrStatic if m is learned and the Key has a
 // static mapping, and with ErrFull if there is no room and nothing to evict.
 func (c *Cache) Insert(now time.Time, m Mapping) error {
-	m.Key = MakeKey(m.IID, m.Prefix)
+	m.Key = m.normal()
 	if err := m.check(); err != nil {
 		return fmt.Errorf("mapcache: insert %v: %w", m.Key, err)
 	}
 	t := c.since(now)
 	s, exists := c.find(m.Key)
-	if exists && m.Origin != OriginStatic && c.entries.at(s.entry).origin == OriginStatic {
+	if exists && m.Origin != OriginStatic && c.entries.at(s.entry()).origin == OriginStatic {
 		return fmt.Errorf("mapcache: insert %v: %w", m.Key, ErrStatic)
 	}
 	if m.TTL == 0 {
 		if exists {
-			c.remove(s.entry, ReasonRemoved)
+			c.remove(s.entry(), ReasonRemoved)
 		}
 		return nil
 	}
@@ -279,8 +252,10 @@ func (c *Cache) Insert(now time.Time, m Mapping) error {
 // check reports what is wrong with a mapping whose Key is normal.
 func (m *Mapping) check() error {
 	switch {
-	case !m.Prefix.IsValid():
-		return fmt.Errorf("%w: no EID-Prefix", ErrInvalid)
+	case !m.Prefix.IsValid() && m.MAC == MAC{}:
+		return fmt.Errorf("%w: no EID-Prefix and no MAC", ErrInvalid)
+	case m.Prefix.IsValid() && m.MAC != MAC{}:
+		return fmt.Errorf("%w: both EID-Prefix and MAC", ErrInvalid)
 	case m.IID > maxIID:
 		return fmt.Errorf("%w: instance ID %d has more than 24 bits", ErrInvalid, m.IID)
 	case m.TTL < 0 && m.TTL != TTLForever:
@@ -339,54 +314,58 @@ func (c *Cache) members(rlocs []RLOC) []member {
 // there was one.
 func (c *Cache) Remove(now time.Time, k Key) bool {
 	c.since(now)
-	k = MakeKey(k.IID, k.Prefix)
-	s, ok := c.find(k)
+	s, ok := c.find(k.normal())
 	if ok {
-		c.remove(s.entry, ReasonRemoved)
+		c.remove(s.entry(), ReasonRemoved)
 	}
 	return ok
 }
 
 // Get returns the entry of exactly k.
 func (c *Cache) Get(k Key) (Entry, bool) {
-	s, ok := c.find(MakeKey(k.IID, k.Prefix))
+	s, ok := c.find(k.normal())
 	if !ok {
 		return Entry{}, false
 	}
-	return c.entry(s.entry), true
+	return c.entry(s.entry()), true
 }
 
 // LookupEntry returns the entry that packets to a match, without marking it used.
-// Unlike a View it sees what is not published yet.
+// Unlike a View it sees what is not published yet. The entry that frames to a MAC
+// match is that of Get.
 func (c *Cache) LookupEntry(iid uint32, a netip.Addr) (Entry, bool) {
-	t := c.trie(iid)
-	if t == nil {
-		return Entry{}, false
-	}
-	s, ok := t.table.Lookup(a.Unmap())
+	s, ok := c.match(HostKey(iid, a))
 	if !ok {
 		return Entry{}, false
 	}
-	return c.entry(s.entry), true
+	return c.entry(s.entry()), true
 }
 
-// All iterates over the entries in the order of instance, IPv4 before IPv6, and
-// prefix. The cache must not be modified meanwhile.
+// All iterates over the entries of EID-Prefixes in the order of instance, IPv4
+// before IPv6, and prefix; then over those of MACs in the order of instance and
+// MAC. The cache must not be modified meanwhile.
 func (c *Cache) All() iter.Seq[Entry] {
 	return func(yield func(Entry) bool) {
-		for _, s := range c.main.table.AllSorted() {
-			if !yield(c.entry(s.entry)) {
+		if !c.yield(c.main.table.AllSorted(), yield) {
+			return
+		}
+		for _, iid := range slices.Sorted(maps.Keys(c.tries)) {
+			if !c.yield(c.tries[iid].table.AllSorted(), yield) {
 				return
 			}
 		}
-		for _, iid := range slices.Sorted(maps.Keys(c.tries)) {
-			for _, s := range c.tries[iid].table.AllSorted() {
-				if !yield(c.entry(s.entry)) {
-					return
-				}
-			}
+		c.yield(c.macs.table.AllSorted(), yield)
+	}
+}
+
+// yield passes entries on and reports whether more are wanted.
+func (c *Cache) yield(slots iter.Seq2[netip.Prefix, slot], yield func(Entry) bool) bool {
+	for _, s := range slots {
+		if !yield(c.entry(s.entry())) {
+			return false
 		}
 	}
+	return true
 }
 
 // Changes returns the changes since the last call, oldest first. The caller owns
@@ -415,5 +394,5 @@ func (c *Cache) recordLocator(id uint32, down bool) {
 	if down {
 		reason = ReasonLocatorDown
 	}
-	c.record(Change{Reason: reason, Locator: c.locators.cold.at(id).locator})
+	c.record(Change{Reason: reason, Locator: c.locators.locator(id)})
 }

@@ -4,7 +4,8 @@
 //
 // # What it does
 //
-//   - Longest-prefix match per Instance ID over IPv4 and IPv6 EID-Prefixes.
+//   - Longest-prefix match per Instance ID over IPv4 and IPv6 EID-Prefixes, and
+//     exact match of MACs, for overlays of Ethernet frames.
 //   - Record lifetimes: a TTL of 0 removes, static mappings stay, an entry in
 //     use is reported for refresh before it expires, an idle one just expires
 //     (RFC 9301 §5.4). The integrity rule of RFC 9301 §5.5 holds: no
@@ -46,8 +47,9 @@
 //
 // # Layout
 //
-// The trie (github.com/gaissmai/bart) holds 8 bytes per prefix: the id of a
-// locator set and the id of an entry. Locator sets are interned: mappings with
+// The trie (github.com/gaissmai/bart) holds 16 octets per prefix: the id of an entry,
+// that of a locator set, and the choice of the set itself if its flows go one or two
+// ways, so that no other memory is touched. Locator sets are interned: mappings with
 // equal locators share one, which carries precomputed choice buckets. Whether a
 // locator is usable is one bit by locator id, whether an entry was used one bit
 // by entry id. What only the writer needs is kept apart and not touched per

@@ -1,6 +1,7 @@
 package mapcache
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"math/rand/v2"
@@ -92,7 +93,12 @@ func (d *driver) addr() netip.Addr {
 	return netip.AddrFrom4([4]byte{10, 0, byte(b >> 4 << 4), byte(b << 4)})
 }
 
+func (d *driver) mac() MAC { return MAC{2, 5: byte(1 + d.src.intn(6))} }
+
 func (d *driver) key() Key {
+	if d.src.intn(8) == 0 {
+		return MACKey(uint32(max(0, d.src.intn(6)-3)), d.mac())
+	}
 	a := d.addr()
 	from := 16
 	if a.Is6() {
@@ -291,7 +297,7 @@ func (d *driver) solicit() {
 	k := d.existing()
 	var e *modelEntry
 	for _, x := range d.model.entries {
-		if x.IID == k.IID && within(k.Prefix, x.Prefix) && (e == nil || x.Prefix.Bits() > e.Prefix.Bits()) {
+		if (x.Key == k || x.IID == k.IID && within(k.Prefix, x.Prefix)) && (e == nil || x.Prefix.Bits() > e.Prefix.Bits()) {
 			e = x
 		}
 	}
@@ -315,17 +321,27 @@ func (d *driver) forward() {
 	if d.cache.dirty {
 		return // the model knows of no older Views
 	}
-	iid, dst, hash := uint32(d.src.intn(3)), d.addr(), uint32(d.src.intn(1<<16)<<16|d.src.intn(1<<16))
-	got := d.cache.View().Forward(iid, dst, hash)
-	e := d.model.lookup(iid, dst)
+	iid, hash := uint32(d.src.intn(3)), uint32(d.src.intn(1<<16)<<16|d.src.intn(1<<16))
+	view := d.cache.View()
+	if d.src.intn(6) == 0 {
+		dst := d.mac()
+		d.check(d.model.find(MACKey(iid, dst)), view.ForwardMAC(iid, dst, hash), hash, "mac")
+		return
+	}
+	dst := d.addr()
+	d.check(d.model.lookup(iid, dst), view.Forward(iid, dst, hash), hash, "hit")
+}
+
+// check compares a decision with what the entry e of the model, or nil, says.
+func (d *driver) check(e *modelEntry, got Decision, hash uint32, count string) {
 	if e == nil {
 		require.Equal(d.t, Decision{}, got)
 		return
 	}
-	d.counts["hit"]++
+	d.counts[count]++
 	entry, ok := d.cache.Get(e.Key)
 	require.True(d.t, ok)
-	assert.Equal(d.t, entry.ID, got.EntryID, "%v", dst)
+	assert.Equal(d.t, entry.ID, got.EntryID, "%v", e.Key)
 	if len(e.RLOCs) == 0 {
 		want := map[lisp.Action]Verdict{lisp.ActionNativelyForward: Native, lisp.ActionSendMapRequest: SendRequest}[e.Action]
 		if want == Miss {
@@ -382,7 +398,8 @@ func (d *driver) follow() {
 func (d *driver) compareAll() {
 	want := slices.Clone(d.model.entries)
 	slices.SortFunc(want, func(a, b *modelEntry) int {
-		return cmp.Or(cmp.Compare(a.IID, b.IID), a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
+		return cmp.Or(cmp.Compare(packKey(a.Key).kind/eidMAC, packKey(b.Key).kind/eidMAC), cmp.Compare(a.IID, b.IID),
+			a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()), bytes.Compare(a.MAC[:], b.MAC[:]))
 	})
 	n := 0
 	for e := range d.cache.All() {
@@ -421,6 +438,11 @@ func checkInvariants(t testing.TB, c *Cache) {
 			continue
 		}
 		setRefs[e.set]++
+		s, ok := c.find(e.eid.key())
+		require.True(t, ok)
+		require.Equal(t, makeSlot(id, e.set, c.sets.hot.at(e.set)), s)
+		require.Equal(t, id, s.entry())
+		require.Equal(t, e.set, s.set())
 		require.Equal(t, e.learned(), rings[id])
 		require.Equal(t, e.expires != never, e.pos >= 0)
 		if e.pos >= 0 {
@@ -435,28 +457,29 @@ func checkInvariants(t testing.TB, c *Cache) {
 	locRefs := make(map[uint32]uint32)
 	sets := 0
 	for id := uint32(1); id <= c.sets.ids.next; id++ {
-		require.Equal(t, setRefs[id], c.sets.info.at(id).refs)
+		require.Equal(t, setRefs[id], *c.sets.refs.at(id))
 		if setRefs[id] == 0 {
 			continue
 		}
 		sets++
 		h := c.sets.hot.at(id)
-		require.Equal(t, id, c.sets.find(c.sets.info.at(id).hash, h.verdict, h.action, h.choice.members), "two sets are equal")
+		require.Equal(t, id, c.sets.find(c.sets.index.links.at(id).hash, h.verdict, h.action, h.choice.members), "two sets are equal")
 		for _, m := range h.choice.members {
 			locRefs[m.locator]++
 		}
 	}
-	require.LessOrEqual(t, len(c.sets.index), sets)
+	require.LessOrEqual(t, len(c.sets.index.first), sets)
 	locs := 0
 	for id := uint32(1); id <= c.locators.ids.next; id++ {
 		require.Equal(t, locRefs[id], c.locators.cold.at(id).refs)
 		if locRefs[id] > 0 {
 			locs++
 			require.Equal(t, c.locators.cold.at(id).causes != 0, c.locators.down.test(id))
-			require.Equal(t, c.locators.cold.at(id).locator, c.locators.hot.at(id).locator())
+			require.Equal(t, id, c.locators.find(c.locators.locator(id)), "two locators are equal")
 		}
 	}
-	require.Len(t, c.locators.index, locs)
+	require.Equal(t, int(c.locators.live), locs)
+	require.LessOrEqual(t, len(c.locators.index.first), locs)
 	require.True(t, c.locators.down.test(noLocator))
 	for iid, tr := range c.tries {
 		require.Positive(t, tr.table.Size(), "instance %d", iid)

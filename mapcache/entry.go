@@ -26,7 +26,7 @@ type Entry struct {
 
 // entry is what only the writer needs to know of an entry.
 type entry struct {
-	key              Key
+	eid              eid
 	created, updated int64
 	natural, expires int64 // by TTL alone; and not after any more-specific one
 	lastUsed         int64 // never: not noticed yet
@@ -59,7 +59,7 @@ func (c *Cache) entry(id uint32) Entry {
 	e := c.entries.at(id)
 	out := Entry{
 		Mapping: Mapping{
-			Key:           e.key,
+			Key:           e.eid.key(),
 			RLOCs:         c.rlocs(e.set),
 			Action:        e.action,
 			TTL:           e.ttl,
@@ -91,7 +91,7 @@ func (c *Cache) rlocs(set uint32) []RLOC {
 	list := make([]RLOC, len(members))
 	for i, m := range members {
 		list[i] = RLOC{
-			Locator:  c.locators.cold.at(m.locator).locator,
+			Locator:  c.locators.locator(m.locator),
 			Priority: m.priority, Weight: m.weight, Down: m.down,
 			MPriority: m.mpriority, MWeight: m.mweight,
 		}
@@ -119,11 +119,11 @@ func (c *Cache) put(t int64, m *Mapping, s slot, natural int64) uint32 {
 	// The new set first: locators that the old one shares keep their state.
 	set := c.intern(verdict, action, c.members(m.RLOCs))
 	ch := Change{Reason: ReasonRefreshed, Key: m.Key}
-	id, old := s.entry, s.set
+	id, old := s.entry(), s.set()
 	if old == 0 {
 		id = c.entryIDs.take()
 		c.entries.grow(id)
-		*c.entries.at(id) = entry{key: m.Key, created: t, lastUsed: never, pos: -1}
+		*c.entries.at(id) = entry{eid: packKey(m.Key), created: t, lastUsed: never, pos: -1}
 		c.used.grow(id)
 		c.used.clear(id)
 		c.size++
@@ -140,7 +140,7 @@ func (c *Cache) put(t int64, m *Mapping, s slot, natural int64) uint32 {
 	c.ring(e).push(c, id)
 	c.setVia(set, id)
 	if old != set {
-		c.write(m.IID).insert(m.Prefix, slot{set: set, entry: id})
+		c.writeSlot(m.Key, id, set)
 		if old != 0 {
 			ch.Reason = ReasonUpdated
 		}
@@ -186,7 +186,7 @@ func (c *Cache) lifetime(t int64, m *Mapping) int64 {
 // that it had kept short.
 func (c *Cache) remove(id uint32, why Reason) {
 	e := c.entries.at(id)
-	key, expires, bounds := e.key, e.expires, e.bounds()
+	key, expires, bounds := e.eid.key(), e.expires, e.bounds()
 	c.drop(id, why)
 	if bounds {
 		c.relaxCovering(key, expires)
@@ -196,13 +196,14 @@ func (c *Cache) remove(id uint32, why Reason) {
 // drop removes an entry and nothing else.
 func (c *Cache) drop(id uint32, why Reason) {
 	e := c.entries.at(id)
-	c.record(Change{Reason: why, Key: e.key, Old: c.forwarding(e.set)})
+	key := e.eid.key()
+	c.record(Change{Reason: why, Key: key, Old: c.forwarding(e.set)})
 	c.ring(e).unlink(c, id)
 	c.queue.remove(c, id)
-	t := c.write(e.key.IID)
-	t.delete(e.key.Prefix)
-	if e.key.IID != 0 && t.table.Size() == 0 {
-		delete(c.tries, e.key.IID)
+	t, p := c.write(key)
+	t.delete(p)
+	if t == c.tries[key.IID] && t.table.Size() == 0 {
+		delete(c.tries, key.IID)
 	}
 	c.releaseSet(e.set)
 	*e = entry{}
@@ -215,14 +216,9 @@ func (c *Cache) drop(id uint32, why Reason) {
 // the one of exactly k, or else the longest that covers k.
 func (c *Cache) Used(now time.Time, k Key) {
 	t := c.since(now)
-	k = MakeKey(k.IID, k.Prefix)
-	trie := c.trie(k.IID)
-	if trie == nil {
-		return
-	}
-	if s, ok := trie.table.LookupPrefix(k.Prefix); ok {
-		c.used.set(s.entry) // and stays set, for touch to see
-		c.entries.at(s.entry).lastUsed = t
+	if s, ok := c.match(k.normal()); ok {
+		c.used.set(s.entry()) // and stays set, for touch to see
+		c.entries.at(s.entry()).lastUsed = t
 	}
 }
 

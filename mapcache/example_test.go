@@ -175,6 +175,39 @@ func ExampleCache_Changes() {
 	// 3 removed [7]10.2.0.0/16 miss 0
 }
 
+// In an overlay of Ethernet frames the EIDs are MACs, matched exactly, as records of
+// AFI 6 or 16389 in an Instance-ID LCAF bring them.
+func ExampleView_ForwardMAC() {
+	now := time.Date(2012, 10, 1, 12, 0, 0, 0, time.UTC)
+	c := mapcache.New(mapcache.Config{})
+	record, err := lisp.ParseAddress("[7]02:00:00:00:00:01")
+	if err != nil {
+		fmt.Println(err)
+	}
+	key, ok := mapcache.RecordKey(record, 48)
+	if !ok {
+		fmt.Println("no EID of ours:", record)
+	}
+	err = c.Insert(now, mapcache.Mapping{
+		Key:   key,
+		RLOCs: []mapcache.RLOC{{Locator: mapcache.Locator{Addr: netip.MustParseAddr("192.0.2.1"), Format: mapcache.FormatVXLANGPE}}},
+		TTL:   mapcache.RecordTTL(15),
+	})
+	if err != nil {
+		fmt.Println(err)
+	}
+	c.Publish()
+
+	frame := []byte{2, 0, 0, 0, 0, 1 /* destination */, 2, 0, 0, 0, 0, 9, 0x08, 0x06}
+	d := c.View().ForwardMAC(7, mapcache.MAC(frame[:6]), 0)
+	fmt.Println(d.Verdict, d.Locator, d.Locator.Port)
+	d = c.View().ForwardMAC(7, mapcache.MAC(frame[6:12]), 0)
+	fmt.Println(d.Verdict)
+	// Output:
+	// encapsulate 192.0.2.1(vxlan-gpe) 4790
+	// miss
+}
+
 // The source locator of a flow is chosen among ours, in the family of the remote.
 func ExampleChooseLocal() {
 	ours := []mapcache.Local{

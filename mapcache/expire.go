@@ -65,7 +65,7 @@ func (c *Cache) Advance(now time.Time) (refresh []Key) {
 			switch {
 			case e.lastUsed != never && e.lastUsed > e.armed:
 				e.phase = phaseReported
-				refresh = append(refresh, e.key)
+				refresh = append(refresh, e.eid.key())
 			case e.expires-t < int64(tooLate):
 				e.phase = phaseLast
 			default:
@@ -73,7 +73,7 @@ func (c *Cache) Advance(now time.Time) (refresh []Key) {
 			}
 		case phaseSolicited:
 			e.phase = phaseReported
-			refresh = append(refresh, e.key)
+			refresh = append(refresh, e.eid.key())
 		case phaseReported, phaseLast: // queued for their end only
 		}
 		c.plan(t, id)

@@ -52,7 +52,7 @@ func (c *Cache) Export(now time.Time) iter.Seq[Saved] {
 // ErrInvalid, and with ErrFull if there is no room.
 func (c *Cache) Import(now time.Time, s Saved) (bool, error) {
 	m := s.Mapping
-	m.Key = MakeKey(m.IID, m.Prefix)
+	m.Key = m.normal()
 	err := m.check()
 	if err == nil && m.TTL == 0 {
 		err = fmt.Errorf("%w: no TTL", ErrInvalid)

@@ -29,19 +29,16 @@ func (c *Cache) Glean(now time.Time, iid uint32, eid netip.Addr, l Locator) bool
 		return false
 	}
 	t := c.since(now)
-	var s slot
-	if trie := c.trie(iid); trie != nil {
-		var ok bool
-		if s, ok = trie.table.Lookup(m.Prefix.Addr()); ok {
-			e := c.entries.at(s.entry)
-			if m.RLOCs = c.rlocs(e.set); e.origin != OriginGleaned || e.expires <= t || len(m.RLOCs) == maxGleaned ||
-				slices.ContainsFunc(m.RLOCs, func(r RLOC) bool { return r.Locator == l }) {
-				return false
-			}
-			m.TTL = time.Duration(e.expires - t)
+	s, ok := c.match(m.Key)
+	if ok {
+		e := c.entries.at(s.entry())
+		if m.RLOCs = c.rlocs(e.set); e.origin != OriginGleaned || e.expires <= t || len(m.RLOCs) == maxGleaned ||
+			slices.ContainsFunc(m.RLOCs, func(r RLOC) bool { return r.Locator == l }) {
+			return false
 		}
+		m.TTL = time.Duration(e.expires - t)
 	}
-	if s.entry == 0 && c.size >= c.cfg.MaxEntries && !c.evict(t) {
+	if !ok && c.size >= c.cfg.MaxEntries && !c.evict(t) {
 		return false
 	}
 	m.RLOCs = append(m.RLOCs, RLOC{Locator: l, Priority: 1, MPriority: 255})

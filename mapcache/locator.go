@@ -1,7 +1,9 @@
 package mapcache
 
 import (
+	"encoding/binary"
 	"fmt"
+	"hash/maphash"
 	"iter"
 	"net/netip"
 	"time"
@@ -59,11 +61,9 @@ func (h *hotLocator) locator() Locator {
 
 // coldLocator is what only the writer needs.
 type coldLocator struct {
-	locator  Locator
-	refs     uint32    // locator sets that list it
-	via      uint32    // entry id of the last mapping stored with it; may be stale
-	causes   uint8     // bit set of Cause
-	measured *measured // nil: nothing is measured
+	refs   uint32 // locator sets that list it
+	via    uint32 // entry id of the last mapping stored with it; may be stale
+	causes uint8  // bit set of Cause
 }
 
 // noLocator is the locator id of a choice that must never be used, e.g. R=0. Its
@@ -74,14 +74,20 @@ type locators struct {
 	hot   vec[hotLocator]
 	down  bitmap
 	cold  slab[coldLocator]
-	index map[Locator]uint32
+	index chains
 	ids   ids
+	live  uint32 // their number
+	seed  maphash.Seed
+	// measured has what is measured, by id. Few locators of a large cache have it.
+	measured map[uint32]*measured
 	// unsourced holds causeFamily for the families of unusable locators.
 	unsourced4, unsourced6 bool
 }
 
 func (ls *locators) init() {
-	ls.index = make(map[Locator]uint32)
+	ls.index.init()
+	ls.seed = maphash.MakeSeed()
+	ls.measured = make(map[uint32]*measured)
 	ls.down.grow(noLocator)
 	ls.down.set(noLocator)
 }
@@ -130,18 +136,47 @@ func (l Locator) salt() uint32 {
 	return jhash(0, words[:]...)
 }
 
+func (ls *locators) hashOf(l Locator) uint32 {
+	var b [23]byte
+	a := l.Addr.As16()
+	copy(b[:], a[:])
+	binary.NativeEndian.PutUint32(b[16:], uint32(l.IfIndex))
+	binary.NativeEndian.PutUint16(b[20:], l.Port)
+	b[22] = byte(l.Format)
+	return uint32(maphash.Bytes(ls.seed, b[:]))
+}
+
+// find returns the id of a normal locator that some mapping lists, or noLocator.
+func (ls *locators) find(l Locator) uint32 {
+	if !l.Addr.IsValid() {
+		return noLocator
+	}
+	return ls.search(ls.hashOf(l), l)
+}
+
+func (ls *locators) search(hash uint32, l Locator) uint32 {
+	id := ls.index.first[hash]
+	for id != noLocator && ls.locator(id) != l {
+		id = ls.index.next(id)
+	}
+	return id
+}
+
+func (ls *locators) locator(id uint32) Locator { return ls.hot.at(id).locator() }
+
 // id returns the id of a normal locator and counts a reference to it.
 func (ls *locators) id(l Locator, epoch uint64) uint32 {
-	id, ok := ls.index[l]
-	if !ok {
+	hash := ls.hashOf(l)
+	id := ls.search(hash, l)
+	if id == noLocator {
 		id = ls.ids.take()
-		ls.index[l] = id
+		ls.live++
+		ls.index.put(hash, id)
 		*ls.hot.slot(id, epoch) = hotLocator{
 			addr: l.Addr, port: l.Port, format: l.Format,
 			ifIndex: int32(l.IfIndex),
 		}
 		ls.cold.grow(id)
-		*ls.cold.at(id) = coldLocator{locator: l}
 		ls.down.grow(id)
 		ls.down.clear(id)
 		if unsourced := ls.unsourced6; unsourced && l.Addr.Is6() || ls.unsourced4 && l.Addr.Is4() {
@@ -157,7 +192,9 @@ func (ls *locators) release(id uint32) {
 	if c.refs--; c.refs > 0 {
 		return
 	}
-	delete(ls.index, c.locator)
+	ls.index.remove(id)
+	delete(ls.measured, id)
+	ls.live--
 	*c = coldLocator{}
 	ls.ids.put(id)
 }
@@ -192,8 +229,8 @@ func (c *Cache) SetReachable(l Locator, up bool) { c.SetDown(l, CauseProbe, !up)
 // kept for as long as some mapping lists the locator. It reports whether l
 // changed between usable and unusable, which is also recorded as a [Change].
 func (c *Cache) SetDown(l Locator, cause Cause, down bool) bool {
-	id, ok := c.locators.index[l.normal()]
-	if !ok || cause >= numCauses || !c.locators.mark(id, cause, down) {
+	id := c.locators.find(l.normal())
+	if id == noLocator || cause >= numCauses || !c.locators.mark(id, cause, down) {
 		return false
 	}
 	c.recordLocator(id, down)
@@ -212,7 +249,7 @@ func (c *Cache) SetSourceFamilies(ipv4, ipv6 bool) {
 			continue
 		}
 		down := ls.unsourced6
-		if cold.locator.Addr.Is4() {
+		if ls.hot.at(id).addr.Is4() {
 			down = ls.unsourced4
 		}
 		if ls.mark(id, causeFamily, down) {
@@ -224,8 +261,8 @@ func (c *Cache) SetSourceFamilies(ipv4, ipv6 bool) {
 // Reachable reports whether nothing speaks against locator l. It is true for
 // a locator that no mapping lists.
 func (c *Cache) Reachable(l Locator) bool {
-	id, ok := c.locators.index[l.normal()]
-	return !ok || c.locators.cold.at(id).causes == 0
+	id := c.locators.find(l.normal())
+	return id == noLocator || c.locators.cold.at(id).causes == 0
 }
 
 // Locators iterates over the locators of all mappings, in no particular order
@@ -244,7 +281,7 @@ func (c *Cache) Locators() iter.Seq2[Locator, LocatorInfo] {
 				c.findVia() // at most one pass over the entries
 				searched = true
 			}
-			if !yield(cold.locator, c.locatorInfo(id)) {
+			if !yield(ls.locator(id), c.locatorInfo(id)) {
 				return
 			}
 		}

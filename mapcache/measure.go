@@ -2,8 +2,7 @@ package mapcache
 
 import "time"
 
-// measured is what others have measured about a locator. Few locators of a large
-// cache have it, so it stands apart.
+// measured is what others have measured about a locator.
 type measured struct {
 	rtt                   time.Duration
 	packetsOut, octetsOut uint64
@@ -12,15 +11,16 @@ type measured struct {
 
 // measured returns the measurements of a locator that some mapping lists, or nil.
 func (c *Cache) measured(l Locator) *measured {
-	id, ok := c.locators.index[l.normal()]
-	if !ok {
+	id := c.locators.find(l.normal())
+	if id == noLocator {
 		return nil
 	}
-	cold := c.locators.cold.at(id)
-	if cold.measured == nil {
-		cold.measured = new(measured)
+	m := c.locators.measured[id]
+	if m == nil {
+		m = new(measured)
+		c.locators.measured[id] = m
 	}
-	return cold.measured
+	return m
 }
 
 // SetRTT stores the round-trip time to a locator as last measured, e.g. by
@@ -42,7 +42,7 @@ func (c *Cache) AddUsage(now time.Time, u Usage) {
 		m.packetsIn += u.PacketsIn
 		m.octetsIn += u.OctetsIn
 	}
-	if u.Key.Prefix.IsValid() && u.PacketsOut > 0 {
+	if u.PacketsOut > 0 {
 		c.Used(now, u.Key)
 	}
 }
@@ -51,8 +51,8 @@ func (c *Cache) AddUsage(now time.Time, u Usage) {
 // mapping lists it. Key is not filled in if its mapping was replaced; Locators
 // finds another.
 func (c *Cache) LocatorInfo(l Locator) (LocatorInfo, bool) {
-	id, ok := c.locators.index[l.normal()]
-	if !ok {
+	id := c.locators.find(l.normal())
+	if id == noLocator {
 		return LocatorInfo{}, false
 	}
 	return c.locatorInfo(id), true
@@ -67,9 +67,9 @@ func (c *Cache) locatorInfo(id uint32) LocatorInfo {
 		}
 	}
 	if c.lists(cold.via, id) {
-		info.Key = c.entries.at(cold.via).key
+		info.Key = c.entries.at(cold.via).eid.key()
 	}
-	if m := cold.measured; m != nil {
+	if m := c.locators.measured[id]; m != nil {
 		info.RTT = m.rtt
 		info.PacketsOut, info.OctetsOut = m.packetsOut, m.octetsOut
 		info.PacketsIn, info.OctetsIn = m.packetsIn, m.octetsIn

@@ -220,6 +220,7 @@ func TestAgainstModel(t *testing.T) {
 				d := newDriver(t, &randSource{rand.New(rand.NewPCG(seed, 1)), modelSteps(t)}, tt.cfg)
 				d.run()
 				assert.Positive(t, d.counts["hit"])
+				assert.Positive(t, d.counts["mac"])
 				assert.Positive(t, d.counts["refresh"])
 				assert.Positive(t, d.counts["smr"])
 				if tt.cfg.MaxEntries > 0 {

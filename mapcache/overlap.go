@@ -20,13 +20,13 @@ const maxCovered = 1024
 // and is shorter, shortest last. The result is valid until the next call.
 func (c *Cache) covering(k Key) []uint32 {
 	c.above = c.above[:0]
-	t := c.trie(k.IID)
+	t, at := c.trie(k)
 	if t == nil {
 		return nil
 	}
-	for p, s := range t.table.Supernets(k.Prefix) {
-		if p.Bits() < k.Prefix.Bits() && c.entries.at(s.entry).bounds() {
-			c.above = append(c.above, s.entry)
+	for p, s := range t.table.Supernets(at) {
+		if p.Bits() < at.Bits() && c.entries.at(s.entry()).bounds() {
+			c.above = append(c.above, s.entry())
 		}
 	}
 	return c.above
@@ -44,7 +44,7 @@ func (c *Cache) reschedule(t int64, id uint32, before int64) {
 	if e.origin == OriginGleaned {
 		return
 	}
-	for _, up := range c.covering(e.key) {
+	for _, up := range c.covering(e.eid.key()) {
 		switch p := c.entries.at(up); {
 		case p.expires > e.expires:
 			c.bound(t, up, e.expires)
@@ -71,7 +71,7 @@ func (c *Cache) family(id uint32) []uint32 {
 	if !e.bounds() {
 		return append(c.above[:0], id)
 	}
-	return append(c.covering(e.key), id)
+	return append(c.covering(e.eid.key()), id)
 }
 
 // bound changes the end of an entry.
@@ -90,13 +90,14 @@ func (c *Cache) bound(t int64, id uint32, expires int64) {
 // bounded returns when an entry ends for the sake of more-specific ones.
 func (c *Cache) bounded(e *entry) int64 {
 	end := e.natural
-	if e.key.Prefix.IsSingleIP() {
+	t, at := c.trie(e.eid.key())
+	if at.IsSingleIP() || at.Bits() == macTrieBits && t == &c.macs {
 		return end
 	}
 	n := 0
-	for p, s := range c.trie(e.key.IID).table.Subnets(e.key.Prefix) {
-		m := c.entries.at(s.entry)
-		if p == e.key.Prefix || !m.bounds() {
+	for p, s := range t.table.Subnets(at) {
+		m := c.entries.at(s.entry())
+		if p == at || !m.bounds() {
 			continue
 		}
 		end = min(end, m.expires)
@@ -112,15 +113,15 @@ func (c *Cache) bounded(e *entry) int64 {
 // t came with the same answer.
 func (c *Cache) replaceCovered(k Key, asked netip.Prefix, t int64) {
 	asked = MakeKey(0, asked).Prefix
-	trie := c.trie(k.IID)
+	trie, _ := c.trie(k)
 	if trie == nil || !asked.IsValid() || !k.Prefix.Overlaps(asked) {
 		return
 	}
 	var gone []uint32
 	for p, s := range trie.table.Supernets(asked) {
-		e := c.entries.at(s.entry)
+		e := c.entries.at(s.entry())
 		if p.Bits() > k.Prefix.Bits() && e.learned() && e.updated != t {
-			gone = append(gone, s.entry)
+			gone = append(gone, s.entry())
 		}
 	}
 	for _, id := range gone {

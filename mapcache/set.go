@@ -52,31 +52,24 @@ func (m member) id() uint32 {
 	return noLocator
 }
 
-// setInfo is what only the writer needs of a set.
-type setInfo struct {
-	hash uint64
-	refs uint32
-	next uint32 // the next set with the same hash
-}
-
 // sets interns locator sets: equal ones have one id.
 type sets struct {
 	hot   vec[hotSet]
-	info  slab[setInfo]
-	index map[uint64]uint32
+	refs  slab[uint32]
+	index chains
 	ids   ids
 	seed  maphash.Seed
 }
 
 func (s *sets) init() {
-	s.index = make(map[uint64]uint32)
+	s.index.init()
 	s.seed = maphash.MakeSeed()
 }
 
 func (s *sets) choice(id uint32) *choice { return s.hot.at(id).choice }
 
 // hashOf hashes the content of a set.
-func (s *sets) hashOf(verdict Verdict, action lisp.Action, members []member) uint64 {
+func (s *sets) hashOf(verdict Verdict, action lisp.Action, members []member) uint32 {
 	var h maphash.Hash
 	h.SetSeed(s.seed)
 	b := [16]byte{byte(verdict), byte(action)}
@@ -84,7 +77,7 @@ func (s *sets) hashOf(verdict Verdict, action lisp.Action, members []member) uin
 	for _, m := range members {
 		_, _ = h.Write(m.append(b[:0]))
 	}
-	return h.Sum64()
+	return uint32(h.Sum64())
 }
 
 func (m member) append(b []byte) []byte {
@@ -96,8 +89,8 @@ func (m member) append(b []byte) []byte {
 }
 
 // find returns the id of an existing equal set, or 0.
-func (s *sets) find(hash uint64, verdict Verdict, action lisp.Action, members []member) uint32 {
-	for id := s.index[hash]; id != 0; id = s.info.at(id).next {
+func (s *sets) find(hash uint32, verdict Verdict, action lisp.Action, members []member) uint32 {
+	for id := s.index.first[hash]; id != 0; id = s.index.next(id) {
 		h := s.hot.at(id)
 		if h.verdict == verdict && h.action == action && slices.Equal(h.choice.members, members) {
 			return id
@@ -112,16 +105,16 @@ func (c *Cache) intern(verdict Verdict, action lisp.Action, members []member) ui
 	s := &c.sets
 	hash := s.hashOf(verdict, action, members)
 	if id := s.find(hash, verdict, action, members); id != 0 {
-		s.info.at(id).refs++
+		*s.refs.at(id)++
 		for _, m := range members {
 			c.locators.release(m.locator)
 		}
 		return id
 	}
 	id := s.ids.take()
-	s.info.grow(id)
-	*s.info.at(id) = setInfo{hash: hash, refs: 1, next: s.index[hash]}
-	s.index[hash] = id
+	s.refs.grow(id)
+	*s.refs.at(id) = 1
+	s.index.put(hash, id)
 	ch := &choice{members: slices.Clone(members)}
 	hot := hotSet{choice: ch, verdict: verdict, action: action}
 	if priority := bestPriority(ch.members, nil); priority < 255 {
@@ -143,27 +136,14 @@ func (c *Cache) intern(verdict Verdict, action lisp.Action, members []member) ui
 // releaseSet drops a reference to a set, and the set with its last one.
 func (c *Cache) releaseSet(id uint32) {
 	s := &c.sets
-	info := s.info.at(id)
-	if info.refs--; info.refs > 0 {
+	if *s.refs.at(id)--; *s.refs.at(id) > 0 {
 		return
 	}
-	if first := s.index[info.hash]; first == id {
-		if info.next == 0 {
-			delete(s.index, info.hash)
-		} else {
-			s.index[info.hash] = info.next
-		}
-	} else {
-		for s.info.at(first).next != id {
-			first = s.info.at(first).next
-		}
-		s.info.at(first).next = info.next
-	}
+	s.index.remove(id)
 	for _, m := range s.choice(id).members {
 		c.locators.release(m.locator)
 	}
 	*s.hot.slot(id, c.epoch) = hotSet{}
-	*info = setInfo{}
 	s.ids.put(id)
 }
 

@@ -24,23 +24,19 @@ type solicited struct {
 // send it is for the caller to check. Entry shows how many came.
 func (c *Cache) MarkSMR(now time.Time, k Key) bool {
 	t := c.since(now)
-	k = MakeKey(k.IID, k.Prefix)
-	trie := c.trie(k.IID)
-	if trie == nil {
-		return false
-	}
-	s, ok := trie.table.LookupPrefix(k.Prefix)
+	s, ok := c.match(k.normal())
 	if !ok {
 		return false
 	}
-	e := c.entries.at(s.entry)
+	id := s.entry()
+	e := c.entries.at(id)
 	if !e.origin.verified() || e.expires <= t {
 		return false
 	}
-	smr := c.solicited[s.entry]
+	smr := c.solicited[id]
 	if smr == nil {
 		smr = new(solicited)
-		c.solicited[s.entry] = smr
+		c.solicited[id] = smr
 	}
 	smr.count++
 	if smr.marked && t-smr.last < int64(smrHold) {
@@ -48,6 +44,6 @@ func (c *Cache) MarkSMR(now time.Time, k Key) bool {
 	}
 	smr.marked, smr.last = true, t
 	e.phase = phaseSolicited
-	c.plan(t, s.entry)
+	c.plan(t, id)
 	return true
 }

@@ -8,11 +8,13 @@ import (
 	"github.com/xtrkit/xtrkit/lisp"
 )
 
-// Key names an entry: an EID-Prefix within an instance. Prefix is masked and
-// not IPv4-mapped; constructors in this package see to that.
+// Key names an entry: an EID within an instance, which is either an EID-Prefix of
+// IPv4 or IPv6 or a MAC. Prefix is masked and not IPv4-mapped; constructors in this
+// package see to that.
 type Key struct {
-	IID    uint32 // 0..0xffffff; 0 is no instance
-	Prefix netip.Prefix
+	IID    uint32       // 0..0xffffff; 0 is no instance
+	MAC    MAC          `json:",omitzero"` // only if Prefix is the zero Prefix
+	Prefix netip.Prefix // the zero Prefix if MAC is set
 }
 
 // MakeKey returns the Key of an EID-Prefix: unmapped, masked and without zone. The
@@ -32,12 +34,17 @@ func HostKey(iid uint32, a netip.Addr) Key {
 	return Key{IID: iid, Prefix: netip.PrefixFrom(a, a.BitLen())}
 }
 
-// String prints the key as the field's tools do: 192.0.2.0/24 or [7]192.0.2.0/24.
+// String prints the key as the field's tools do: 192.0.2.0/24, [7]192.0.2.0/24 or
+// [7]02:00:00:00:00:01.
 func (k Key) String() string {
-	if k.IID == 0 {
-		return k.Prefix.String()
+	s := k.Prefix.String()
+	if k.isMAC() {
+		s = k.MAC.String()
 	}
-	return fmt.Sprintf("[%d]%s", k.IID, k.Prefix)
+	if k.IID == 0 {
+		return s
+	}
+	return fmt.Sprintf("[%d]%s", k.IID, s)
 }
 
 // Locator is where packets are tunnelled to. It is comparable: two entries that
@@ -99,7 +106,7 @@ func RecordTTL(minutes uint32) time.Duration {
 const maxTTLMinutes = 365 * 24 * 60
 
 // Mapping is the content of an entry: what a Map-Reply or a configuration says
-// about one EID-Prefix.
+// about one EID.
 type Mapping struct {
 	Key
 	RLOCs         []RLOC // empty: a negative mapping; the order is kept, at most 255
@@ -112,7 +119,7 @@ type Mapping struct {
 	// host prefix after a miss. More-specific entries that cover it are replaced
 	// by this less-specific one (RFC 9301 §5.5): the mapping system would have
 	// answered with them if they still existed. The zero Prefix replaces none.
-	// It is not stored.
+	// It is not stored, and means nothing for a MAC.
 	Asked netip.Prefix
 }
 
@@ -152,8 +159,7 @@ func (r Reason) String() string {
 // one; a gap means that changes were not drained in time and are lost, and that
 // a mirror has to start over from [Cache.All].
 //
-// A change of a locator has no Key (its Prefix is the zero Prefix) and no
-// Forwarding; it is in force already, without Publish.
+// A change of a locator has no Key (it is the zero Key) and no Forwarding; it is in force already, without Publish.
 type Change struct {
 	Seq      uint64
 	Reason   Reason
@@ -217,10 +223,24 @@ type DiscoveryKind uint8
 const (
 	DiscoveryMiss    DiscoveryKind = iota // PendingMisses has something to say
 	DiscoveryRequest                      // a packet met an ACT 2 entry (Key is its destination)
+
+	// Of closed networks, about a packet that came from Locator. They are reported
+	// for as long as they last, but seldom.
+	DiscoveryLSBs           // other LSBs than those of the Signals; Key is the inner source
+	DiscoveryNewerSource    // a Source Map-Version newer than that of the entry; Key is the inner source
+	DiscoveryStaleVersion   // an old Map-Version of ours; Key is the inner destination, Source the inner source
+	DiscoveryInvalidVersion // a Map-Version of ours that is newer than ours; fields as before
+	DiscoveryEchoed         // the nonce of the LocatorSignal
+	DiscoveryEchoAsked      // an echo is asked for while we ask for one
 )
 
 // Discovery is something a data plane noticed that the control plane should know.
 type Discovery struct {
 	Kind DiscoveryKind
 	Key  Key
+
+	Locator    Locator    // the outer source of the packet
+	Source     netip.Addr // its inner source
+	LSBs       uint32     // with DiscoveryLSBs, one for each locator of the entry
+	MapVersion uint16     // the Map-Version Number that the packet has
 }

@@ -8,10 +8,6 @@ import (
 	"github.com/xtrkit/xtrkit/lisp"
 )
 
-// slot is the value of the trie. It must never get a Clone method: the trie
-// would call it for every neighbour of every update.
-type slot struct{ set, entry uint32 }
-
 // instance wraps the trie of an instance: a *bart.Table has a Clone method, see slot.
 type instance struct{ table *bart.Table[slot] }
 
@@ -20,6 +16,7 @@ type instance struct{ table *bart.Table[slot] }
 // per batch of packets and drop it: it keeps alive what it shows.
 type View struct {
 	main      *bart.Table[slot]
+	macs      *bart.Table[slot]
 	sets      vec[hotSet]
 	locators  vec[hotLocator]
 	used      bitmap
@@ -50,8 +47,12 @@ type Choice struct {
 // hash (FlowHash), and marks the entry that it finds as used. It allocates
 // nothing and takes no lock. An IPv4-mapped dst is looked up as IPv4; an invalid
 // one is a Miss.
-func (v *View) Forward(iid uint32, dst netip.Addr, hash uint32) (d Decision) {
-	ch := v.Choose(iid, dst, hash)
+func (v *View) Forward(iid uint32, dst netip.Addr, hash uint32) Decision {
+	return v.decision(v.Choose(iid, dst, hash))
+}
+
+// decision completes a Choice.
+func (v *View) decision(ch Choice) (d Decision) {
 	d.LocatorID, d.EntryID, d.Verdict, d.Action = ch.LocatorID, ch.EntryID, ch.Verdict, ch.Action
 	if ch.Verdict == Encapsulate {
 		// Field by field: a copy by way of a temporary stalls on its own stores.
@@ -84,25 +85,39 @@ func (v *View) Choose(iid uint32, dst netip.Addr, hash uint32) Choice {
 	if !ok {
 		return Choice{}
 	}
-	v.used.set(s.entry)
-	set := v.sets.at(s.set)
-	if set.verdict != Encapsulate {
-		return Choice{EntryID: s.entry, Verdict: set.verdict, Action: set.action}
+	return v.choose(s, hash)
+}
+
+// choose marks the entry of a slot as used, and chooses for a flow. Most often the
+// slot says it all.
+func (v *View) choose(s slot, hash uint32) Choice {
+	entry := s.entry()
+	v.used.set(entry)
+	if id := s.pick(hash); !v.down.test(id) {
+		return Choice{LocatorID: id, EntryID: entry, Verdict: Encapsulate}
 	}
-	// hash*buckets>>32 is the bucket. Without buckets it is 0, and inline[0] is
-	// noLocator, which is always down.
+	return v.chooseFrom(s.set(), entry, hash)
+}
+
+// chooseFrom is choose by the whole locator set.
+func (v *View) chooseFrom(set, entry, hash uint32) Choice {
+	h := v.sets.at(set)
+	if h.verdict != Encapsulate {
+		return Choice{EntryID: entry, Verdict: h.verdict, Action: h.action}
+	}
+	// Without buckets the bucket is 0, and inline[0] is noLocator, which is always down.
 	var id uint32
-	if bucket := uint64(hash) * uint64(set.buckets) >> 32; set.buckets <= inlineMax {
-		id = set.inline[bucket]
+	if bucket := bucketOf(hash, uint32(h.buckets)); h.buckets <= inlineMax {
+		id = h.inline[bucket]
 	} else {
-		id = set.choice.members[set.choice.far[bucket]].id()
+		id = h.choice.members[h.choice.far[bucket]].id()
 	}
 	if v.down.test(id) {
-		if id = set.choice.fallback(v, hash); id == noLocator {
-			return Choice{EntryID: s.entry, Verdict: NoLocator}
+		if id = h.choice.fallback(v, hash); id == noLocator {
+			return Choice{EntryID: entry, Verdict: NoLocator}
 		}
 	}
-	return Choice{LocatorID: id, EntryID: s.entry, Verdict: Encapsulate}
+	return Choice{LocatorID: id, EntryID: entry, Verdict: Encapsulate}
 }
 
 func (v *View) instance(iid uint32) *bart.Table[slot] {
