@@ -14,7 +14,8 @@ import (
 // localMapping is one EID-Prefix of ours with the record that announces it.
 type localMapping struct {
 	DatabaseMapping
-	record lisp.EIDRecord // in the order of RFC 9301 §5.4: IPv4 before IPv6, ascending
+	record lisp.EIDRecord    // in the order of RFC 9301 §5.4: IPv4 before IPv6, ascending
+	merged []lisp.RLOCRecord // of other xTRs of the site, as the Map-Server says
 }
 
 // loadDatabase makes db the database. It must be a clean one. The records have
@@ -47,6 +48,7 @@ func (e *Engine) loadDatabase(db []DatabaseMapping) error {
 
 // storeDatabase keeps the lookup table of our prefixes.
 func (e *Engine) storeDatabase(now time.Time) error {
+	e.versionDatabase(now)
 	for i := range e.db {
 		if err := e.insertLocal(now, &e.db[i]); err != nil {
 			return fmt.Errorf("control: database mapping %v: %w: %w", e.db[i].Key, err, ErrConfig)
@@ -62,7 +64,7 @@ func (e *Engine) storeDatabase(now time.Time) error {
 // in conversation are solicited to ask again. On an error, which wraps ErrConfig,
 // nothing has changed.
 func (e *Engine) SetDatabase(now time.Time, db []DatabaseMapping) error {
-	db, err := cleanDatabase(db)
+	db, err := cleanDatabase(db, &e.cfg.Closed)
 	if err != nil {
 		return err
 	}
@@ -86,6 +88,9 @@ func (e *Engine) SetDatabase(now time.Time, db []DatabaseMapping) error {
 	for i := range e.db {
 		m := &e.db[i]
 		pos, had := positions[m.Key]
+		if had {
+			m.merged = before[pos].merged
+		}
 		if had && sameRecord(&before[pos].record, &m.record) {
 			continue
 		}
@@ -224,6 +229,8 @@ func (e *Engine) makeRecord(m *DatabaseMapping) lisp.EIDRecord {
 	r := lisp.EIDRecord{
 		TTL:     uint32(min(m.TTL/time.Minute, lisp.TTLUnlimited-1)),
 		MaskLen: uint8(m.Prefix.Bits()),
+
+		MapVersion: e.mapVersion(m.Key),
 		// We are an ETR of the EID-Prefix (RFC 9301 §5.4).
 		Authoritative: true,
 		EID:           lisp.EIDAddress(m.IID, m.Prefix.Addr()),
@@ -251,12 +258,7 @@ func (e *Engine) makeRecord(m *DatabaseMapping) lisp.EIDRecord {
 		}
 	}
 	fitLocators(&r)
-	slices.SortStableFunc(r.Locators, func(a, b lisp.RLOCRecord) int {
-		x, _ := a.RLOC.IP()
-		y, _ := b.RLOC.IP()
-		return x.Compare(y)
-	})
-	r.Locators = slices.CompactFunc(r.Locators, func(a, b lisp.RLOCRecord) bool { return a.RLOC == b.RLOC })
+	sortLocators(&r)
 	return r
 }
 

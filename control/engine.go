@@ -52,10 +52,12 @@ type Engine struct {
 	registrations []*registration
 	registerNonce lisp.Nonce
 	firstNonce    lisp.Nonce
+	reservedNonce lisp.Nonce
 	quickUntil    time.Time
 	withdrawing   bool
 
 	smr       solicitor
+	closed    *closedNet // nil on the public Internet
 	resolvers []*mapResolver
 	pending   map[mapcache.Key]*pending
 	waiting   [numPendingKinds]int // of them, by kind
@@ -124,6 +126,7 @@ func New(cfg Config) (*Engine, error) {
 	for i := range cfg.MapServers {
 		e.servers = append(e.servers, &mapServer{MapServer: &cfg.MapServers[i], knows: make(map[mapcache.Key]bool)})
 	}
+	e.openClosed()
 	if err := e.loadDatabase(cfg.Database); err != nil {
 		return nil, err
 	}

@@ -35,6 +35,7 @@ func (e *Engine) handleMapNotify(now time.Time, d lisp.Datagram) bool {
 		}
 		e.stats.MapNotifiesReceived++
 		e.registered(now, r, e.missing(r, m.Records))
+		e.noteRegistered(now, r.server, m.Records, false)
 		return true
 	}
 	server, err := e.verifyNotify(d.Bytes, from)
@@ -47,6 +48,9 @@ func (e *Engine) handleMapNotify(now time.Time, d lisp.Datagram) bool {
 		return true // a late duplicate: we have moved on
 	}
 	e.acknowledge(now, d, server)
+	if !server.seenBefore(m.Nonce) {
+		e.noteRegistered(now, server, m.Records, true)
+	}
 	return true
 }
 

@@ -10,9 +10,9 @@ import (
 func (e *Engine) logEvent(ev Event) {
 	level := slog.LevelInfo
 	switch ev.(type) {
-	case MapRequestSent, MapRequestReceived, SMRSent, MapReplyReceived, NegativeReply, CacheAdded, CacheRefreshed, CacheRemoved:
+	case MapRequestSent, MapRequestReceived, SMRSent, MapReplyReceived, NegativeReply, CacheAdded, CacheRefreshed, CacheRemoved, NonceReserved:
 		level = slog.LevelDebug
-	case RegisterUnanswered, RegisterFailed, ResolutionFailed, Dropped:
+	case RegisterUnanswered, RegisterFailed, Displaced, ResolutionFailed, Dropped:
 		level = slog.LevelWarn
 	}
 	ctx := context.Background()
@@ -36,6 +36,10 @@ func logAttrs(ev Event) (string, []slog.Attr) {
 		return "withdrawn", a(slog.Any("map_server", ev.MapServer), slog.String("eid", keyList(ev.EIDs)))
 	case UnsolicitedNotify:
 		return "unsolicited map-notify", a(slog.Any("map_server", ev.MapServer), slog.String("eid", keyList(ev.EIDs)))
+	case Displaced:
+		return "displaced", a(slog.Any("map_server", ev.MapServer), slog.Any("eid", ev.EID), slog.String("rloc", addrList(ev.RLOCs)))
+	case NonceReserved:
+		return "nonces reserved", a(slog.Any("nonce", ev.Nonce))
 	case MapRequestSent:
 		return "map-request sent", a(slog.Any("eid", ev.EID), slog.Any("map_resolver", ev.MapResolver), slog.Any("nonce", ev.Nonce), slog.Int("try", ev.Try))
 	case MapRequestReceived:
@@ -62,6 +66,10 @@ func logAttrs(ev Event) (string, []slog.Attr) {
 		return "locator up", a(slog.Any("locator", ev.Locator.Addr), slog.Any("rloc", ev.Local), slog.Duration("rtt", ev.RTT))
 	case ProbeDown:
 		return "locator down", a(slog.Any("locator", ev.Locator.Addr), slog.Any("rloc", ev.Local), slog.Int("tries", ev.Tries))
+	case StatusBits:
+		return "locator-status-bits changed", a(slog.Any("eid", ev.Key), slog.Any("peer", ev.From), slog.Uint64("lsbs", uint64(ev.LSBs)))
+	case EchoNonce:
+		return "echo-nonce", a(slog.Any("locator", ev.Locator), slog.Bool("up", ev.Up))
 	case Dropped:
 		return "dropped", a(slog.String("reason", ev.Reason.String()), slog.Any("peer", ev.Peer), slog.String("detail", ev.Detail))
 	default:

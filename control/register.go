@@ -97,21 +97,6 @@ func (e *Engine) registerRecords(r *registration) []lisp.EIDRecord {
 	return records
 }
 
-// nextRegisterNonce grows with every Map-Register, also across restarts as long
-// as the clock does (RFC 9301 §5.6).
-func (e *Engine) nextRegisterNonce(now time.Time) lisp.Nonce {
-	if e.registerNonce == 0 {
-		e.registerNonce = e.cfg.RegisterNonce
-		if s := now.Unix(); s > 0 {
-			// A million nonces a second are more than can be used up.
-			e.registerNonce = max(e.registerNonce, lisp.Nonce(s)<<20)
-		}
-		e.firstNonce = e.registerNonce + 1
-	}
-	e.registerNonce++
-	return e.registerNonce
-}
-
 // transmit sends the message of r, again, and waits for the Map-Notify.
 func (e *Engine) transmit(now time.Time, r *registration) {
 	if e.send(r.local, r.server.Addr, func(b []byte) ([]byte, error) { return append(b, r.message...), nil }) {

@@ -55,6 +55,8 @@ type mapServer struct {
 	*MapServer
 	acked bool                  // it has acknowledged a registration of this run
 	knows map[mapcache.Key]bool // what it was told of, until that is withdrawn
+
+	notifies []lisp.Nonce // of the latest unsolicited Map-Notifies
 }
 
 // registration is one Map-Register's worth of records at one Map-Server. There
@@ -98,12 +100,6 @@ func (e *Engine) Registrations() []Registration {
 		}
 	}
 	return rs
-}
-
-// RegisterNonce is the nonce of the last Map-Register, for
-// Config.RegisterNonce of the next run.
-func (e *Engine) RegisterNonce() lisp.Nonce {
-	return max(e.registerNonce, e.cfg.RegisterNonce)
 }
 
 func (e *Engine) rlocs(r *registration) []netip.Addr {

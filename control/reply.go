@@ -62,7 +62,7 @@ func (e *Engine) reply(now time.Time, d lisp.Datagram, m *lisp.MapRequest, sourc
 		if i > 0 && !allowed() {
 			break
 		}
-		r := lisp.MapReply{Probe: m.Probe, Nonce: m.Nonce, Records: part}
+		r := lisp.MapReply{Probe: m.Probe, EchoNonce: e.cfg.Closed.EchoNonce, Nonce: m.Nonce, Records: part}
 		encode := r.AppendBinary
 		if sec != nil {
 			encode = func(b []byte) ([]byte, error) { return r.AppendSecured(b, sec.eidAD, sec.otk, sec.hmac) }
@@ -86,7 +86,7 @@ func (e *Engine) replyRecords(found []int) []lisp.EIDRecord {
 	records := make([]lisp.EIDRecord, len(found))
 	ttl := uint32(lisp.TTLUnlimited)
 	for i, pos := range found {
-		records[i] = e.db[pos].record
+		records[i] = siteRecord(&e.db[pos])
 		ttl = min(ttl, records[i].TTL)
 	}
 	for i := range records {
