@@ -137,6 +137,10 @@ func (w *Worker) lookup(iid uint32, p netip.Prefix) finding {
 		return f
 	}
 	reg := f.inst.match(w.ticks, p)
+	if reg == nil && !p.IsSingleIP() && f.inst.regs.contains(p, netip.Prefix{}) {
+		// The refresh of a hole in which somebody has registered meanwhile.
+		return w.lookup(iid, netip.PrefixFrom(p.Addr(), p.Addr().BitLen()))
+	}
 	// A registration of the aggregate says nothing about a more specific
 	// EID-Prefix configured within it.
 	if reg == nil || reg.key.prefix.Bits() < lpm.Bits() {
@@ -190,13 +194,14 @@ func (w *Worker) negative(f finding, iid uint32, asked netip.Prefix, to netip.Ad
 // holeWithin is the part of the configured prefix around p that has no
 // registration and no configured prefix of its own.
 func (w *Worker) holeWithin(f finding, p netip.Prefix) netip.Prefix {
-	if p.Bits() < f.within.Bits() {
+	regs := f.inst.regs
+	taken := func(q netip.Prefix) bool {
+		return contains(f.inst.sites, q, f.within) || f.site.deny == DenyNone && regs.contains(q, netip.Prefix{})
+	}
+	if p.Bits() < f.within.Bits() || taken(p) {
 		p = netip.PrefixFrom(p.Addr(), p.Addr().BitLen())
 	}
-	regs := f.inst.regs
-	return hole(p, f.within.Bits(), func(q netip.Prefix) bool {
-		return contains(f.inst.sites, q, f.within) || f.site.deny == DenyNone && regs.contains(q, netip.Prefix{})
-	})
+	return hole(p, f.within.Bits(), taken)
 }
 
 // answer adds the record of a registration, and of those more specific within
