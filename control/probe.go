@@ -298,7 +298,7 @@ func (e *Engine) handleProbeReply(now time.Time, d lisp.Datagram, m *lisp.MapRep
 		e.emit(ProbeUp{Stamp{now}, p.key.local, p.key.locator, rtt})
 	}
 	e.judge(now, p.target)
-	e.compareProbed(now, m)
+	e.compareProbed(now, m, p.target.keys.at(p.eid))
 }
 
 // probedLocator is the first locator with the p bit (RFC 9301 §5.4).
@@ -314,21 +314,30 @@ func probedLocator(records []lisp.EIDRecord) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// compareProbed looks at the mapping that a probe reply carries. When it differs
-// from the cached one the mapping system is asked: an ETR that the EID-Prefix
-// has left would still answer.
-func (e *Engine) compareProbed(now time.Time, m *lisp.MapReply) {
+// compareProbed looks at the mappings that a probe reply carries. When one
+// differs from the cached one the mapping system is asked: an ETR that the
+// EID-Prefix has left would still answer. So would an xTR that has got the
+// address of one that has left, but not for probed, the EID-Prefix asked about.
+func (e *Engine) compareProbed(now time.Time, m *lisp.MapReply, probed mapcache.Key) {
+	known := false
 	for i := range m.Records {
 		rec := &m.Records[i]
 		k, ok := recordKey(rec)
 		if !ok {
 			continue
 		}
+		known = known || k.IID == probed.IID && k.Prefix.Overlaps(probed.Prefix)
 		ent, ok := e.cache.Get(k)
 		if !ok || ent.Origin == mapcache.OriginStatic || sameRLOCs(ent.RLOCs, e.usableRLOCs(rec)) {
 			continue
 		}
 		e.refresh(now, k, reasons{})
+	}
+	if known {
+		return
+	}
+	if ent, ok := e.cache.Get(probed); ok && ent.Origin != mapcache.OriginStatic {
+		e.refresh(now, probed, reasons{})
 	}
 }
 

@@ -293,6 +293,29 @@ func TestProbeMappingChanged(t *testing.T) {
 	assert.NotEmpty(t, take[*lisp.MapRequest](tc))
 }
 
+// TestProbeAddressOfAnother: an xTR that has got the address of our peer answers
+// probes, but not for the EID-Prefix of the peer: that is asked for again.
+func TestProbeAddressOfAnother(t *testing.T) {
+	for name, records := range map[string][]lisp.EIDRecord{
+		"nothing":       nil,
+		"other mapping": {record("198.51.99.0/24", 1440, peerRLOC)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tc := up(t, prober)
+			tc.learn(hostKey(peerEID), record("198.51.100.0/24", 1440, peerRLOC))
+			tc.advance(1100 * time.Millisecond)
+			p := tc.probes()
+			require.NotEmpty(t, p)
+			take[*lisp.MapRequest](tc)
+			require.True(t, tc.answerProbe(p[len(p)-1], records...))
+			s := take[*lisp.MapRequest](tc)
+			require.Len(t, s, 1)
+			require.NotNil(t, s[0].inner, "through the mapping system")
+			assert.Equal(t, "198.51.100.0/24", s[0].msg.(*lisp.MapRequest).Records[0].String())
+		})
+	}
+}
+
 func TestProbeLocals(t *testing.T) {
 	tc := up(t, prober)
 	peer6 := netip.MustParseAddr("2001:db8:ffff::2")
