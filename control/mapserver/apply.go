@@ -3,7 +3,6 @@ package mapserver
 import (
 	"bytes"
 	"cmp"
-	"container/heap"
 	"net/netip"
 	"slices"
 	"time"
@@ -23,8 +22,12 @@ func (s *Server) Apply(now time.Time, us ...*Update) {
 }
 
 func (s *Server) apply(now time.Time, ticks int64, u *Update) {
-	if u.acked != nil {
+	switch {
+	case u.acked != nil:
 		s.acknowledged(now, ticks, u)
+		return
+	case u.healthy != nil:
+		s.answered(now, ticks, u.healthy)
 		return
 	}
 	x := s.xtrs[u.xtr]
@@ -233,7 +236,7 @@ func (s *Server) mergeClaim(now time.Time, ticks int64, ch *claimChange, local b
 			c.expires.Store(old.expires.Load())
 			c.seen.Store(old.seen.Load())
 			c.nonce.Store(old.nonce.Load())
-			old.replaced = true
+			s.retire(old)
 		} else {
 			s.claimCount++
 		}
@@ -245,7 +248,7 @@ func (s *Server) mergeClaim(now time.Time, ticks int64, ch *claimChange, local b
 		r = r.with(c, old)
 	}
 	if newStamp {
-		c.stamp = ch.stamp
+		c.stamp, c.ended = ch.stamp, false
 		c.expires.Store(ch.expires)
 		c.seen.Store(ch.seen)
 		c.nonce.Store(ch.nonce)
@@ -318,6 +321,12 @@ func (s *Server) forgetIdle(of *site) {
 	s.log.Warn("forgot the nonces of xTRs that have nothing registered", "site", of.name, "xtrs", len(idle)/2)
 }
 
+// retire marks a claim as no part of the state any more.
+func (s *Server) retire(c *claim) {
+	c.replaced = true
+	s.expiry.remove(c)
+}
+
 // boundClaims drops the oldest claims of an EID-Prefix that has too many.
 func (s *Server) boundClaims(r *registration) *registration {
 	for len(r.claims) > maxClaimsPerEID {
@@ -329,19 +338,15 @@ func (s *Server) boundClaims(r *registration) *registration {
 }
 
 func (s *Server) dropClaim(c *claim) {
-	c.replaced = true
+	s.retire(c)
 	s.claimCount--
 	s.releaseXTR(c.xtr)
 }
 
-// schedule has a claim looked at when it expires. Items of replaced claims are
-// left behind in the heap, so it is swept when they are too many.
+// schedule has a claim looked at when it expires.
 func (s *Server) schedule(c *claim) {
-	if len(s.expiry) > 2*s.claimCount+1024 {
-		s.expiry = slices.DeleteFunc(s.expiry, func(it deadlineItem) bool { return it.claim.replaced })
-		heap.Init(&s.expiry)
-	}
-	heap.Push(&s.expiry, deadlineItem{at: c.expires.Load(), claim: c})
+	s.expiry.sweep(s.claimCount)
+	s.expiry.add(c, c.expires.Load())
 }
 
 // publish makes r what workers see, or takes it away when nothing of it is live.
@@ -443,7 +448,8 @@ func (s *Server) expire(now time.Time, ticks int64, c *claim) (int64, bool) {
 		s.publish(ticks, r)
 		return 0, false
 	}
-	if _, published := c.key.inst.regs.Get(c.key.prefix); published && len(c.record) > 0 && !c.withdrawn() {
+	if _, published := c.key.inst.regs.Get(c.key.prefix); published && !c.ended && len(c.record) > 0 && !c.withdrawn() {
+		c.ended = true
 		if !r.live(ticks) {
 			s.publish(ticks, r)
 		}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -37,6 +38,18 @@ type Config struct {
 	// belongs to one site; prefixes of different sites may overlap, the more
 	// specific one wins.
 	Sites []Site
+
+	// Resolver is the table of a Map-Resolver: EID-Prefixes that other Map-Servers
+	// have. It may overlap with Sites, the longest prefix wins. EIDs outside of
+	// both don't exist: they are answered negatively.
+	Resolver []ResolverEntry
+
+	// HealthInterval is the time between health checks of the Map-Servers of
+	// Resolver, where there is a choice: an encapsulated Map-Request for an EID of
+	// nobody, which a Map-Server answers itself. It needs an address of the
+	// Map-Server's family in Locals. Negative: none are made, the Map-Servers of
+	// an entry are used in order and are never down.
+	HealthInterval time.Duration
 
 	// RegisterTimeout is how long a registration lives without a valid
 	// Map-Register, unless the ETR asks for its Record TTL by the T bit.
@@ -162,8 +175,9 @@ type site struct {
 // sitePrefix is a configured prefix as the trie holds it. It must not have a
 // Clone method: bart would copy it on every change.
 type sitePrefix struct {
-	site *site
-	more bool
+	site    *site
+	more    bool
+	servers []*upstream // instead of both, of a ResolverEntry
 }
 
 // compileSites builds the instances; they are immutable but for the published
@@ -227,6 +241,13 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.LISPSEC.check(); err != nil {
 		return nil, err
 	}
+	upstreams, err := compileResolver(&cfg, instances)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.HealthInterval == 0 {
+		cfg.HealthInterval = DefaultHealthInterval
+	}
 	if cfg.RegisterTimeout == 0 {
 		cfg.RegisterTimeout = DefaultRegisterTimeout
 	}
@@ -266,6 +287,8 @@ func New(cfg Config) (*Server, error) {
 		log:       cfg.Logger.With("component", "mapserver"),
 		instances: instances,
 		sites:     byName,
+		upstreams: upstreams,
+		healthAt:  math.MaxInt64,
 		xtrs:      make(map[xtrKey]*xtrState),
 		dead:      make(map[regKey]*registration),
 		limits:    newLimits(cfg.RatePerSource, cfg.RateTotal, binary.BigEndian.Uint64(seeds[:8])),
@@ -281,6 +304,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	if len(s.locals) == 0 {
 		s.haveIPv4, s.haveIPv6 = true, true
+	}
+	if cfg.HealthInterval > 0 && slices.ContainsFunc(upstreams, func(u *upstream) bool { return u.checked }) {
+		s.healthAt = 0
 	}
 	s.worker = s.NewWorker()
 	return s, nil

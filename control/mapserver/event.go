@@ -36,6 +36,7 @@ const (
 	ReasonRate                          // a token bucket was empty
 	ReasonUnexpected                    // a message that no Map-Server expects
 	ReasonQueue                         // the queue of datagrams to send was full
+	ReasonMixed                         // a Map-Request for EIDs of several Map-Servers
 	ReasonNotifies                      // MaxNotifies reached: an xTR is not told that a mapping moved
 	NumReasons
 )
@@ -44,8 +45,8 @@ var reasonNames = [NumReasons]string{
 	"malformed", "no records", "unsupported EID", "EID-Prefix not configured", "too many sites", "unknown Key ID",
 	"algorithm not allowed", "authentication failed", "replay", "old Map-Version", "registration limit",
 	"not encapsulated", "bad inner packet", "RLOC-probe", "no usable ITR-RLOC", "no reply wanted",
-	"no usable RLOC", "no usable One-Time Key", "One-Time Key not encrypted", "rate limit", "unexpected message",
-	"send queue full", "unacknowledged map-notify limit",
+	"no usable RLOC", "no usable One-Time Key", "One-Time Key not encrypted", "rate limit", "unexpected message", "send queue full",
+	"several Map-Servers", "unacknowledged map-notify limit",
 }
 
 func (r Reason) String() string {
@@ -56,8 +57,8 @@ func (r Reason) String() string {
 }
 
 // Event is something that happened: Registered, Refused, Withdrawn, Expired,
-// Moved, NotifyAcked, NotifyUnanswered, Resolved, Negative, Forwarded or
-// Dropped. String is one readable line.
+// Moved, NotifyAcked, NotifyUnanswered, MapServerHealth, Resolved, Negative,
+// Forwarded or Dropped. String is one readable line.
 type Event interface {
 	fmt.Stringer
 	event()
@@ -165,6 +166,14 @@ type NotifyUnanswered struct {
 	EIDs  int // how many mappings it has not heard of
 }
 
+// MapServerHealth is a Map-Server of the resolver's table that stopped answering
+// or answers again.
+type MapServerHealth struct {
+	Time   time.Time
+	Addr   netip.AddrPort
+	Health Health // HealthUp or HealthDown
+}
+
 // Resolved is a Map-Request answered on behalf of an ETR.
 type Resolved struct {
 	Time   time.Time
@@ -189,10 +198,11 @@ type Negative struct {
 	To     netip.AddrPort
 }
 
-// Forwarded is a Map-Request passed on to an ETR.
+// Forwarded is a Map-Request passed on to an ETR, or by a Map-Resolver to a
+// Map-Server.
 type Forwarded struct {
 	Time  time.Time
-	Site  string
+	Site  string // empty: to a Map-Server
 	IID   uint32
 	Asked netip.Prefix
 	From  netip.AddrPort
@@ -214,6 +224,7 @@ func (Expired) event()          {}
 func (Moved) event()            {}
 func (NotifyAcked) event()      {}
 func (NotifyUnanswered) event() {}
+func (MapServerHealth) event()  {}
 func (Resolved) event()         {}
 func (Negative) event()         {}
 func (Forwarded) event()        {}
@@ -291,6 +302,10 @@ func (e NotifyUnanswered) String() string {
 	return fmt.Sprintf("no map-notify-ack from %s%s for %d mappings of site %s", e.To, xtrString(e.XTRID), e.EIDs, e.Site)
 }
 
+func (e MapServerHealth) String() string {
+	return fmt.Sprintf("Map-Server %s is %s", e.Addr, e.Health)
+}
+
 func (e Resolved) String() string {
 	return fmt.Sprintf("map-reply for %s to %s: %s with %d locators (site %s)",
 		eidString(e.IID, e.Asked), e.To, eidString(e.IID, e.EID), e.RLOCs, e.Site)
@@ -306,8 +321,11 @@ func (e Negative) String() string {
 }
 
 func (e Forwarded) String() string {
-	return fmt.Sprintf("map-request for %s from %s forwarded to %s (site %s)",
-		eidString(e.IID, e.Asked), e.From, e.To, e.Site)
+	s := fmt.Sprintf("map-request for %s from %s forwarded to %s", eidString(e.IID, e.Asked), e.From, e.To)
+	if e.Site != "" {
+		return s + " (site " + e.Site + ")"
+	}
+	return s + " (Map-Server)"
 }
 
 func (e Dropped) String() string {

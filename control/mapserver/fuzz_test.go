@@ -116,7 +116,8 @@ func FuzzMapServer(f *testing.F) {
 			}
 			require.LessOrEqual(t, b.s.claimCount, limit)
 			require.LessOrEqual(t, len(b.s.xtrs), limit)
-			require.LessOrEqual(t, len(b.s.expiry), 4*limit+1024+1)
+			require.LessOrEqual(t, len(b.s.expiry.soon), 4*limit+1024+1)
+			require.LessOrEqual(t, b.s.expiry.linked(), b.s.claimCount)
 			require.LessOrEqual(t, len(b.s.journal), 8)
 			require.LessOrEqual(t, len(b.s.events)-b.s.eventNext, 8)
 			require.Equal(t, len(b.s.Registrations(b.now)) > 0, liveClaims(b) > 0)

@@ -50,10 +50,14 @@ func (l *limits) slot(a netip.Addr) uint64 {
 	if a.Is4() {
 		h ^= binary.BigEndian.Uint64(b[8:])
 	}
-	// The finaliser of splitmix64.
+	return mix(h) % sourceSlots
+}
+
+// mix is the finaliser of splitmix64.
+func mix(h uint64) uint64 {
 	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
 	h = (h ^ h>>27) * 0x94d049bb133111eb
-	return (h ^ h>>31) % sourceSlots
+	return h ^ h>>31
 }
 
 type bucketParams struct {

@@ -18,10 +18,11 @@ type registerItem struct {
 	ttl  uint32
 }
 
-// Update is an authenticated Map-Register or Map-Notify-Ack on its way from a
-// Worker to Server.Apply. It refers to the Server that made it.
+// Update is an authenticated Map-Register or Map-Notify-Ack, or the answer to a
+// health check, on its way from a Worker to Server.Apply. It refers to the
+// Server that made it.
 type Update struct {
-	// Urgent tells that the Map-Register changes something. Updates that are not
+	// Urgent tells that it changes something. Updates that are not
 	// urgent are stamps and may wait to be applied in a batch, for as long as the
 	// registrations' lifetimes allow.
 	Urgent bool
@@ -41,7 +42,8 @@ type Update struct {
 	notify lisp.Datagram // signed Map-Notify to send when applied; may be empty
 	local  netip.Addr    // where the Map-Register came to
 
-	acked *notifyAwaited // a Map-Notify-Ack instead
+	acked   *notifyAwaited // a Map-Notify-Ack instead
+	healthy *healthCheck   // the answer to a health check instead
 }
 
 // handleRegister verifies a Map-Register (RFC 9301 §8.2). No state is made and

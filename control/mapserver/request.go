@@ -2,6 +2,7 @@ package mapserver
 
 import (
 	"cmp"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -64,6 +65,11 @@ func (w *Worker) resolve(d lisp.Datagram, m *lisp.MapRequest, port uint16) bool 
 		w.drop(ReasonRate, lisp.TypeMapRequest, d)
 		return true
 	}
+	servers, mixed := w.sameServers(m)
+	if servers != nil && !mixed {
+		w.resolveElsewhere(d, m, servers)
+		return true
+	}
 	if len(w.ecm.Security) > 0 && w.ecm.Security[0] == lisp.ADTypeLISPSEC {
 		return w.resolveProtected(d, m, to, local, answerable)
 	}
@@ -76,6 +82,10 @@ func (w *Worker) resolve(d lisp.Datagram, m *lisp.MapRequest, port uint16) bool 
 		}
 		asked = asked.Masked()
 		found := w.lookup(iid, asked)
+		if found.servers != nil {
+			w.drop(ReasonMixed, lisp.TypeMapRequest, d)
+			continue
+		}
 		if found.forward {
 			if forwarded {
 				continue
@@ -113,6 +123,7 @@ type finding struct {
 	within  netip.Prefix  // the configured EID-Prefix, if any
 	reg     *registration // live, if any
 	forward bool          // to an ETR of reg
+	servers []*upstream   // it is for one of these to answer
 	alone   bool          // to be answered without more specific EID-Prefixes
 }
 
@@ -132,8 +143,8 @@ func (w *Worker) lookup(iid uint32, p netip.Prefix) finding {
 		}
 		p = host
 	}
-	f.site, f.within = sp.site, lpm
-	if f.site.deny != DenyNone {
+	f.site, f.within, f.servers = sp.site, lpm, sp.servers
+	if f.servers != nil || f.site.deny != DenyNone {
 		return f
 	}
 	reg := f.inst.match(w.ticks, p)
@@ -420,33 +431,49 @@ func (w *Worker) forward(d lisp.Datagram, m *lisp.MapRequest, iid uint32, asked 
 	if to == d.Local.Addr() || slices.Contains(w.s.locals, to) {
 		return false
 	}
-	start := len(w.buf)
-	b, err := (&lisp.EncapsulatedControl{Packet: w.ecm.Packet}).AppendBinary(w.buf)
-	if err != nil {
-		w.drop(ReasonMalformed, lisp.TypeEncapsulatedControl, d)
+	remote := netip.AddrPortFrom(to, lisp.ControlPort)
+	if !w.forwardTo(d, remote) {
 		return true
 	}
-	w.buf = b
-	local, remote := w.localFor(to, d), netip.AddrPortFrom(to, lisp.ControlPort)
-	ifIndex := d.IfIndex
-	if local.Addr() != d.Local.Addr() {
-		ifIndex = 0
-	}
-	w.send(local, remote, ifIndex, start)
-	w.stats.forwards.Add(1)
 	w.event(func() Event {
 		return Forwarded{Time: w.now, Site: r.site.name, IID: iid, Asked: asked, From: d.Remote, To: remote}
 	})
 	return true
 }
 
-// chooseRLOC picks among the reachable plain locators of the best priority by
-// the nonce, so that a retransmitted request, which has a new nonce, may find
-// another one. Locators of the family that the request came by go first.
+// forwardTo passes the inner packet on, octet for octet, in a new ECM.
+func (w *Worker) forwardTo(d lisp.Datagram, to netip.AddrPort) bool {
+	start := len(w.buf)
+	b, err := (&lisp.EncapsulatedControl{Packet: w.ecm.Packet}).AppendBinary(w.buf)
+	if err != nil {
+		w.drop(ReasonMalformed, lisp.TypeEncapsulatedControl, d)
+		return false
+	}
+	w.buf = b
+	local, ifIndex := w.localFor(to.Addr(), d), d.IfIndex
+	if local.Addr() != d.Local.Addr() {
+		ifIndex = 0
+	}
+	w.send(local, to, ifIndex, start)
+	w.stats.forwards.Add(1)
+	return true
+}
+
+// candidate is a locator that a request can be forwarded to.
+type candidate struct {
+	addr   netip.Addr
+	rank   int // the least is the best
+	weight int
+}
+
+// chooseRLOC picks among the reachable plain locators of the best priority, by
+// their weights and the nonce, so that a retransmitted request, which has a new
+// nonce, may find another one. Locators of the family that the request came by
+// go first: the ITR can surely be answered from there.
 func (w *Worker) chooseRLOC(d lisp.Datagram, nonce uint64, r *registration) (netip.Addr, bool) {
 	w.claims = r.current(w.ticks, w.claims[:0])
-	var best []netip.Addr
-	bestRank := 1 << 16
+	w.rlocs = w.rlocs[:0]
+	best := math.MaxInt
 	for _, c := range w.claims {
 		rec, err := w.decoder.decode(c.record)
 		if err != nil {
@@ -462,17 +489,30 @@ func (w *Worker) chooseRLOC(d lisp.Datagram, nonce uint64, r *registration) (net
 			if ip.Is4() != d.Remote.Addr().Is4() {
 				rank += 256
 			}
-			if rank < bestRank {
-				best, bestRank = best[:0], rank
+			if rank > best || slices.ContainsFunc(w.rlocs, func(e candidate) bool { return e.addr == ip && e.rank == rank }) {
+				continue
 			}
-			if rank == bestRank && !slices.Contains(best, ip) {
-				best = append(best, ip)
-			}
+			best = rank
+			w.rlocs = append(w.rlocs, candidate{ip, rank, int(l.Weight)})
 		}
 	}
-	if len(best) == 0 {
+	w.rlocs = slices.DeleteFunc(w.rlocs, func(e candidate) bool { return e.rank != best })
+	if len(w.rlocs) == 0 {
 		return netip.Addr{}, false
 	}
-	slices.SortFunc(best, netip.Addr.Compare)
-	return best[nonce%uint64(len(best))], true
+	slices.SortFunc(w.rlocs, func(a, b candidate) int { return a.addr.Compare(b.addr) })
+	sum := 0
+	for _, c := range w.rlocs {
+		sum += c.weight
+	}
+	pick := mix(nonce)
+	if sum == 0 { // weights don't matter
+		return w.rlocs[pick%uint64(len(w.rlocs))].addr, true
+	}
+	at := int(pick % uint64(sum))
+	i := 0
+	for ; at >= w.rlocs[i].weight; i++ {
+		at -= w.rlocs[i].weight
+	}
+	return w.rlocs[i].addr, true
 }

@@ -1,7 +1,6 @@
 package mapserver
 
 import (
-	"container/heap"
 	"log/slog"
 	"math"
 	"net/netip"
@@ -14,7 +13,8 @@ import (
 
 const (
 	maxQueue          = 1 << 14 // datagrams waiting for Next
-	expiriesPerStep   = 64      // so that no step takes long: each is a published change
+	expiriesPerStep   = 64      // so that no step takes long
+	looksPerStep      = 1024    // at claims that may have been refreshed; an expiry counts as 16
 	maxClaimsPerEID   = 32      // xTRs that register one EID-Prefix
 	tombstoneTime     = 5 * time.Minute
 	unlimitedLifetime = 24 * time.Hour       // Record TTL 0xffffffff leaves it to us
@@ -33,6 +33,7 @@ type Server struct {
 	log                *slog.Logger
 	instances          map[uint32]*instance // immutable
 	sites              map[string]*site     // immutable
+	upstreams          []*upstream          // immutable
 	limits             *limits
 	locals             []netip.Addr
 	haveIPv4, haveIPv6 bool
@@ -42,6 +43,7 @@ type Server struct {
 	workersMu sync.Mutex
 	workers   []*Worker
 	awaited   sync.Map // nonce (uint64) to *notifyAwaited; written by the writer
+	checks    sync.Map // nonce (uint64) to *healthCheck; likewise
 
 	// The writer's.
 	worker      *Worker
@@ -49,8 +51,9 @@ type Server struct {
 	clock       uint64 // last order.seq given or seen
 	xtrs        map[xtrKey]*xtrState
 	dead        map[regKey]*registration // no live claim, kept for late Deltas
-	expiry      expiryHeap
+	expiry      wheel
 	notifies    notifies
+	healthAt    int64 // ticks of the next step of a health check
 	claimCount  int
 	warnings    bucket // for log lines that others can provoke
 	out         []queued
@@ -93,30 +96,38 @@ func (s *Server) Handle(now time.Time, d lisp.Datagram) bool {
 func (s *Server) Advance(now time.Time) {
 	s.last = now
 	ticks := s.toTicks(now)
-	for n := 0; n < expiriesPerStep && len(s.expiry) > 0 && s.expiry[0].at <= ticks; n++ {
-		item := s.expiry[0]
-		if at, ok := s.expire(now, ticks, item.claim); ok {
-			s.expiry[0].at = at
-			heap.Fix(&s.expiry, 0)
-		} else {
-			heap.Pop(&s.expiry)
+	for n := 0; n < looksPerStep; n++ {
+		c, more := s.expiry.step(ticks)
+		if !more {
+			break
+		}
+		if c == nil {
+			continue
+		}
+		n += looksPerStep/expiriesPerStep - 1
+		if at, ok := s.expire(now, ticks, c); ok {
+			s.expiry.add(c, at)
 		}
 	}
 	s.transmit(now, ticks)
+	s.checkHealth(now, ticks)
 }
 
 // Deadline is when Advance has something to do next; zero when never. It is not
 // before the time of the last call of Advance.
 func (s *Server) Deadline() time.Time {
-	first := int64(math.MaxInt64)
-	if len(s.expiry) > 0 {
-		first = s.expiry[0].at
+	first := s.healthAt
+	if at, ok := s.expiry.next(); ok {
+		first = min(first, at)
 	}
 	if len(s.notifies.due) > 0 {
 		first = min(first, s.notifies.due[0].at)
 	}
 	if first == math.MaxInt64 {
 		return time.Time{}
+	}
+	if s.epoch.Load() == nil {
+		return time.Unix(0, 0) // Advance was never called: at once
 	}
 	at := s.fromTicks(first)
 	if at.Before(s.last) {
@@ -216,27 +227,6 @@ func (s *Server) lifetime(flags uint8, ttl uint32) int64 {
 		return int64(unlimitedLifetime)
 	}
 	return int64(min(time.Duration(ttl), maxLifetime/time.Minute) * time.Minute)
-}
-
-// deadlineItem is a claim and a time at or before which it has to be looked at.
-// Refreshing a claim doesn't touch the heap: the item is put off when it comes up.
-type deadlineItem struct {
-	at    int64
-	claim *claim
-}
-
-type expiryHeap []deadlineItem
-
-func (h expiryHeap) Len() int           { return len(h) }
-func (h expiryHeap) Less(i, j int) bool { return h[i].at < h[j].at }
-func (h expiryHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *expiryHeap) Push(x any)        { *h = append(*h, x.(deadlineItem)) }
-func (h *expiryHeap) Pop() any {
-	old := *h
-	x := old[len(old)-1]
-	old[len(old)-1] = deadlineItem{}
-	*h = old[:len(old)-1]
-	return x
 }
 
 // saturatingAdd keeps far expiries from wrapping round.

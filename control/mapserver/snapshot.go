@@ -80,6 +80,9 @@ func (s *Server) Sites(now time.Time) []SiteStatus {
 	for _, iid := range slices.Sorted(maps.Keys(s.instances)) {
 		inst := s.instances[iid]
 		for p, sp := range inst.sites.AllSorted() {
+			if sp.site == nil {
+				continue // of the resolver's table
+			}
 			st := byName[sp.site.name]
 			st.Prefixes = append(st.Prefixes, SitePrefix{IID: iid, Prefix: p, AcceptMoreSpecifics: sp.more})
 		}

@@ -82,8 +82,13 @@ type claim struct {
 	xtr *xtrState // fixed too; workers look at its nonce
 
 	// The writer's own.
-	stamp    order
-	replaced bool // another claim stands in its place, or none
+	stamp      order
+	next, prev *claim // of the wheel, as the following
+	slot       uint16
+	linked     bool
+	inSoon     bool
+	ended      bool // its end has been told
+	replaced   bool // another claim stands in its place, or none
 }
 
 // withdrawn tells by the Record TTL, the first word of an EID-Record.
@@ -179,7 +184,7 @@ func (inst *instance) siteOf(p netip.Prefix) (*sitePrefix, bool) {
 		return nil, false
 	}
 	lpm, sp, ok := inst.sites.LookupPrefixLPM(p)
-	if !ok || lpm.Bits() != p.Bits() && !sp.more {
+	if !ok || sp.site == nil || lpm.Bits() != p.Bits() && !sp.more {
 		return nil, false
 	}
 	return sp, true

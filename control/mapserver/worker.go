@@ -19,18 +19,20 @@ type Worker struct {
 	ticks  int64
 	result Result
 
-	register lisp.MapRegister
-	request  lisp.MapRequest
-	reply    lisp.MapReply
-	ecm      lisp.EncapsulatedControl
-	out      lisp.MapReply // the part of reply that goes into one datagram
-	decoder  recordDecoder
-	encoder  recordEncoder
-	sec      protected
-	claims   []*claim
-	items    []registerItem
-	buf      []byte // holds what result.Out points to
-	scratch  []byte
+	register  lisp.MapRegister
+	request   lisp.MapRequest
+	reply     lisp.MapReply
+	ecm       lisp.EncapsulatedControl
+	out       lisp.MapReply // the part of reply that goes into one datagram
+	decoder   recordDecoder
+	encoder   recordEncoder
+	sec       protected
+	claims    []*claim
+	upstreams []*upstream
+	rlocs     []candidate
+	items     []registerItem
+	buf       []byte // holds what result.Out points to
+	scratch   []byte
 }
 
 // Result is what came of one datagram. It is valid until the Worker's next Handle.
@@ -84,7 +86,9 @@ func (w *Worker) Handle(now time.Time, d lisp.Datagram) Result {
 	case lisp.TypeMapNotifyAck:
 		w.result.Claimed = true
 		w.handleNotifyAck(d)
-	case lisp.TypeMapReply, lisp.TypeMapNotify:
+	case lisp.TypeMapReply:
+		w.result.Claimed = w.handleMapReply(d)
+	case lisp.TypeMapNotify:
 		// Nothing was asked. It may be for an xTR behind this port.
 		w.drop(ReasonUnexpected, t, d)
 	default: // for others behind this port, if for anybody
