@@ -2,6 +2,7 @@ package mapcache
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"testing"
 	"time"
@@ -25,7 +26,9 @@ func TestSetsWithEqualHashes(t *testing.T) {
 					Key: keys[i], TTL: time.Hour, RLOCs: []RLOC{{Locator: Locator{Addr: a}}},
 				}))
 			}
-			clear(c.sets.index.first)
+			for id := uint32(1); id <= 3; id++ {
+				c.sets.index.remove(id)
+			}
 			const hash = 42
 			for id := uint32(1); id <= 3; id++ {
 				c.sets.index.put(hash, id)
@@ -33,12 +36,12 @@ func TestSetsWithEqualHashes(t *testing.T) {
 			for i := range 3 {
 				assert.True(t, c.Remove(time.Unix(0, 0), keys[(first+i)%3]))
 				for id := uint32(1); id <= 3; id++ {
-					if h := c.sets.hot.at(id); h.choice != nil {
+					if h := c.sets.hot.at(id); *c.sets.refs.at(id) > 0 {
 						assert.Equal(t, id, c.sets.find(hash, h.verdict, h.action, h.choice.members))
 					}
 				}
 			}
-			assert.Empty(t, c.sets.index.first)
+			assert.Zero(t, c.sets.index.n)
 		})
 	}
 }
@@ -79,4 +82,50 @@ func TestNegLog2(t *testing.T) {
 		require.LessOrEqual(t, v, last, "%d", u)
 		last = v
 	}
+}
+
+// The index finds what is in it and nothing else, while it grows and empties.
+func TestChains(t *testing.T) {
+	t.Parallel()
+	var c chains
+	c.init()
+	r := rand.New(rand.NewPCG(1, 2))
+	hashes := make(map[uint32]uint32)
+	check := func(want int) {
+		longest := 0
+		for id, hash := range hashes {
+			looked := 0
+			require.Equal(t, id, c.find(hash, func(have uint32) bool { looked++; return have == id }))
+			longest = max(longest, looked)
+			require.Zero(t, c.find(hash, func(uint32) bool { return false }))
+		}
+		require.LessOrEqual(t, longest, 4)
+		require.Equal(t, want, int(c.n))
+		chain := 0
+		for b := range c.buckets {
+			n := 0
+			for id := *c.heads.at(b); id != 0; id = c.links.at(id).next {
+				n++
+			}
+			chain = max(chain, n)
+		}
+		require.Less(t, chain, 16, "longest chain of %d buckets", c.buckets)
+	}
+	for id := uint32(1); id <= 5000; id++ {
+		hashes[id] = r.Uint32()
+		if id%100 == 0 {
+			hashes[id] = hashes[id-1]
+		}
+		c.put(hashes[id], id)
+		require.LessOrEqual(t, c.n, c.buckets)
+		if id == 1000 || id == 1024 || id == 5000 {
+			check(int(id))
+		}
+	}
+	for id := uint32(1); id <= 5000; id += 2 {
+		c.remove(id)
+		require.Zero(t, c.find(hashes[id], func(have uint32) bool { return have == id }))
+		delete(hashes, id)
+	}
+	check(2500)
 }

@@ -182,8 +182,8 @@ func (c *Cache) Publish() {
 		main:      c.main.table,
 		macs:      c.macs.table,
 		instances: c.published,
-		sets:      c.sets.hot,
-		locators:  c.locators.hot,
+		sets:      c.sets.hot.vec,
+		locators:  c.locators.hot.vec,
 		down:      c.locators.down,
 		used:      c.used,
 	})

@@ -468,7 +468,7 @@ func checkInvariants(t testing.TB, c *Cache) {
 			locRefs[m.locator]++
 		}
 	}
-	require.LessOrEqual(t, len(c.sets.index.first), sets)
+	require.Equal(t, sets, int(c.sets.index.n))
 	locs := 0
 	for id := uint32(1); id <= c.locators.ids.next; id++ {
 		require.Equal(t, locRefs[id], c.locators.cold.at(id).refs)
@@ -478,8 +478,7 @@ func checkInvariants(t testing.TB, c *Cache) {
 			require.Equal(t, id, c.locators.find(c.locators.locator(id)), "two locators are equal")
 		}
 	}
-	require.Equal(t, int(c.locators.live), locs)
-	require.LessOrEqual(t, len(c.locators.index.first), locs)
+	require.Equal(t, locs, int(c.locators.index.n))
 	require.True(t, c.locators.down.test(noLocator))
 	for iid, tr := range c.tries {
 		require.Positive(t, tr.table.Size(), "instance %d", iid)

@@ -71,12 +71,11 @@ type coldLocator struct {
 const noLocator = 0
 
 type locators struct {
-	hot   vec[hotLocator]
+	hot   store[hotLocator]
 	down  bitmap
 	cold  slab[coldLocator]
 	index chains
 	ids   ids
-	live  uint32 // their number
 	seed  maphash.Seed
 	// measured has what is measured, by id. Few locators of a large cache have it.
 	measured map[uint32]*measured
@@ -155,11 +154,7 @@ func (ls *locators) find(l Locator) uint32 {
 }
 
 func (ls *locators) search(hash uint32, l Locator) uint32 {
-	id := ls.index.first[hash]
-	for id != noLocator && ls.locator(id) != l {
-		id = ls.index.next(id)
-	}
-	return id
+	return ls.index.find(hash, func(id uint32) bool { return ls.locator(id) == l })
 }
 
 func (ls *locators) locator(id uint32) Locator { return ls.hot.at(id).locator() }
@@ -170,7 +165,6 @@ func (ls *locators) id(l Locator, epoch uint64) uint32 {
 	id := ls.search(hash, l)
 	if id == noLocator {
 		id = ls.ids.take()
-		ls.live++
 		ls.index.put(hash, id)
 		*ls.hot.slot(id, epoch) = hotLocator{
 			addr: l.Addr, port: l.Port, format: l.Format,
@@ -194,7 +188,6 @@ func (ls *locators) release(id uint32) {
 	}
 	ls.index.remove(id)
 	delete(ls.measured, id)
-	ls.live--
 	*c = coldLocator{}
 	ls.ids.put(id)
 }

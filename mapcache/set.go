@@ -28,7 +28,7 @@ const (
 // choice is the whole of a locator set. It is immutable.
 type choice struct {
 	members []member // in the order of the mapping, at most 255
-	far     []uint8  // index of the member per bucket, if more than inlineMax
+	far     *[]uint8 // index of the member per bucket, if more than inlineMax
 }
 
 // member is an RLOC of a mapping.
@@ -54,7 +54,7 @@ func (m member) id() uint32 {
 
 // sets interns locator sets: equal ones have one id.
 type sets struct {
-	hot   vec[hotSet]
+	hot   store[hotSet]
 	refs  slab[uint32]
 	index chains
 	ids   ids
@@ -90,13 +90,10 @@ func (m member) append(b []byte) []byte {
 
 // find returns the id of an existing equal set, or 0.
 func (s *sets) find(hash uint32, verdict Verdict, action lisp.Action, members []member) uint32 {
-	for id := s.index.first[hash]; id != 0; id = s.index.next(id) {
+	return s.index.find(hash, func(id uint32) bool {
 		h := s.hot.at(id)
-		if h.verdict == verdict && h.action == action && slices.Equal(h.choice.members, members) {
-			return id
-		}
-	}
-	return 0
+		return h.verdict == verdict && h.action == action && slices.Equal(h.choice.members, members)
+	})
 }
 
 // intern returns the id of the set and counts a reference to it. Each member
@@ -126,7 +123,7 @@ func (c *Cache) intern(verdict Verdict, action lisp.Action, members []member) ui
 				hot.inline[i] = ch.members[m].id()
 			}
 		} else {
-			ch.far = order
+			ch.far = &order
 		}
 	}
 	*s.hot.slot(id, c.epoch) = hot
@@ -143,7 +140,10 @@ func (c *Cache) releaseSet(id uint32) {
 	for _, m := range s.choice(id).members {
 		c.locators.release(m.locator)
 	}
-	*s.hot.slot(id, c.epoch) = hotSet{}
+	if s.ids.resting() > 4*idRest {
+		// Many sets went. Few are written over soon enough.
+		*s.hot.slot(id, c.epoch) = hotSet{}
+	}
 	s.ids.put(id)
 }
 

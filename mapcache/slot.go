@@ -66,5 +66,5 @@ func (h *hotSet) bucket(i int) uint32 {
 	if h.buckets <= inlineMax {
 		return h.inline[i]
 	}
-	return h.choice.members[h.choice.far[i]].id()
+	return h.choice.members[(*h.choice.far)[i]].id()
 }

@@ -18,7 +18,7 @@ type Stats struct {
 // Stats returns the counters of the cache. O(number of distinct sets).
 func (c *Cache) Stats() Stats {
 	s := Stats{
-		Entries: c.size, MACs: c.macs.table.Size(), Instances: len(c.tries), Locators: int(c.locators.live),
+		Entries: c.size, MACs: c.macs.table.Size(), Instances: len(c.tries), Locators: int(c.locators.index.n),
 		Full: c.full, Changes: c.counts,
 	}
 	for id := uint32(1); id <= c.sets.ids.next; id++ {

@@ -5,14 +5,9 @@ import (
 	"sync/atomic"
 )
 
-// vec is a persistent array in three levels of fan-out 64: copying the struct
-// takes a snapshot, and a write copies only the nodes on its path, once per
-// epoch. Readers index a snapshot without synchronisation because a node that a
-// snapshot can reach is never written again.
-type vec[T any] struct {
-	root  []*vecMid[T]
-	epoch uint64 // of root
-}
+// vec is a snapshot of an array in three levels of fan-out 64. Readers index it
+// without synchronisation: a node that a snapshot can reach is never written again.
+type vec[T any] struct{ root []*vecMid[T] }
 
 const (
 	vecBits = 6
@@ -20,49 +15,51 @@ const (
 	vecMask = vecFan - 1
 )
 
-type vecMid[T any] struct {
-	kids  [vecFan]*vecLeaf[T]
-	epoch uint64
-}
-
-type vecLeaf[T any] struct {
-	v     [vecFan]T
-	epoch uint64
-}
+type (
+	vecMid[T any]  [vecFan]*vecLeaf[T]
+	vecLeaf[T any] [vecFan]T
+)
 
 // at returns element i, which must have been set before. Read only.
 func (v *vec[T]) at(i uint32) *T {
-	return &v.root[i>>(2*vecBits)].kids[i>>vecBits&vecMask].v[i&vecMask]
+	return &v.root[i>>(2*vecBits)][i>>vecBits&vecMask][i&vecMask]
+}
+
+// store is the writer's side of a vec, which is its snapshot at any time. A write
+// copies only the nodes on its path, once per epoch.
+type store[T any] struct {
+	vec[T]
+	epoch        uint64 // of root
+	mids, leaves slab[uint64]
 }
 
 // slot returns element i for writing. Nodes older than epoch are copied first;
 // a node of this epoch is the writer's own and written in place.
-func (v *vec[T]) slot(i uint32, epoch uint64) *T {
+func (s *store[T]) slot(i uint32, epoch uint64) *T {
 	hi := int(i >> (2 * vecBits))
-	if v.epoch != epoch {
-		v.root, v.epoch = slices.Clone(v.root), epoch
+	if s.epoch != epoch {
+		s.root, s.epoch = slices.Clone(s.root), epoch
 	}
-	for hi >= len(v.root) {
-		v.root = append(v.root, nil)
+	for hi >= len(s.root) {
+		s.root = append(s.root, nil)
 	}
-	mid := v.root[hi]
-	switch {
-	case mid == nil:
-		mid = &vecMid[T]{epoch: epoch}
-	case mid.epoch != epoch:
-		mid = &vecMid[T]{kids: mid.kids, epoch: epoch}
+	mid := own(&s.root[hi], &s.mids, i>>(2*vecBits), epoch)
+	leaf := own(&mid[i>>vecBits&vecMask], &s.leaves, i>>vecBits, epoch)
+	return &leaf[i&vecMask]
+}
+
+// own makes the node at p one of this epoch; i is its number among those of its level.
+func own[N any](p **N, epochs *slab[uint64], i uint32, epoch uint64) *N {
+	epochs.grow(i)
+	of := epochs.at(i)
+	if *of != epoch {
+		n := new(N)
+		if *p != nil {
+			*n = **p
+		}
+		*p, *of = n, epoch
 	}
-	v.root[hi] = mid
-	at := i >> vecBits & vecMask
-	leaf := mid.kids[at]
-	switch {
-	case leaf == nil:
-		leaf = &vecLeaf[T]{epoch: epoch}
-	case leaf.epoch != epoch:
-		leaf = &vecLeaf[T]{v: leaf.v, epoch: epoch}
-	}
-	mid.kids[at] = leaf
-	return &leaf.v[i&vecMask]
+	return *p
 }
 
 // bitmap is an array of bits that all snapshots share: changed in place by
@@ -132,7 +129,7 @@ type ids struct {
 const idRest = 256
 
 func (p *ids) take() uint32 {
-	if len(p.free)-p.head > idRest {
+	if p.resting() > idRest {
 		id := p.free[p.head]
 		p.head++
 		if p.head == len(p.free)/2 {
@@ -144,5 +141,8 @@ func (p *ids) take() uint32 {
 	p.next++
 	return p.next
 }
+
+// resting returns how many numbers are not in use.
+func (p *ids) resting() int { return len(p.free) - p.head }
 
 func (p *ids) put(id uint32) { p.free = append(p.free, id) }

@@ -110,7 +110,7 @@ func (v *View) chooseFrom(set, entry, hash uint32) Choice {
 	if bucket := bucketOf(hash, uint32(h.buckets)); h.buckets <= inlineMax {
 		id = h.inline[bucket]
 	} else {
-		id = h.choice.members[h.choice.far[bucket]].id()
+		id = h.choice.members[(*h.choice.far)[bucket]].id()
 	}
 	if v.down.test(id) {
 		if id = h.choice.fallback(v, hash); id == noLocator {
