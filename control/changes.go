@@ -33,6 +33,7 @@ func (e *Engine) keepChange(c mapcache.Change) {
 }
 
 func (e *Engine) noteChange(now time.Time, c mapcache.Change) {
+	e.signalChange(c)
 	switch c.Reason {
 	case mapcache.ReasonLocatorUp, mapcache.ReasonLocatorDown:
 		return // ProbeUp and ProbeDown tell of them

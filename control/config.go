@@ -84,6 +84,8 @@ type Config struct {
 	Rand io.Reader
 	// Logger gets what happens; nil is silent.
 	Logger *slog.Logger
+	// Closed turns on what is for closed networks only.
+	Closed Closed
 }
 
 // DatabaseMapping is one EID-Prefix that this xTR is authoritative for.
@@ -98,6 +100,11 @@ type DatabaseMapping struct {
 
 // DatabaseRLOC is a locator of a DatabaseMapping.
 type DatabaseRLOC struct {
+	// MapVersion is the Map-Version Number of the mapping, 1..4095, with
+	// Closed.MapVersions. It grows with every change. 0: the mapping has none, also
+	// later (RFC 9302 §6.1). RandomMapVersion draws the first; MapVersions says
+	// which one to go on with after a restart.
+	MapVersion uint16
 	// Addr is the address of the locator. Invalid: every address of the
 	// interface IfIndex, or only those of a Family.
 	Addr    netip.Addr
@@ -215,7 +222,10 @@ func (c Config) withDefaults() (Config, error) {
 	}
 
 	var err error
-	if c.Database, err = cleanDatabase(c.Database); err != nil {
+	if c.Database, err = cleanDatabase(c.Database, &c.Closed); err != nil {
+		return c, err
+	}
+	if err := c.Closed.withDefaults(); err != nil {
 		return c, err
 	}
 
@@ -268,7 +278,7 @@ func (c Config) withDefaults() (Config, error) {
 }
 
 // cleanDatabase returns a normalised copy of db, or what is wrong with it.
-func cleanDatabase(in []DatabaseMapping) ([]DatabaseMapping, error) {
+func cleanDatabase(in []DatabaseMapping, closed *Closed) ([]DatabaseMapping, error) {
 	seen := make(map[mapcache.Key]bool, len(in))
 	db := make([]DatabaseMapping, len(in))
 	for i, m := range in {
@@ -310,6 +320,9 @@ func def[T comparable](v *T, d T) {
 	}
 }
 
+		if err := closed.check(&m); err != nil {
+			return nil, err
+		}
 // cleanKey masks and unmaps k.
 func cleanKey(k mapcache.Key) (mapcache.Key, error) {
 	c := mapcache.MakeKey(k.IID, k.Prefix)

@@ -66,6 +66,7 @@ func (e *Engine) handleMapping(now time.Time, d lisp.Datagram, m *lisp.MapReply,
 	if !taken {
 		return
 	}
+	e.noteEchoNonce(now, m)
 	e.stats.MapRepliesReceived++
 	if covering.IsValid() {
 		req.resolver.answered(now.Sub(req.sent))
@@ -102,6 +103,10 @@ func (e *Engine) learn(now time.Time, d lisp.Datagram, rec *lisp.EIDRecord, k ma
 	if old, ok := e.cache.Get(k); ok && old.Origin == mapcache.OriginStatic {
 		return true // what is configured stays
 	}
+	if e.outdated(k, rec) {
+		e.drop(now, DropOldVersion, d.Remote, rec.String)
+		return false
+	}
 	m := mapcache.Mapping{
 		Key: k, TTL: mapcache.RecordTTL(rec.TTL), Origin: mapcache.OriginMapReply, Action: rec.Action,
 		Authoritative: rec.Authoritative, MapVersion: rec.MapVersion, Asked: p.ask.Prefix,
@@ -123,7 +128,7 @@ func (e *Engine) learn(now time.Time, d lisp.Datagram, rec *lisp.EIDRecord, k ma
 	}
 	if m.TTL == 0 {
 		e.cache.Remove(now, k)
-	} else if err := e.cache.Insert(now, m); err != nil {
+	} else if err := e.insert(now, rec, &m); err != nil {
 		e.drop(now, DropCacheFull, d.Remote, err.Error)
 		return false
 	}

@@ -328,7 +328,7 @@ func (e *Engine) compareProbed(now time.Time, m *lisp.MapReply, probed mapcache.
 		}
 		known = known || k.IID == probed.IID && k.Prefix.Overlaps(probed.Prefix)
 		ent, ok := e.cache.Get(k)
-		if !ok || ent.Origin == mapcache.OriginStatic || sameRLOCs(ent.RLOCs, e.usableRLOCs(rec)) {
+		if !ok || ent.Origin == mapcache.OriginStatic || e.sameMapping(&ent, rec) {
 			continue
 		}
 		e.refresh(now, k, reasons{})
@@ -336,6 +336,7 @@ func (e *Engine) compareProbed(now time.Time, m *lisp.MapReply, probed mapcache.
 	if known {
 		return
 	}
+	e.echoOverruled(now, p.key.locator)
 	if ent, ok := e.cache.Get(probed); ok && ent.Origin != mapcache.OriginStatic {
 		e.refresh(now, probed, reasons{})
 	}

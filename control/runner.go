@@ -153,6 +153,9 @@ func NewRunner(cfg RunnerConfig) (*Runner, error) {
 	if cfg.Dataplane != nil && cfg.Engine == nil {
 		return nil, fmt.Errorf("control: a Dataplane needs an Engine: %w", ErrConfig)
 	}
+	if _, ok := cfg.Dataplane.(SignalPlane); cfg.Dataplane != nil && !ok && cfg.Engine.cfg.Closed.any() {
+		return nil, fmt.Errorf("control: closed network: the Dataplane takes no signals: %w", ErrConfig)
+	}
 	return r, nil
 }
 
@@ -435,6 +438,8 @@ func (r *Runner) discovered(now time.Time, d mapcache.Discovery, more <-chan map
 		if d.Kind == mapcache.DiscoveryRequest {
 			r.misses = append(r.misses[:0], d.Key)
 			r.cfg.Engine.Resolve(now, r.misses)
+		} else {
+			r.cfg.Engine.Discover(now, d)
 		}
 		select {
 		case d = <-more:
@@ -451,6 +456,11 @@ func (r *Runner) step(now time.Time) {
 			r.misses = r.cfg.Dataplane.PendingMisses(r.misses[:0])
 			if len(r.misses) > 0 {
 				e.Resolve(now, r.misses)
+			}
+		}
+		if sp, ok := r.cfg.Dataplane.(SignalPlane); ok {
+			if s := e.Signals(); s.Locals != nil || s.Entries != nil || s.Locators != nil {
+				sp.SetSignals(s)
 			}
 		}
 		changes := e.Publish()

@@ -92,6 +92,9 @@ type Config struct {
 	HoldTime                          time.Duration
 	HoldPerEID, HoldTotal, HoldOctets int
 
+	// Closed turns on what is for closed networks only.
+	Closed Closed
+
 	// ICMPRate bounds the ICMP errors about packets that were not forwarded,
 	// per second; negative sends none.
 	ICMPRate int

@@ -172,6 +172,10 @@ func (e *egress) encapsulate(o *overlay, buf []byte, p *inner, hash uint32, d *m
 		Hash:    hash,
 		counter: e.f.remotes.forID(d.LocatorID, &d.Locator),
 		overlay: o,
+		header:  o.header(d.Locator.Format, p),
+	}
+	if e.f.closedNet != nil {
+		e.f.closedNet.mark(&out, p, d.EntryID)
 	}
 	room := e.f.paths.limit(remote, e.locals.mtus[local]) - Overhead(remote)
 	if p.length > room {
@@ -196,7 +200,7 @@ func (e *egress) queue(out *Outgoing, buf []byte, p *inner, local int) {
 // front of it.
 func (o *Outgoing) fill(buf []byte, p *inner) {
 	const at = Headroom - dataHeaderLen
-	o.putHeader(buf[at:], p)
+	lisp.PutDataHeader(buf[at:], o.header)
 	o.Bytes = buf[at : Headroom+p.length]
 	o.TTL = p.ttl
 	o.TOS = p.tos // with its ECN field: the normal mode of RFC 6040 §4.1
@@ -220,7 +224,7 @@ func (e *egress) tooBig(p *inner, local int, out *Outgoing, room int) {
 		e.f.c.fragmented.Add(1)
 		for i, size := range e.parts.sizes {
 			slot := e.parts.slots[i]
-			out.putHeader(slot[Headroom-dataHeaderLen:], p)
+			lisp.PutDataHeader(slot[Headroom-dataHeaderLen:], out.header)
 			part := *out
 			part.Bytes = slot[Headroom-dataHeaderLen : Headroom+size]
 			part.inner = size

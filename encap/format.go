@@ -26,13 +26,13 @@ func dataHeaders(iid uint32) (h [numFormats][2]lisp.DataHeader) {
 	return h
 }
 
-// putHeader writes the data header of a packet of p's family to the start of b.
-func (o *Outgoing) putHeader(b []byte, p *inner) {
+// header returns the data header of packets of p's family in a format.
+func (o *overlay) header(f mapcache.Format, p *inner) lisp.DataHeader {
 	family := 0
 	if p.v6 {
 		family = 1
 	}
-	lisp.PutDataHeader(b, o.overlay.headers[o.Format][family])
+	return o.headers[f][family]
 }
 
 // carriesData reports whether a UDP port is one of those that data packets are

@@ -38,6 +38,7 @@ type Forwarder struct {
 	discoveries chan mapcache.Discovery
 
 	icmpLimit *rate.Limiter // nil: no ICMP errors
+	closedNet *closedNet    // nil on the public Internet
 	c         counters
 	remotes   *locatorCounters
 	usageMu   sync.Mutex
@@ -68,6 +69,8 @@ func NewForwarder(cfg Config) (*Forwarder, error) {
 	}
 	f.stop = sync.OnceFunc(func() { close(f.quit) })
 	f.locals.Store(new(localTable))
+	f.closedNet = newClosedNet(cfg.Closed, f.discover)
+	f.remotes.closed = f.closedNet != nil
 	if cfg.ICMPRate > 0 {
 		f.icmpLimit = rate.NewLimiter(rate.Limit(cfg.ICMPRate), max(1, cfg.ICMPRate/2))
 	}

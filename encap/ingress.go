@@ -13,6 +13,7 @@ type ingress struct {
 	f      *Forwarder
 	r      Receiver
 	locals *localTable
+	view   *mapcache.View // of a closed network only
 
 	batch []Incoming
 	slots [][]byte
@@ -54,6 +55,9 @@ func (g *ingress) run() error {
 // receive takes one batch from the network.
 func (g *ingress) receive(batch []Incoming) {
 	g.locals = g.f.locals.Load()
+	if g.f.closedNet != nil {
+		g.view = g.f.cfg.View()
+	}
 	for i := range batch {
 		g.datagrams(&batch[i])
 	}
@@ -129,7 +133,7 @@ func (g *ingress) datagram(in *Incoming, b []byte) DropReason {
 		})
 		return DropNone
 	}
-	if next == 0 {
+	if next == 0 && g.f.closedNet == nil {
 		if _, _, ok := h.MapVersions(); ok {
 			// Our mappings have no version (RFC 9302 §6.1).
 			return DropMapVersion
@@ -171,6 +175,11 @@ func (g *ingress) datagram(in *Incoming, b []byte) DropReason {
 		}
 		if !ok {
 			return DropECN
+		}
+	}
+	if next == 0 && g.f.closedNet != nil {
+		if why := g.f.closedNet.check(g, h, o, &p); why != DropNone {
+			return why
 		}
 	}
 	if in.TTL != 0 {

@@ -25,7 +25,7 @@ const (
 	DropHeader                 // no complete data header, or of a version that we don't know
 	DropEncrypted              // KK bits set (RFC 8061), which needs a key we never offered
 	DropProtocol               // LISP-GPE or VXLAN-GPE payload that nobody takes, or not of the IP version it says
-	DropMapVersion             // V bit set while our mappings have no version (RFC 9302 §6.1)
+	DropMapVersion             // Map-Versions that do not fit, or any where our mapping has none (RFC 9302 §6.1, §7)
 	DropControl                // instance 0xFFFFFF: control traffic that nobody takes
 	DropInstance               // an instance that we have no overlay for
 	DropNotLocator             // the outer destination is not one of our locators
@@ -139,6 +139,7 @@ const (
 // locatorCounter counts for one remote locator.
 type locatorCounter struct {
 	locator mapcache.Locator
+	closed  *closedLocator // of the address; nil on the public Internet
 	out     counter
 	_       [64]byte
 	in      counter
@@ -156,6 +157,7 @@ type locatorCounters struct {
 	byLocator map[mapcache.Locator]*locatorCounter
 	byAddr    map[netip.Addr]*locatorCounter // the first locator known with the address
 	other     *locatorCounter
+	closed    bool // the network is a closed one
 }
 
 func newLocatorCounters() *locatorCounters {
@@ -231,11 +233,28 @@ func (c *locatorCounters) get(l mapcache.Locator, limit int) *locatorCounter {
 		}
 		lc = &locatorCounter{locator: l}
 		c.byLocator[l] = lc
-		if c.byAddr[l.Addr] == nil {
+		first := c.byAddr[l.Addr]
+		if first == nil {
 			c.byAddr[l.Addr] = lc
+			if c.closed {
+				lc.closed = new(closedLocator)
+			}
+		} else {
+			lc.closed = first.closed
 		}
 	}
 	return lc
+}
+
+// closedLocator returns what a closed network knows of an outer address, nil if
+// there are too many.
+func (c *locatorCounters) closedLocator(a netip.Addr) *closedLocator {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if lc := c.byAddr[a]; lc != nil {
+		return lc.closed
+	}
+	return c.get(mapcache.Locator{Addr: a, Port: dataPort}, maxLocators).closed
 }
 
 // each calls f for every counter, the shared one last.

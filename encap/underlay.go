@@ -60,6 +60,7 @@ type Outgoing struct {
 	counter *locatorCounter
 	inner   int // octets of the inner packet
 	overlay *overlay
+	header  lisp.DataHeader
 }
 
 // Receiver is one queue of arriving data packets.
