@@ -77,6 +77,8 @@ type Config struct {
 	Probe ProbeConfig
 	// SMR says who is told when the locators of our mappings change.
 	SMR SMRConfig
+	// Closed turns on what is for closed networks only.
+	Closed Closed
 	// Cache configures the map-cache.
 	Cache mapcache.Config
 
@@ -84,8 +86,6 @@ type Config struct {
 	Rand io.Reader
 	// Logger gets what happens; nil is silent.
 	Logger *slog.Logger
-	// Closed turns on what is for closed networks only.
-	Closed Closed
 }
 
 // DatabaseMapping is one EID-Prefix that this xTR is authoritative for.
@@ -93,6 +93,11 @@ type DatabaseMapping struct {
 	mapcache.Key
 	// TTL is the lifetime told to others, in whole minutes, default 24 h.
 	TTL time.Duration
+	// MapVersion is the Map-Version Number of the mapping, 1..4095, with
+	// Closed.MapVersions. It grows with every change. 0: the mapping has none, also
+	// later (RFC 9302 §6.1). RandomMapVersion draws the first; MapVersions says
+	// which one to go on with after a restart.
+	MapVersion uint16
 	// RLOCs selects and weighs the locators of this EID-Prefix. Empty: all
 	// locators of SetLocals, with their own priority and weight.
 	RLOCs []DatabaseRLOC
@@ -100,11 +105,6 @@ type DatabaseMapping struct {
 
 // DatabaseRLOC is a locator of a DatabaseMapping.
 type DatabaseRLOC struct {
-	// MapVersion is the Map-Version Number of the mapping, 1..4095, with
-	// Closed.MapVersions. It grows with every change. 0: the mapping has none, also
-	// later (RFC 9302 §6.1). RandomMapVersion draws the first; MapVersions says
-	// which one to go on with after a restart.
-	MapVersion uint16
 	// Addr is the address of the locator. Invalid: every address of the
 	// interface IfIndex, or only those of a Family.
 	Addr    netip.Addr
@@ -295,6 +295,9 @@ func cleanDatabase(in []DatabaseMapping, closed *Closed) ([]DatabaseMapping, err
 		if m.TTL < time.Minute {
 			return nil, fmt.Errorf("control: database mapping %v: TTL %v below a minute: %w", k, m.TTL, ErrConfig)
 		}
+		if err := closed.check(&m); err != nil {
+			return nil, err
+		}
 		rlocs := make([]DatabaseRLOC, len(m.RLOCs))
 		for j, r := range m.RLOCs {
 			r.Addr = r.Addr.Unmap()
@@ -320,9 +323,6 @@ func def[T comparable](v *T, d T) {
 	}
 }
 
-		if err := closed.check(&m); err != nil {
-			return nil, err
-		}
 // cleanKey masks and unmaps k.
 func cleanKey(k mapcache.Key) (mapcache.Key, error) {
 	c := mapcache.MakeKey(k.IID, k.Prefix)

@@ -297,6 +297,7 @@ func (e *Engine) handleProbeReply(now time.Time, d lisp.Datagram, m *lisp.MapRep
 		p.down, p.seen = false, true
 		e.emit(ProbeUp{Stamp{now}, p.key.local, p.key.locator, rtt})
 	}
+	e.echoOverruled(now, p.key.locator)
 	e.judge(now, p.target)
 	e.compareProbed(now, m, p.target.keys.at(p.eid))
 }
@@ -336,7 +337,6 @@ func (e *Engine) compareProbed(now time.Time, m *lisp.MapReply, probed mapcache.
 	if known {
 		return
 	}
-	e.echoOverruled(now, p.key.locator)
 	if ent, ok := e.cache.Get(probed); ok && ent.Origin != mapcache.OriginStatic {
 		e.refresh(now, probed, reasons{})
 	}

@@ -35,11 +35,11 @@ const (
 	DropTooManyPaths                       // a locator not probed, since too many are
 	DropTooManyPeers                       // an SMR not sent, since too many are under way
 	DropSMRRate                            // an SMR not followed, by its rate limit
-	numDropReasons
 	DropMapVersion                         // of a closed network: data packets with a newer Map-Version of ours than ours
 	DropOldVersion                         // a record of an older Map-Version than the map-cache has, not authoritative
 	DropForeignStatus                      // Locator-Status-Bits from an address that is no locator of the site
 	DropStatusRate                         // Locator-Status-Bits not yet obeyed, by their rate limit
+	numDropReasons
 )
 
 var dropNames = [numDropReasons]string{
@@ -70,12 +70,12 @@ var dropNames = [numDropReasons]string{
 	DropTooManyPaths:     "too many locators to probe",
 	DropTooManyPeers:     "too many peers to tell",
 	DropSMRRate:          "SMR rate limit",
-}
-
 	DropMapVersion:       "Map-Version newer than ours",
 	DropOldVersion:       "Map-Version older than the cached one",
 	DropForeignStatus:    "Locator-Status-Bits from no locator of the site",
 	DropStatusRate:       "Locator-Status-Bits rate limit",
+}
+
 // DropReasons is how many drop reasons there are; they are numbered from 0.
 const DropReasons = int(numDropReasons)
 
@@ -103,10 +103,10 @@ type Stats struct {
 	ProbeRepliesRecv    uint64 // accepted ones
 	SMRsSent            uint64
 	SMRsReceived        uint64 // that led to a Map-Request
-	ResolutionsFailed   uint64 // EIDs given up after all retransmissions
-	EventsLost          uint64 // events overwritten before NextEvent took them
 	NoncesEchoed        uint64 // tests of locators by Echo-Nonce that went well
 	NoncesUnechoed      uint64 // and that did not
+	ResolutionsFailed   uint64 // EIDs given up after all retransmissions
+	EventsLost          uint64 // events overwritten before NextEvent took them
 	Dropped             [DropReasons]uint64
 
 	// Gauges.
