@@ -61,6 +61,7 @@ func BenchmarkProbing(b *testing.B) {
 		second()
 	}
 	b.ReportMetric(float64(e.Stats().ProbesSent-before)/float64(b.N), "probes/op")
+	b.ReportMetric(100*b.Elapsed().Seconds()/float64(b.N), "%core") // an op is a second
 }
 
 // BenchmarkMapReply answers encapsulated Map-Requests.

@@ -99,7 +99,13 @@ const cacheStep = time.Millisecond
 func (e *Engine) advanceCache(now time.Time) {
 	e.cacheAdvanced = now
 	for _, k := range e.cache.Advance(now) {
-		e.refresh(now, k, reasons{expiring: true})
+		// What was learned together is not asked for together again: each at a
+		// random time in the first half of what is left.
+		wait := time.Duration(0)
+		if ent, ok := e.cache.Get(k); ok && !ent.Solicited && !ent.Expires.IsZero() {
+			wait = e.jitter(ent.Expires.Sub(now) / 2)
+		}
+		e.refreshIn(now, k, wait)
 	}
 	e.setCacheTimer()
 }

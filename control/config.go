@@ -33,8 +33,15 @@ type Config struct {
 	// addresses must be routable without LISP.
 	MapResolvers []netip.AddrPort
 	// ProxyETRs take packets to destinations that are no EIDs. Empty: such
-	// packets are forwarded natively.
-	ProxyETRs []mapcache.RLOC
+	// packets are forwarded natively. ProxyETRs4 and ProxyETRs6, if not empty,
+	// take their place for destinations of that address family (RFC 6832 §6).
+	ProxyETRs              []mapcache.RLOC
+	ProxyETRs4, ProxyETRs6 []mapcache.RLOC
+	// ProxyITR are aggregates of EIDs of others for which this is a Proxy-ITR: it
+	// takes packets to them from hosts that are no EIDs (RFC 6832 §5). Map-Requests
+	// for EIDs inside say so by the p bit. What is outside is asked for only by an
+	// xTR, which has a Database.
+	ProxyITR []mapcache.Key
 	// StaticMappings are put into the map-cache and stay there.
 	StaticMappings []mapcache.Mapping
 
@@ -147,6 +154,12 @@ type ProbeConfig struct {
 	MaxPaths int
 	// Port is where probes are sent, default 4342.
 	Port uint16
+	// Exclude are remote locators that are not probed: they count as reachable.
+	Exclude []netip.Prefix
+	// Fast, at least 10 ms, is the period of probes to locators that carried
+	// packets during the last 15 s; they are given that long to answer, or twice
+	// their round-trip time. Zero: there is no difference.
+	Fast time.Duration
 }
 
 // SMRConfig says to whom Solicit-Map-Requests are sent (RFC 9301 §6.1).
@@ -216,6 +229,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.MaxPending < 1 || c.SMR.MaxPeers < 1 || c.MapRequestRate < 1 || c.MapReplyRate < 1 || c.MapReplyBurst < 1 {
 		return c, fmt.Errorf("control: limits must be positive: %w", ErrConfig)
 	}
+	if c.Probe.Fast != 0 && c.Probe.Fast < 10*time.Millisecond {
+		return c, fmt.Errorf("control: RLOC-probing every %v: %w", c.Probe.Fast, ErrConfig)
+	}
 	if c.Probe.Interval > 0 && (c.Probe.Timeout < 10*time.Millisecond || c.Probe.Tries < 1 || c.Probe.Interval <= c.Probe.Timeout) {
 		return c, fmt.Errorf("control: RLOC-probing: interval %v, timeout %v, tries %d: %w",
 			c.Probe.Interval, c.Probe.Timeout, c.Probe.Tries, ErrConfig)
@@ -265,15 +281,24 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	c.SMR.ProxyITRs = pitrs
 
-	petrs := make([]mapcache.RLOC, len(c.ProxyETRs))
-	for i, r := range c.ProxyETRs {
-		r.Locator = cleanLocator(r.Locator)
-		if !usableUnicast(r.Addr) {
-			return c, fmt.Errorf("control: Proxy-ETR %v is no unicast address: %w", r.Addr, ErrConfig)
+	for _, list := range []*[]mapcache.RLOC{&c.ProxyETRs, &c.ProxyETRs4, &c.ProxyETRs6} {
+		petrs := make([]mapcache.RLOC, len(*list))
+		for i, r := range *list {
+			r.Locator = cleanLocator(r.Locator)
+			if !usableUnicast(r.Addr) {
+				return c, fmt.Errorf("control: Proxy-ETR %v is no unicast address: %w", r.Addr, ErrConfig)
+			}
+			petrs[i] = r
 		}
-		petrs[i] = r
+		*list = petrs
 	}
-	c.ProxyETRs = petrs
+	aggregates := make([]mapcache.Key, len(c.ProxyITR))
+	for i, k := range c.ProxyITR {
+		if aggregates[i], err = cleanKey(k); err != nil {
+			return c, fmt.Errorf("control: Proxy-ITR: %w", err)
+		}
+	}
+	c.ProxyITR = aggregates
 	return c, nil
 }
 

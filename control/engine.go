@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -27,7 +28,8 @@ type Engine struct {
 	log     *slog.Logger
 	rand    io.Reader
 	started bool
-	now     time.Time // the latest time seen; time never goes back in here
+	now     time.Time     // the latest time seen; time never goes back in here
+	skew    time.Duration // what has to be added to the clock for that
 
 	timers timers
 	out    queue[lisp.Datagram]
@@ -117,7 +119,7 @@ func New(cfg Config) (*Engine, error) {
 	e.dropLimit = rate.NewLimiter(5, 10)
 	e.cacheTimer.fire = e.advanceCache
 	e.smr.fire, e.smr.peers = e.tellPeers, make(map[netip.Addr]*smrPeer)
-	for _, r := range cfg.ProxyETRs {
+	for _, r := range slices.Concat(cfg.ProxyETRs, cfg.ProxyETRs4, cfg.ProxyETRs6) {
 		e.petrs[r.Locator] = true
 	}
 	for _, a := range cfg.MapResolvers {
@@ -188,7 +190,13 @@ func (e *Engine) Advance(now time.Time) {
 
 // Deadline is when Advance has something to do, zero for never. It may lie in
 // the past only until Advance is called.
-func (e *Engine) Deadline() time.Time { return e.timers.deadline() }
+func (e *Engine) Deadline() time.Time {
+	at := e.timers.deadline()
+	if at.IsZero() {
+		return at
+	}
+	return at.Add(-e.skew)
+}
 
 // Next returns the next datagram to send. Its bytes are valid until the next
 // call of any method.
@@ -204,8 +212,14 @@ func (e *Engine) Publish() []mapcache.Change {
 	return c
 }
 
-// tick returns the time of this step. A clock that goes back is held until it
-// has caught up, so that no interval of the protocol is shortened.
+// clockStep is how far the time of a step may lie behind the one before without
+// being taken for a clock that was set back.
+const clockStep = 5 * time.Second
+
+// tick returns the time of this step as the engine counts it, which never goes
+// back. What happens a little out of order happens at the latest time seen. When
+// the clock is set back time goes on from there, so that neither an interval of
+// the protocol is shortened nor anything waits for the clock to catch up.
 func (e *Engine) tick(now time.Time) time.Time {
 	if !e.started {
 		e.started, e.now = true, now
@@ -216,7 +230,12 @@ func (e *Engine) tick(now time.Time) time.Time {
 			e.collect(now)
 		}
 	}
-	if now.Before(e.now) {
+	now = now.Add(e.skew)
+	if back := e.now.Sub(now); back > 0 {
+		if back > clockStep {
+			e.skew += back
+			e.log.Warn("clock set back", "by", back)
+		}
 		return e.now
 	}
 	e.now = now

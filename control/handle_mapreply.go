@@ -114,7 +114,7 @@ func (e *Engine) learn(now time.Time, d lisp.Datagram, rec *lisp.EIDRecord, k ma
 	if rec.Negative() {
 		e.stats.NegativeReplies++
 		if rec.Action == lisp.ActionNativelyForward || rec.Action == lisp.ActionNoAction {
-			m.RLOCs = e.cfg.ProxyETRs
+			m.RLOCs = e.proxyETRs(k)
 		}
 		e.emit(NegativeReply{Stamp{now}, k, rec.Action, m.TTL, d.Remote, rtt, m.RLOCs})
 	} else {

@@ -16,7 +16,8 @@ type probeTarget struct {
 	keys    keySet // the entries
 	paths   []*path
 	down    bool
-	next    int // which key the next search for another mapping begins at
+	next    int       // which key the next search for another mapping begins at
+	used    time.Time // when packets were reported last
 }
 
 // pathKey names a path: one of our locators and a remote one.
@@ -88,6 +89,11 @@ func (e *Engine) sortedPaths() []*path {
 func (e *Engine) probeable(r mapcache.RLOC) bool {
 	if e.cfg.Probe.Interval < 0 || r.Priority == 255 || r.Down || e.petrs[r.Locator] {
 		return false
+	}
+	for _, p := range e.cfg.Probe.Exclude {
+		if p.Contains(r.Addr) {
+			return false
+		}
 	}
 	_, ours := e.localByAddr(r.Addr)
 	return !ours
@@ -220,6 +226,9 @@ func (e *Engine) pathTimer(now time.Time, p *path) {
 // jittered.
 func (e *Engine) nextCycle(now time.Time, p *path) {
 	i := e.cfg.Probe.Interval
+	if e.fast(now, p.target) {
+		i = min(i, e.cfg.Probe.Fast)
+	}
 	e.timers.set(&p.timer, later(p.cycle.Add(i-i/10+e.jitter(i/5)), now.Add(time.Millisecond)))
 }
 
@@ -241,8 +250,38 @@ func (e *Engine) probe(now time.Time, p *path) {
 		p.sent++
 	}
 	p.waiting = true
-	wait := max(e.cfg.Probe.Timeout, min(2*p.rtt, probeMaxTimeout))
+	wait := e.cfg.Probe.Timeout
+	if p.rtt > 0 && e.fast(now, p.target) {
+		wait = min(wait, e.cfg.Probe.Fast)
+	}
+	wait = max(wait, min(2*p.rtt, probeMaxTimeout))
 	e.timers.set(&p.timer, now.Add(wait))
+}
+
+// usedTime is how long a locator counts as in use after packets were reported.
+const usedTime = 15 * time.Second
+
+// fast reports whether the probes to t are to find out quickly.
+func (e *Engine) fast(now time.Time, t *probeTarget) bool {
+	return e.cfg.Probe.Fast > 0 && !t.used.IsZero() && now.Sub(t.used) < usedTime
+}
+
+// locatorUsed takes note of packets to or from l.
+func (e *Engine) locatorUsed(now time.Time, l mapcache.Locator) {
+	t := e.targets[cleanLocator(l)]
+	if t == nil {
+		return
+	}
+	idle := !e.fast(now, t)
+	t.used = now
+	if !idle || !e.fast(now, t) {
+		return
+	}
+	for _, p := range t.paths {
+		if at := now.Add(e.jitter(e.cfg.Probe.Fast)); !p.waiting && at.Before(p.at) {
+			e.timers.set(&p.timer, at)
+		}
+	}
 }
 
 // hintInterval is the least time between the probes that hints cause on a path.

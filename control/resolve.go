@@ -102,6 +102,8 @@ func (e *Engine) Resolve(now time.Time, keys []mapcache.Key) {
 		}
 		ent, ok := e.cache.LookupEntry(k.IID, k.Prefix.Addr())
 		switch {
+		case !ok && !e.asksFor(k):
+			e.drop(now, DropNotServed, netip.AddrPort{}, k.String)
 		case !ok:
 			e.request(now, k, k, reasons{})
 		case len(ent.RLOCs) == 0 && ent.Action == lisp.ActionSendMapRequest:
@@ -119,6 +121,33 @@ func (e *Engine) refresh(now time.Time, k mapcache.Key, why reasons) {
 	e.request(now, k, k, why)
 }
 
+// refreshIn asks for a cached entry that expires after a while, unless somebody
+// asks before that.
+func (e *Engine) refreshIn(now time.Time, k mapcache.Key, wait time.Duration) {
+	why := reasons{refresh: true, expiring: true}
+	if wait <= 0 || e.pending[k] != nil || len(e.resolvers) == 0 {
+		e.request(now, k, k, why)
+		return
+	}
+	if p := e.newPending(now, k, why); p != nil {
+		p.ask, p.why, p.phase, p.again = k, why, resting, true
+		e.timers.set(&p.timer, now.Add(wait))
+	}
+}
+
+func (e *Engine) newPending(now time.Time, key mapcache.Key, why reasons) *pending {
+	kind := why.kind()
+	if !e.pendingRoom(kind) {
+		e.drop(now, DropPendingFull, netip.AddrPort{}, key.String)
+		return nil
+	}
+	p := &pending{key: key, kind: kind}
+	e.waiting[kind]++
+	p.fire = func(now time.Time) { e.pendingTimer(now, p) }
+	e.pending[key] = p
+	return p
+}
+
 // request starts a resolution unless one is under way.
 func (e *Engine) request(now time.Time, key, ask mapcache.Key, why reasons) {
 	if len(e.resolvers) == 0 {
@@ -126,19 +155,16 @@ func (e *Engine) request(now time.Time, key, ask mapcache.Key, why reasons) {
 	}
 	p := e.pending[key]
 	if p == nil {
-		kind := why.kind()
-		if !e.pendingRoom(kind) {
-			e.drop(now, DropPendingFull, netip.AddrPort{}, key.String)
+		if p = e.newPending(now, key, why); p == nil {
 			return
 		}
-		p = &pending{key: key, kind: kind}
-		e.waiting[kind]++
-		p.fire = func(now time.Time) { e.pendingTimer(now, p) }
-		e.pending[key] = p
 	} else if p.phase != asking {
 		if p.phase == resting {
 			p.again, p.ask = true, ask
 			p.why.merge(why)
+			if p.lastSent.IsZero() {
+				e.restart(now, p, true) // it was only put off
+			}
 		}
 		return
 	} else {
@@ -274,11 +300,12 @@ func (e *Engine) sendMapRequest(p *pending, r *mapResolver, n lisp.Nonce, securi
 	m := lisp.MapRequest{
 		Nonce:      n,
 		SMRInvoked: p.why.smr,
+		PITR:       e.proxied(p.ask),
 		ITRRLOCs:   e.itrRLOCs(),
 		Records:    []lisp.RequestRecord{{MaskLen: uint8(p.ask.Prefix.Bits()), EID: lisp.EIDAddress(p.ask.IID, eid)}},
 	}
 	source, haveEID := e.sourceEID(p.ask.IID, eid.Is4())
-	if haveEID && (!p.why.refresh || p.why.smr) {
+	if haveEID && (!p.why.refresh || p.why.smr) && !m.PITR {
 		m.SourceEID = lisp.EIDAddress(p.ask.IID, source)
 	}
 	// The inner source is an RLOC of ours. With none of the EID's family there

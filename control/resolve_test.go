@@ -589,19 +589,47 @@ func TestStaticMappings(t *testing.T) {
 	assert.Equal(t, "203.0.113.99", tc.forward(peerEID.Addr()).Locator.Addr.String())
 }
 
-// TestClockBack: a clock that goes back shortens no interval.
-func TestClockBack(t *testing.T) {
+// TestClock: a clock that is set back or ahead shortens no interval, and nothing
+// waits for it to catch up.
+func TestClock(t *testing.T) {
+	for _, jump := range []time.Duration{-time.Hour, -24 * 365 * time.Hour, 24 * time.Hour} {
+		tc := up(t, func(c *Config) { c.Probe.Interval = -1 })
+		tc.ackAll()
+		tc.advance(time.Hour)
+		tc.ackAll()
+		tc.advance(30 * time.Second)
+		tc.resolve(hostKey(peerEID))
+		one[*lisp.MapRequest](tc)
+
+		tc.now = tc.now.Add(jump)
+		tc.e.Advance(tc.now)
+		tc.drain()
+		if jump < 0 {
+			assert.Empty(t, take[*lisp.MapRequest](tc)) // RFC 9301-5.3-5
+		}
+		assert.WithinDuration(t, tc.now, tc.e.Deadline(), 3*time.Second, "%v", jump)
+		take[*lisp.MapRequest](tc)
+		var last time.Time
+		registers := 0
+		for range 300 {
+			tc.advance(time.Second)
+			for _, s := range take[*lisp.MapRequest](tc) {
+				if !last.IsZero() {
+					assert.GreaterOrEqual(t, s.at.Sub(last), time.Second) // RFC 9301-5.3-5
+				}
+				last = s.at
+			}
+			registers += len(tc.registers())
+		}
+		assert.False(t, last.IsZero())
+		assert.InDelta(t, 6, registers, 3, "%v: as ever", jump)
+	}
+	// What comes a little out of order is no such thing.
 	tc := up(t, quiet)
-	now := tc.now.Add(time.Hour)
-	tc.e.Advance(now)
-	tc.now = now.Add(-time.Hour)
-	tc.resolve(hostKey(peerEID))
-	require.Equal(t, 1, len(take[*lisp.MapRequest](tc)))
-	assert.False(t, tc.e.Deadline().Before(now.Add(time.Second)))
-	tc.now = now
-	tc.e.Advance(now)
-	tc.drain()
-	assert.Empty(t, take[*lisp.MapRequest](tc)) // RFC 9301-5.3-5
+	tc.advance(time.Minute)
+	tc.e.Advance(tc.now)
+	tc.e.SetLocals(tc.now.Add(-time.Second), locals()[:1])
+	assert.Zero(t, tc.e.skew)
 }
 
 func TestQueueLimits(t *testing.T) {

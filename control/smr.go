@@ -318,5 +318,6 @@ func (e *Engine) AddUsage(now time.Time, u mapcache.Usage) {
 	e.cache.AddUsage(now, u)
 	if a := u.Locator.Addr.Unmap(); a.IsValid() && u.PacketsOut+u.PacketsIn > 0 {
 		e.smr.talked.note(now, a)
+		e.locatorUsed(now, u.Locator)
 	}
 }

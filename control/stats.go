@@ -34,6 +34,7 @@ const (
 	DropCacheFull                          // a mapping not stored, since the map-cache is full of entries in use
 	DropTooManyPaths                       // a locator not probed, since too many are
 	DropTooManyPeers                       // an SMR not sent, since too many are under way
+	DropNotServed                          // an EID not resolved: outside the aggregates of a Proxy-ITR
 	DropSMRRate                            // an SMR not followed, by its rate limit
 	DropMapVersion                         // of a closed network: data packets with a newer Map-Version of ours than ours
 	DropOldVersion                         // a record of an older Map-Version than the map-cache has, not authoritative
@@ -69,6 +70,7 @@ var dropNames = [numDropReasons]string{
 	DropCacheFull:        "map-cache full",
 	DropTooManyPaths:     "too many locators to probe",
 	DropTooManyPeers:     "too many peers to tell",
+	DropNotServed:        "not served by this Proxy-ITR",
 	DropSMRRate:          "SMR rate limit",
 	DropMapVersion:       "Map-Version newer than ours",
 	DropOldVersion:       "Map-Version older than the cached one",

@@ -9,21 +9,26 @@ import (
 // fire is set once.
 type timer struct {
 	at    time.Time
-	seq   uint64 // orders equal deadlines, so that runs repeat exactly
-	index int    // position in the heap plus one; 0: not set
+	since time.Duration // at, from the base of the heap: quick to compare
+	seq   uint64        // orders equal deadlines, so that runs repeat exactly
+	index int           // position in the heap plus one; 0: not set
 	fire  func(now time.Time)
 }
 
 // timers is the one heap of deadlines.
 type timers struct {
-	h   timerHeap
-	seq uint64
+	h    timerHeap
+	seq  uint64
+	base time.Time // the first deadline ever
 }
 
 // set moves t to at.
 func (ts *timers) set(t *timer, at time.Time) {
 	ts.seq++
-	t.at, t.seq = at, ts.seq
+	if ts.seq == 1 {
+		ts.base = at
+	}
+	t.at, t.since, t.seq = at, at.Sub(ts.base), ts.seq
 	if t.index != 0 {
 		heap.Fix(&ts.h, t.index-1)
 		return
@@ -62,8 +67,8 @@ type timerHeap []*timer
 func (h timerHeap) Len() int { return len(h) }
 
 func (h timerHeap) Less(i, j int) bool {
-	if !h[i].at.Equal(h[j].at) {
-		return h[i].at.Before(h[j].at)
+	if h[i].since != h[j].since {
+		return h[i].since < h[j].since
 	}
 	return h[i].seq < h[j].seq
 }
