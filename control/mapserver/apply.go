@@ -179,9 +179,11 @@ func (s *Server) refuse(now time.Time, u *Update, r Reason) {
 
 func (s *Server) refuseRecord(now time.Time, u *Update, it *registerItem, r Reason) {
 	s.worker.stats.dropped[r].Add(1)
-	s.addEvent(Refused{
+	e := Refused{
 		Time: now, Reason: r, Site: it.site.name, IID: it.key.inst.iid, EID: it.key.prefix, From: u.from, KeyID: u.xtr.keyID,
-	})
+	}
+	s.addEvent(e)
+	s.refused(s.toTicks(now), func() Refused { return e })
 }
 
 // get finds a registration, live or not.

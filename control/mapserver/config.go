@@ -26,6 +26,7 @@ const (
 	DefaultRateTotal        = 100_000 // datagrams a second
 	DefaultEventBuffer      = 1024
 	DefaultMaxNotifies      = 1 << 14
+	DefaultHistory          = 256
 )
 
 // ErrConfig is wrapped by every error about a Config.
@@ -76,12 +77,19 @@ type Config struct {
 	// RatePerSource and RateTotal bound the datagrams a second that
 	// unauthenticated Map-Requests can make the server send: per source and per
 	// answered address (an IPv6 /64 counts as one), and in all. Bursts of one
-	// second's worth pass. A Map-Notify for a repeated Map-Register counts too.
+	// second's worth pass, a long datagram counts as several. A Map-Notify for a
+	// repeated Map-Register counts too. Addresses that a valid Map-Register came
+	// from lately have a RateTotal of their own, so that a flood from made-up
+	// sources leaves them served.
 	RatePerSource, RateTotal float64
 
 	// EventBuffer is how many events wait for NextEvent; more are lost and
 	// counted. Negative: no events are made.
 	EventBuffer int
+
+	// History is how many events of registration, and as many refusals, are kept
+	// for Server.History. Negative, or with a negative EventBuffer: none are.
+	History int
 
 	// Journal is how many changes wait for Changes. Zero or negative: none are kept.
 	Journal int
@@ -265,6 +273,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	if cfg.MaxNotifies == 0 {
 		cfg.MaxNotifies = DefaultMaxNotifies
+	}
+	if cfg.History == 0 {
+		cfg.History = DefaultHistory
 	}
 	if cfg.EventBuffer == 0 {
 		cfg.EventBuffer = DefaultEventBuffer

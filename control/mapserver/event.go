@@ -36,6 +36,7 @@ const (
 	ReasonRate                          // a token bucket was empty
 	ReasonUnexpected                    // a message that no Map-Server expects
 	ReasonQueue                         // the queue of datagrams to send was full
+	ReasonSize                          // the answer would be too long for the request
 	ReasonMixed                         // a Map-Request for EIDs of several Map-Servers
 	ReasonNotifies                      // MaxNotifies reached: an xTR is not told that a mapping moved
 	NumReasons
@@ -46,7 +47,7 @@ var reasonNames = [NumReasons]string{
 	"algorithm not allowed", "authentication failed", "replay", "old Map-Version", "registration limit",
 	"not encapsulated", "bad inner packet", "RLOC-probe", "no usable ITR-RLOC", "no reply wanted",
 	"no usable RLOC", "no usable One-Time Key", "One-Time Key not encrypted", "rate limit", "unexpected message", "send queue full",
-	"several Map-Servers", "unacknowledged map-notify limit",
+	"answer too long", "several Map-Servers", "unacknowledged map-notify limit",
 }
 
 func (r Reason) String() string {

@@ -11,6 +11,14 @@ import (
 // chance share its allowance; the seed keeps an attacker from choosing whose.
 const sourceSlots = 1 << 14
 
+// knownSlots is how many addresses are remembered that a valid Map-Register came
+// from lately, and knownFor in seconds how long. Of two that share a slot by
+// chance the later counts.
+const (
+	knownSlots = 1 << 15
+	knownFor   = 5 * 60
+)
+
 // limits are the token buckets that keep unauthenticated requests from making
 // the server a reflector. Safe for concurrent use; memory is fixed.
 type limits struct {
@@ -19,6 +27,8 @@ type limits struct {
 	total     bucketParams
 	sources   []bucket
 	all       bucket
+	known     []atomic.Uint64 // upper half of the hash, and the second
+	vouched   bucket          // as all, for those known
 }
 
 func newLimits(perSource, total float64, seed uint64) *limits {
@@ -26,31 +36,61 @@ func newLimits(perSource, total float64, seed uint64) *limits {
 	if l.perSource.on {
 		l.sources = make([]bucket, sourceSlots)
 	}
+	if l.total.on {
+		l.known = make([]atomic.Uint64, knownSlots)
+	}
 	return l
 }
 
-// allow takes a token from the buckets of both addresses and of the whole. An
+// allow is allowN for one token.
+func (l *limits) allow(now int64, from, to netip.Addr) bool { return l.allowN(now, from, to, 1) }
+
+// allowN takes n tokens from the buckets of both addresses and of the whole. An
 // invalid address, or to equal to from, takes none.
-func (l *limits) allow(now int64, from, to netip.Addr) bool {
+func (l *limits) allowN(now int64, from, to netip.Addr, n int) bool {
 	if l.perSource.on {
-		if from.IsValid() && !l.sources[l.slot(from)].take(now, l.perSource) {
+		if from.IsValid() && !l.sources[l.hash(from)%sourceSlots].takeN(now, l.perSource, n) {
 			return false
 		}
-		if to.IsValid() && to != from && !l.sources[l.slot(to)].take(now, l.perSource) {
+		if to.IsValid() && to != from && !l.sources[l.hash(to)%sourceSlots].takeN(now, l.perSource, n) {
 			return false
 		}
 	}
-	return !l.total.on || l.all.take(now, l.total)
+	switch {
+	case !l.total.on:
+		return true
+	case l.isKnown(now, from):
+		return l.vouched.takeN(now, l.total, n)
+	}
+	return l.all.takeN(now, l.total, n)
 }
 
-// slot hashes an IPv4 address or the /64 of an IPv6 address.
-func (l *limits) slot(a netip.Addr) uint64 {
+// vouch remembers an address that a valid Map-Register came from.
+func (l *limits) vouch(now int64, a netip.Addr) {
+	if !l.total.on || !a.IsValid() {
+		return
+	}
+	h := l.hash(a)
+	v := h&^0xffffffff | uint64(uint32(now/int64(time.Second)))
+	if slot := &l.known[h%knownSlots]; slot.Load() != v {
+		slot.Store(v)
+	}
+}
+
+func (l *limits) isKnown(now int64, a netip.Addr) bool {
+	h := l.hash(a)
+	v := l.known[h%knownSlots].Load()
+	return v != 0 && v>>32 == h>>32 && uint32(now/int64(time.Second))-uint32(v) < knownFor
+}
+
+// hash takes an IPv4 address or the /64 of an IPv6 address.
+func (l *limits) hash(a netip.Addr) uint64 {
 	b := a.As16()
 	h := l.seed ^ binary.BigEndian.Uint64(b[:8])
 	if a.Is4() {
 		h ^= binary.BigEndian.Uint64(b[8:])
 	}
-	return mix(h) % sourceSlots
+	return mix(h)
 }
 
 // mix is the finaliser of splitmix64.
@@ -81,7 +121,11 @@ var onePerSecond = newBucketParams(1)
 // units of 1/1024 ms of its rate (lower 32 bits). The zero value is a full bucket.
 type bucket struct{ v atomic.Uint64 }
 
-func (b *bucket) take(now int64, p bucketParams) bool {
+func (b *bucket) take(now int64, p bucketParams) bool { return b.takeN(now, p, 1) }
+
+// takeN takes n tokens, or all if there are never so many.
+func (b *bucket) takeN(now int64, p bucketParams, n int) bool {
+	cost := min(uint64(n)*p.cost, p.burst)
 	ms := uint32(now / int64(time.Millisecond))
 	for {
 		old := b.v.Load()
@@ -90,9 +134,9 @@ func (b *bucket) take(now int64, p bucketParams) bool {
 		if elapsed := ms - last; elapsed < 1<<31 {
 			debt -= min(debt, uint64(elapsed)*1024)
 		}
-		ok := debt+p.cost <= p.burst
+		ok := debt+cost <= p.burst
 		if ok {
-			debt += p.cost
+			debt += cost
 		}
 		if b.v.CompareAndSwap(old, uint64(ms)<<32|debt) {
 			return ok

@@ -402,6 +402,14 @@ func (st *site) key(id uint8, alg lisp.Algorithm) (lisp.Key, bool) {
 	return lisp.Key{}, false
 }
 
+func recordsLen(rs []lisp.EIDRecord) int {
+	n := 0
+	for i := range rs {
+		n += recordLen(&rs[i])
+	}
+	return n
+}
+
 // recordLen is about how many octets a record takes on the wire; the addresses
 // of other forms than plain ones are encoded to see.
 func recordLen(r *lisp.EIDRecord) int {
@@ -417,6 +425,9 @@ func recordLen(r *lisp.EIDRecord) int {
 func addressLen(a lisp.Address) int {
 	if ip, plain := a.IP(); plain {
 		return 2 + ip.BitLen()/8
+	}
+	if _, ip, ok := a.EID(); ok { // with an instance ID
+		return 14 + ip.BitLen()/8
 	}
 	b, err := a.MarshalBinary()
 	if err != nil {

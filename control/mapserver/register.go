@@ -133,6 +133,7 @@ func (st *site) verify(msg []byte, m *lisp.MapRegister) (lisp.Key, Reason, error
 
 // accept makes the Update and the Map-Notify of an authenticated Map-Register.
 func (w *Worker) accept(d lisp.Datagram, m *lisp.MapRegister, key lisp.Key) {
+	w.s.limits.vouch(w.ticks, d.Remote.Addr())
 	u := &Update{
 		xtr:         xtrKey{site: w.items[0].site, keyID: m.Auth.KeyID},
 		algorithm:   m.Auth.Algorithm,
@@ -243,7 +244,7 @@ func (c *claim) sameTerms(u *Update) bool {
 // Map-Notify would be a signature over somebody else's records.
 func (w *Worker) refuse(r Reason, it *registerItem, d lisp.Datagram, err error) {
 	w.stats.dropped[r].Add(1)
-	w.event(func() Event {
+	refused := func() Refused {
 		e := Refused{Time: w.now, Reason: r, From: d.Remote, KeyID: w.register.Auth.KeyID, Err: err}
 		if it != nil {
 			e.IID, e.EID = it.key.inst.iid, it.key.prefix
@@ -252,7 +253,9 @@ func (w *Worker) refuse(r Reason, it *registerItem, d lisp.Datagram, err error) 
 			}
 		}
 		return e
-	})
+	}
+	w.event(func() Event { return refused() })
+	w.s.refused(w.ticks, refused)
 	w.s.log.Debug("map-register refused", "peer", d.Remote, "reason", r.String(), "err", err)
 }
 

@@ -17,6 +17,11 @@ const (
 	ttlUnregistered  = 1
 	maxMoreSpecifics = 16
 
+	// maxAmplification bounds an answer to a multiple of the request's length,
+	// since nobody knows who it really is from. Only the one mapping that was
+	// asked for may be longer, and takes more tokens then.
+	maxAmplification = 8
+
 	// Octets of UDP payload when nothing is known of the path (RFC 9301 §5).
 	maxPayloadIPv4 = 576 - 20 - 8
 	maxPayloadIPv6 = 1280 - 40 - 8
@@ -58,6 +63,7 @@ func (w *Worker) handleECM(d lisp.Datagram) bool {
 // resolve answers each record of a Map-Request, or forwards the request once.
 func (w *Worker) resolve(d lisp.Datagram, m *lisp.MapRequest, port uint16) bool {
 	w.reply.Nonce, w.reply.Records = m.Nonce, w.reply.Records[:0]
+	w.room = maxAmplification * len(d.Bytes)
 	to, local, answerable := w.requester(d, m, port)
 	// One token for the whole request, before any work; flush takes more if the
 	// answer needs several datagrams.
@@ -103,12 +109,18 @@ func (w *Worker) resolve(d lisp.Datagram, m *lisp.MapRequest, port uint16) bool 
 		case !answerable:
 			w.drop(ReasonNoITRRLOC, lisp.TypeMapRequest, d)
 			return true
+		case w.room <= 0:
+			w.drop(ReasonSize, lisp.TypeMapRequest, d)
+			w.flush(d, local, to)
+			return true
 		}
+		first := len(w.reply.Records)
 		if found.reg != nil {
 			w.answer(found, iid, asked, to)
 		} else {
 			w.negative(found, iid, asked, to)
 		}
+		w.room -= recordsLen(w.reply.Records[first:])
 	}
 	if len(w.reply.Records) > 0 {
 		w.flush(d, local, to)
@@ -235,13 +247,8 @@ func (w *Worker) answer(f finding, iid uint32, asked netip.Prefix, to netip.Addr
 		}
 	}
 	if narrow {
-		if asked.Bits() < prefix.Bits() {
-			asked = netip.PrefixFrom(asked.Addr(), asked.Addr().BitLen())
-		}
 		more = nil
-		prefix = hole(asked, prefix.Bits(), func(q netip.Prefix) bool {
-			return contains(f.inst.sites, q, f.within) || regs.contains(q, f.reg.key.prefix)
-		})
+		prefix = f.around(asked)
 	}
 	first := len(w.reply.Records)
 	if !w.positive(f.reg, iid, prefix) {
@@ -250,6 +257,12 @@ func (w *Worker) answer(f finding, iid uint32, asked netip.Prefix, to netip.Addr
 	}
 	for _, r := range more {
 		w.positive(r, iid, r.key.prefix)
+	}
+	if len(more) > 0 && recordsLen(w.reply.Records[first:]) > w.room {
+		// Too much for this request: only the part without more specifics.
+		w.reply.Records = w.reply.Records[:first]
+		prefix = f.around(asked)
+		w.positive(f.reg, iid, prefix)
 	}
 	// All records of an overlapping set live equally long.
 	for i := range w.reply.Records[first:] {
@@ -356,7 +369,11 @@ func (w *Worker) flush(d lisp.Datagram, local, to netip.AddrPort) {
 				w.s.log.Error("cannot encode map-reply", "err", err)
 				return
 			}
-			if !first && !w.s.limits.allow(w.ticks, d.Remote.Addr(), to.Addr()) {
+			tokens := (len(b) - start + limit - 1) / limit
+			if first {
+				tokens-- // taken already
+			}
+			if tokens > 0 && !w.s.limits.allowN(w.ticks, d.Remote.Addr(), to.Addr(), tokens) {
 				w.drop(ReasonRate, lisp.TypeMapRequest, d)
 				return
 			}

@@ -64,6 +64,8 @@ type Server struct {
 	journal     []Delta
 	journalLost bool
 
+	history history // anybody's
+
 	registered, xtrCount, eventsLost atomic.Int64
 }
 
@@ -177,6 +179,7 @@ func (s *Server) NextEvent() (Event, bool) {
 
 // addEvent keeps an event for NextEvent; when there are too many, the new one is lost.
 func (s *Server) addEvent(e Event) {
+	s.changed(e)
 	switch {
 	case s.cfg.EventBuffer < 0:
 		return

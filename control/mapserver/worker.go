@@ -31,6 +31,7 @@ type Worker struct {
 	upstreams []*upstream
 	rlocs     []candidate
 	items     []registerItem
+	room      int    // octets that the answer may still have
 	buf       []byte // holds what result.Out points to
 	scratch   []byte
 }
