@@ -375,7 +375,11 @@ func (e *Engine) hurryRequests(now time.Time) {
 	slices.SortFunc(ps, func(a, b *pending) int { return compareKeys(a.key, b.key) })
 	for _, p := range ps {
 		p.unsent = 0
-		e.timers.set(&p.timer, later(now, p.lastSent.Add(requestInterval)))
+		rest := requestInterval
+		if p.why.smr {
+			rest = smrInterval
+		}
+		e.timers.set(&p.timer, later(now, p.lastSent.Add(rest)))
 	}
 }
 

@@ -87,3 +87,31 @@ func TestSMRAnswered(t *testing.T) {
 		assert.GreaterOrEqual(t, asked[i].Sub(asked[i-1]), 3*time.Second) // RFC 9301-6.1-4
 	}
 }
+
+// TestSMRInvokedAgain: new locators of our own repeat the question as soon as the
+// rate of SMR-invoked Map-Requests allows.
+func TestSMRInvokedAgain(t *testing.T) {
+	tc := up(t, quiet)
+	tc.learn(hostKey(peerEID), record("198.51.100.0/24", 1440, peerRLOC))
+	tc.advance(10 * time.Second)
+	take[*lisp.MapRequest](tc)
+	smr := mapRequest("192.0.2.1/32")
+	smr.SMR = true
+	require.True(t, tc.handle(netip.AddrPortFrom(peerRLOC, 4342), encode(t, smr)))
+	require.Len(t, take[*lisp.MapRequest](tc), 1)
+	asked := tc.now
+	tc.advance(500 * time.Millisecond)
+	moved := netip.MustParseAddr("203.0.113.77")
+	tc.e.SetLocals(tc.now, []mapcache.Local{{IfIndex: 2, Addr: moved, Priority: 1, Weight: 100, Up: true}})
+	tc.advance(10 * time.Second)
+	for _, s := range take[*lisp.MapRequest](tc) {
+		if s.inner == nil {
+			continue // an SMR of our own
+		}
+		assert.True(t, s.msg.(*lisp.MapRequest).SMRInvoked)
+		assert.GreaterOrEqual(t, s.at.Sub(asked), 3*time.Second) // RFC 9301-6.1-4
+		assert.Equal(t, []lisp.Address{lisp.AddressFrom(moved)}, s.msg.(*lisp.MapRequest).ITRRLOCs)
+		asked = s.at
+	}
+	assert.Less(t, tc.now.Sub(asked), 10*time.Second, "it was repeated")
+}
