@@ -177,8 +177,11 @@ func TestProtectedReplyDiscarded(t *testing.T) {
 			o.otk[0] ^= 1
 			ms, err := r.otk.Derive(lisp.KDFHKDFSHA256)
 			require.NoError(t, err)
-			ad, err := (&lisp.EIDAD{KDF: lisp.KDFHKDFSHA256, Signed: true, HMACID: lisp.HMACSHA256, HMAC: make([]byte, 16),
-				Records: []lisp.RequestRecord{{MaskLen: 16, EID: lisp.AddressFrom(netip.MustParseAddr("198.51.0.0"))}}}).AppendBinary(nil)
+			wide := lisp.RequestRecord{MaskLen: 16, EID: lisp.AddressFrom(netip.MustParseAddr("198.51.0.0"))}
+			forged := lisp.EIDAD{
+				KDF: lisp.KDFHKDFSHA256, Signed: true, HMACID: lisp.HMACSHA256, HMAC: make([]byte, 16), Records: []lisp.RequestRecord{wide},
+			}
+			ad, err := forged.AppendBinary(nil)
 			require.NoError(t, err)
 			m := lisp.MapReply{Nonce: r.m.Nonce, Records: site().records}
 			b, err := m.AppendSecured(nil, ad, ms, lisp.HMACSHA256)

@@ -233,5 +233,5 @@ func TestSecretsNotShown(t *testing.T) {
 	assert.NotContains(t, logged.String(), fmt.Sprint([16]byte(r.otk)))
 	assert.NotContains(t, logged.String(), fmt.Sprintf("%#v", [16]byte(r.otk)))
 	assert.NotContains(t, logged.String(), fmt.Sprintf("%x", [16]byte(r.otk)))
-	assert.NotContains(t, logged.String(), fmt.Sprint(itrKey.Secret))
+	assert.NotContains(t, logged.String(), fmt.Sprintf("%v", itrKey.Secret))
 }
