@@ -254,7 +254,7 @@ func TestRecordsVouchedFor(t *testing.T) {
 	})))
 	for a, want := range map[string]bool{
 		"2001:db8:103::1": true, "2001:db8:103:5::1": true,
-		"2001:db8:102::1": false, // RFC 9303-6.9.1-3
+		"2001:db8:102::1": false,                           // RFC 9303-6.9.1-3
 		"2001:db8:203::1": false, "2001:db8:200::1": false, // RFC 9303-6.9.1-4
 	} {
 		_, ok := tc.e.Cache().LookupEntry(0, netip.MustParseAddr(a))
