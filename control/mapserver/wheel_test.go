@@ -51,7 +51,7 @@ func TestWheel(t *testing.T) {
 		var w wheel
 		now := int64(0)
 		claims := make([]*claim, 200)
-		waiting := map[*claim]bool{}
+		waiting, refreshed := map[*claim]bool{}, map[*claim]bool{}
 		for i := range claims {
 			claims[i] = &claim{}
 		}
@@ -67,6 +67,7 @@ func TestWheel(t *testing.T) {
 				at := now + r.Int64N([]int64{1, slotWidth, 4 * slotWidth, 3 * wheelSlots * slotWidth}[r.IntN(4)])
 				if waiting[c] && c.inSoon {
 					at = max(at, c.expires.Load()) // as a refresh does
+					refreshed[c] = true
 				}
 				c.expires.Store(at)
 				w.add(c, at)
@@ -79,15 +80,17 @@ func TestWheel(t *testing.T) {
 				}
 				last := int64(-1)
 				for _, c := range w.run(now) {
-					require.False(t, c.linked)
 					if c.expires.Load() > now { // was put off in the heap
 						w.add(c, c.expires.Load())
 						continue
 					}
 					require.True(t, waiting[c])
 					delete(waiting, c)
-					require.GreaterOrEqual(t, c.expires.Load(), last)
-					last = c.expires.Load()
+					if !refreshed[c] {
+						require.GreaterOrEqual(t, c.expires.Load(), last)
+						last = c.expires.Load()
+					}
+					delete(refreshed, c)
 				}
 				w.run(now)
 				for c := range waiting {
@@ -99,7 +102,9 @@ func TestWheel(t *testing.T) {
 			for c := range waiting {
 				require.LessOrEqual(t, first, c.expires.Load())
 			}
-			require.Equal(t, len(waiting), w.linked()+len(w.soon))
+			require.GreaterOrEqual(t, w.linked()+len(w.soon), len(waiting))
+			require.LessOrEqual(t, w.linked(), len(waiting))
+			require.LessOrEqual(t, len(w.soon), len(claims), "once each")
 		}
 	}
 }
