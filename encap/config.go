@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/gaissmai/bart"
@@ -51,9 +52,16 @@ type Overlay struct {
 	// Device is where the packets of the instance come from and go to. The
 	// Forwarder closes it.
 	Device Device
-	// EIDs are the prefixes behind Device. Only packets from them are
-	// encapsulated, and only packets to them are decapsulated.
+	// EIDs are the prefixes behind Device. But for the proxy roles, only packets
+	// from them are encapsulated, and only packets to them are decapsulated.
 	EIDs []netip.Prefix
+	// ProxyITR also encapsulates packets that come from elsewhere: from sites
+	// without LISP to EIDs (RFC 6832 §5).
+	ProxyITR bool
+	// ProxyETR are prefixes of LISP sites for which Device leads to the rest of
+	// the world: packets from them are decapsulated wherever they go, and the
+	// host behind Device forwards them (RFC 6832 §6).
+	ProxyETR []netip.Prefix
 	// Ethernet gets the Ethernet frames that arrive for the instance by LISP-GPE
 	// or VXLAN-GPE; nil drops them. It is called by the goroutine that receives
 	// and must not keep frame.
@@ -80,6 +88,18 @@ type Config struct {
 	// header included; nil drops it. It is called by the goroutine that
 	// receives and must not keep d.Bytes.
 	Control func(d lisp.Datagram)
+
+	// ICMP receives ICMP errors about the outer packets: they say what path MTU a
+	// locator has and which is not reachable. The Forwarder closes the receivers.
+	ICMP []ICMPReceiver
+
+	// SourceCheck says whether arriving packets must fit the map-cache.
+	SourceCheck SourceCheck
+
+	// KeepDeviceMTU leaves the MTU of the devices alone. Else a device that has a
+	// method SetMTU(int) error gets the largest that needs no fragmentation on
+	// the links of our locators.
+	KeepDeviceMTU bool
 
 	// MTU is the largest outer packet sent, in octets (L of RFC 9300 §7.1). The
 	// interface's MTU counts if it is smaller, and alone if this is 0; where
@@ -141,6 +161,9 @@ type overlay struct {
 	iid      uint32
 	headers  [numFormats][2]lisp.DataHeader // by format and family of the inner packet
 	eids     eidSet
+	proxyITR bool
+	proxyETR eidSet
+	hasIPv6  bool
 	ethernet func(remote netip.AddrPort, frame []byte)
 	writer   deviceWriter
 }
@@ -151,15 +174,21 @@ func newOverlay(o Overlay) (*overlay, error) {
 		return nil, errors.New("no Device")
 	case o.InstanceID >= lisp.InstanceIDControl:
 		return nil, errors.New("an instance ID has 24 bits, and 0xffffff is not for data")
-	case len(o.EIDs) == 0:
+	case len(o.EIDs) == 0 && !o.ProxyITR && len(o.ProxyETR) == 0:
 		return nil, errors.New("no EIDs")
 	}
-	v := &overlay{device: o.Device, iid: o.InstanceID, headers: dataHeaders(o.InstanceID), ethernet: o.Ethernet}
-	for _, p := range o.EIDs {
+	v := &overlay{device: o.Device, iid: o.InstanceID, headers: dataHeaders(o.InstanceID), proxyITR: o.ProxyITR, ethernet: o.Ethernet}
+	for _, p := range slices.Concat(o.EIDs, o.ProxyETR) {
 		if !p.IsValid() || p.Addr().Is4In6() {
 			return nil, fmt.Errorf("EID-Prefix %v is not a plain prefix", p)
 		}
+	}
+	for _, p := range o.EIDs {
 		v.eids.add(p.Masked())
+		v.hasIPv6 = v.hasIPv6 || p.Addr().Is6()
+	}
+	for _, p := range o.ProxyETR {
+		v.proxyETR.add(p.Masked())
 	}
 	v.writer.device = o.Device
 	return v, nil

@@ -149,6 +149,9 @@ func (f *Forwarder) Stats() Stats {
 		ICMPSent:        f.c.icmpSent.Load(),
 		ICMPLimited:     f.c.icmpLimited.Load(),
 		DiscoveryDrops:  f.c.discoveryDrops.Load(),
+
+		OuterErrors:        f.c.outerErrors.Load(),
+		OuterErrorsIgnored: f.c.outerErrorsIgnored.Load(),
 	}
 	for i := range s.Drops {
 		s.Drops[i] = f.c.drops[i].Load()

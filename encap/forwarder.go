@@ -37,11 +37,13 @@ type Forwarder struct {
 	housekeep   chan struct{} // a deadline may have come nearer
 	discoveries chan mapcache.Discovery
 
-	icmpLimit *rate.Limiter // nil: no ICMP errors
-	closedNet *closedNet    // nil on the public Internet
-	c         counters
-	remotes   *locatorCounters
-	usageMu   sync.Mutex
+	icmpLimit   *rate.Limiter // nil: no ICMP errors
+	outerLimit  *rate.Limiter // ICMP errors about outer packets
+	sourceLimit *rate.Limiter // discoveries of unknown sources
+	closedNet   *closedNet    // nil on the public Internet
+	c           counters
+	remotes     *locatorCounters
+	usageMu     sync.Mutex
 
 	closed  atomic.Bool
 	closeMu sync.Mutex // serialises Close
@@ -52,7 +54,7 @@ type Forwarder struct {
 }
 
 // NewForwarder returns a Forwarder that Run makes work. It takes over the
-// devices, the Underlay and the NativeSender, and Close closes them; with an
+// devices, the Underlay, the NativeSender and the ICMP receivers, and Close closes them; with an
 // error they stay the caller's.
 func NewForwarder(cfg Config) (*Forwarder, error) {
 	if err := cfg.complete(); err != nil {
@@ -64,6 +66,8 @@ func NewForwarder(cfg Config) (*Forwarder, error) {
 		housekeep:   make(chan struct{}, 1),
 		discoveries: make(chan mapcache.Discovery, 64),
 		remotes:     newLocatorCounters(),
+		outerLimit:  rate.NewLimiter(outerErrorRate, outerErrorRate),
+		sourceLimit: rate.NewLimiter(unknownSourceRate, unknownSourceRate),
 		quit:        make(chan struct{}),
 		done:        make(chan struct{}),
 	}
@@ -131,6 +135,9 @@ func (f *Forwarder) Run(ctx context.Context) error {
 	for i, r := range f.cfg.Underlay.Receivers() {
 		work(fmt.Sprintf("receiver %d", i), func() error { return newIngress(f, r).run() })
 	}
+	for i, r := range f.cfg.ICMP {
+		work(fmt.Sprintf("ICMP receiver %d", i), func() error { return f.receiveICMP(r) })
+	}
 	wg.Go(func() { f.keepHouse(ctx) })
 
 	select {
@@ -171,6 +178,9 @@ func (f *Forwarder) shut() error {
 		errs = append(errs, o.device.Close())
 	}
 	errs = append(errs, f.cfg.Underlay.Close())
+	for _, r := range f.cfg.ICMP {
+		errs = append(errs, r.Close())
+	}
 	f.localsMu.Lock() // a SetLocals under way sees closed or is waited for
 	for _, p := range f.locals.Load().paths {
 		if p != nil {

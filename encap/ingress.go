@@ -13,7 +13,7 @@ type ingress struct {
 	f      *Forwarder
 	r      Receiver
 	locals *localTable
-	view   *mapcache.View // of a closed network only
+	view   *mapcache.View // only if arriving packets are checked by it
 
 	batch []Incoming
 	slots [][]byte
@@ -55,7 +55,7 @@ func (g *ingress) run() error {
 // receive takes one batch from the network.
 func (g *ingress) receive(batch []Incoming) {
 	g.locals = g.f.locals.Load()
-	if g.f.closedNet != nil {
+	if g.f.closedNet != nil || g.f.cfg.SourceCheck != SourceUnchecked {
 		g.view = g.f.cfg.View()
 	}
 	for i := range batch {
@@ -163,8 +163,13 @@ func (g *ingress) datagram(in *Incoming, b []byte) DropReason {
 		return DropChecksum
 	case !p.routable():
 		return DropScope
-	case !o.eids.contains(p.dst):
+	case !o.eids.contains(p.dst) && !o.proxyETR.contains(p.src):
 		return DropNotOurEID
+	}
+	if g.f.cfg.SourceCheck != SourceUnchecked {
+		if why := g.checkSource(o, &p, in.Remote.Addr()); why != DropNone {
+			return why
+		}
 	}
 	tos, ttl := p.tos, p.ttl
 	if in.HasTOS {

@@ -88,6 +88,9 @@ func (f *Forwarder) SetLocals(ls []mapcache.Local) error {
 		next.mtus[i] = f.linkMTU(next.paths[i])
 	}
 	f.locals.Store(next)
+	if err := f.setDeviceMTUs(next); err != nil {
+		errs = append(errs, err)
+	}
 	for j, p := range old.paths {
 		if p != nil && !kept[j] {
 			_ = p.Close()

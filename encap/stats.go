@@ -12,7 +12,7 @@ import (
 type DropReason uint8
 
 // Reasons for a drop. The ones before DropHeader concern an inner packet on
-// either side, those up to DropNotOurEID arriving encapsulated packets, the
+// either side, those up to DropSourceRLOC arriving encapsulated packets, the
 // rest packets that were to leave.
 const (
 	DropNone        DropReason = iota
@@ -33,6 +33,7 @@ const (
 	DropChecksum               // inner IPv4 header checksum wrong, or that of a packet to be cut
 	DropECN                    // congestion experienced, and the inner flow does not know ECN (RFC 6040 §4.2)
 	DropNotOurEID              // inner destination is not an EID of ours
+	DropSourceRLOC             // the mapping of the inner source does not list the outer source, or there is none (Config.SourceCheck)
 	DropSource                 // inner source is not an EID of ours
 	DropLoop                   // bound for a locator of ours, or for the locator it would be tunnelled to
 	DropAction                 // the mapping says drop
@@ -51,7 +52,7 @@ const (
 var dropReasonNames = [numDropReasons]string{
 	"none", "truncated", "ip version", "malformed", "ttl", "scope", "nesting",
 	"data header", "encrypted", "next protocol", "map-version", "control", "instance", "not our locator",
-	"super-packet", "checksum", "ecn", "not our eid", "source not our eid", "loop", "action", "send map-request",
+	"super-packet", "checksum", "ecn", "not our eid", "source locator", "source not our eid", "loop", "action", "send map-request",
 	"no locator", "no source locator", "hold full", "hold expired", "too big", "native", "send", "device",
 }
 
@@ -85,8 +86,11 @@ type Stats struct {
 	ECNOdd          uint64 // combinations of ECN fields that no tunnel ingress produces (RFC 6040 §4.2)
 	ICMPSent        uint64 // ICMP errors written to the device
 	ICMPLimited     uint64 // ICMP errors that the rate limit suppressed
-	DiscoveryDrops  uint64 // discoveries that nobody took in time
-	Locators        []LocatorStats
+	// OuterErrors counts ICMP errors about our outer packets that were obeyed,
+	// OuterErrorsIgnored those that can't be about one.
+	OuterErrors, OuterErrorsIgnored uint64
+	DiscoveryDrops                  uint64 // discoveries that nobody took in time
+	Locators                        []LocatorStats
 }
 
 // Counter counts packets and octets of inner packets.
@@ -124,6 +128,8 @@ type counters struct {
 	_                           [64]byte
 	held, released              atomic.Uint64
 	icmpSent, icmpLimited       atomic.Uint64
+	outerErrors                 atomic.Uint64
+	outerErrorsIgnored          atomic.Uint64
 	discoveryDrops              atomic.Uint64
 	drops                       [numDropReasons]atomic.Uint64
 }

@@ -100,6 +100,9 @@ func TestUnfinishedChecksum(t *testing.T) {
 	})
 }
 
+// firstSeq makes sequence numbers wrap.
+const firstSeq uint32 = 0xfffff000
+
 // superTCP returns a TCP packet of many segments, as one.
 func superTCP(src, dst string, n int, flags byte) []byte {
 	b := packetSpec{src: src, dst: dst, proto: layers.IPProtocolTCP, id: 0xfffe, df: true, payloadLen: n, ttl: 64}.build()
@@ -107,7 +110,7 @@ func superTCP(src, dst string, n int, flags byte) []byte {
 	if b[0]>>4 == 6 {
 		at = 40
 	}
-	binary.BigEndian.PutUint32(b[at+4:], 0xfffff000)
+	binary.BigEndian.PutUint32(b[at+4:], firstSeq)
 	b[at+13] = flags
 	return b
 }
@@ -146,7 +149,7 @@ func TestSuperPacketTCP(t *testing.T) {
 					assert.Equal(t, uint16(0xfffe+i), binary.BigEndian.Uint16(b[4:]), "identification")
 				}
 				tcp := b[p.headerLen:]
-				assert.Equal(t, uint32(0xfffff000+len(payload)), binary.BigEndian.Uint32(tcp[4:]), "sequence number")
+				assert.Equal(t, firstSeq+uint32(len(payload)), binary.BigEndian.Uint32(tcp[4:]), "sequence number")
 				flags := byte(ack)
 				if i == 0 {
 					flags |= cwr

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -33,6 +34,7 @@ type udpPath struct {
 
 	probe    udpSocket // is connected to locators to ask for the path MTU, and sends nothing
 	zeroLISP bool      // packets in the LISP format have no UDP checksum
+	ports    []uint16  // all source ports
 
 	mu sync.Mutex // for what follows
 	// computed sends with a UDP checksum, zero without one. Either may be empty
@@ -187,6 +189,9 @@ func (p *udpPath) open(loose, zero bool) (udpSocket, error) {
 		}
 		return s.err
 	})
+	if err == nil {
+		p.ports = append(p.ports, conn.LocalAddr().(*net.UDPAddr).AddrPort().Port())
+	}
 	return udpSocket{conn, raw}, err
 }
 
@@ -200,6 +205,9 @@ func dropAll(fd int) error {
 	}
 	return nil
 }
+
+// SendsFrom reports whether a port is one of the source ports.
+func (p *udpPath) SendsFrom(port uint16) bool { return slices.Contains(p.ports, port) }
 
 // MTU is the MTU of the locator's interface.
 func (p *udpPath) MTU() int {

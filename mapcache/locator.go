@@ -181,12 +181,13 @@ func (ls *locators) id(l Locator, epoch uint64) uint32 {
 	return id
 }
 
-func (ls *locators) release(id uint32) {
+func (ls *locators) release(id uint32, epoch uint64) {
 	c := ls.cold.at(id)
 	if c.refs--; c.refs > 0 {
 		return
 	}
 	ls.index.remove(id)
+	*ls.hot.slot(id, epoch) = hotLocator{}
 	delete(ls.measured, id)
 	*c = coldLocator{}
 	ls.ids.put(id)

@@ -104,7 +104,7 @@ func (c *Cache) intern(verdict Verdict, action lisp.Action, members []member) ui
 	if id := s.find(hash, verdict, action, members); id != 0 {
 		*s.refs.at(id)++
 		for _, m := range members {
-			c.locators.release(m.locator)
+			c.locators.release(m.locator, c.epoch)
 		}
 		return id
 	}
@@ -138,7 +138,7 @@ func (c *Cache) releaseSet(id uint32) {
 	}
 	s.index.remove(id)
 	for _, m := range s.choice(id).members {
-		c.locators.release(m.locator)
+		c.locators.release(m.locator, c.epoch)
 	}
 	if s.ids.resting() > 4*idRest {
 		// Many sets went. Few are written over soon enough.

@@ -232,6 +232,10 @@ const (
 	DiscoveryInvalidVersion // a Map-Version of ours that is newer than ours; fields as before
 	DiscoveryEchoed         // the nonce of the LocatorSignal
 	DiscoveryEchoAsked      // an echo is asked for while we ask for one
+
+	// Of any network.
+	DiscoveryUnreachable // an ICMP error, which anybody may have sent, says that Locator is not reachable
+	DiscoverySource      // packets come from an inner source, Key, without a mapping to check them by
 )
 
 // Discovery is something a data plane noticed that the control plane should know.

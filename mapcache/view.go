@@ -66,7 +66,8 @@ func (v *View) decision(ch Choice) (d Decision) {
 }
 
 // Locator returns the locator with the number id of a Choice. The numbers of one
-// View do not change their meaning.
+// View do not change their meaning; one that no mapping lists any more has the
+// zero Locator.
 func (v *View) Locator(id uint32) Locator { return v.locators.at(id).locator() }
 
 // Choose is Forward without the copy of the locator, for data planes that keep
