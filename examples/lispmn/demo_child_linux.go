@@ -189,6 +189,7 @@ func (d *demoLab) nodeConfig(s site, family int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# host %s of lispmn demo\n", s.name)
 	fmt.Fprintf(&b, "debug = 1\ncontrol-socket = %q\n", filepath.Join(d.dir, s.name+".sock"))
+	fmt.Fprintf(&b, "state-file = %q\n", filepath.Join(d.dir, s.name+".state"))
 	fmt.Fprintf(&b, "map-resolver = { %s }\n", siteMS.rloc[family])
 	fmt.Fprintf(&b, "map-server {\n    address = %s\n    key-type = 2    # HMAC-SHA-256-128\n    key = %q\n}\n", siteMS.rloc[family], s.key)
 	for _, eid := range s.eid {

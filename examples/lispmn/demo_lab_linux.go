@@ -30,6 +30,13 @@ type site struct {
 	delay      time.Duration
 	key        string // what it signs with
 	registered string // what its EIDs are registered under at the Map-Server
+	more       []uplink
+}
+
+// uplink is a further interface of a site.
+type uplink struct {
+	addr, gw string
+	later    bool // it is not there at the start
 }
 
 // The hosts around the router. The stranger claims to be b.
@@ -72,8 +79,10 @@ type demoLab struct {
 	lab      *netlab.Lab
 	hosts    map[string]*netlab.Host
 	children map[string]*child
+	links    map[string]*netlab.Link // of sites to the router: a/eth0
 	captures []*netlab.Capture
 	log      *eventLog
+	streams  *streams // of the demo of handovers
 
 	pings     []pingReport
 	transfers []transferReport
@@ -90,18 +99,27 @@ func newDemoLab(ctx context.Context, opt demoOptions, live io.Writer) (*demoLab,
 	}
 	d := &demoLab{
 		opt: opt, dir: dir, lab: netlab.New(context.WithoutCancel(ctx)),
-		hosts: map[string]*netlab.Host{}, children: map[string]*child{}, log: newEventLog(live),
+		hosts: map[string]*netlab.Host{}, children: map[string]*child{}, links: map[string]*netlab.Link{}, log: newEventLog(live),
 	}
 	core := d.lab.Router("core")
 	d.hosts["core"] = core
-	for _, s := range demoSites {
+	sites := demoSites
+	if opt.multihome {
+		sites = multihomeSites
+	}
+	for _, s := range sites {
 		d.attach(core, s)
+		for i, u := range s.more {
+			if !u.later {
+				err = errors.Join(err, d.attachMore(s, i, u))
+			}
+		}
 	}
 	// The internet knows how to reach a's EIDs where a is now, so that hosts
 	// without LISP can answer a. Nothing but LISP leads to b's EIDs.
 	core.AddRoute(siteA.eid[ipv4]+"/32", siteA.rloc[ipv4])
 	core.AddRoute(siteA.eid[ipv6]+"/128", siteA.rloc[ipv6])
-	err = d.lab.Err()
+	err = errors.Join(err, d.lab.Err())
 	if err == nil && opt.capture != "" {
 		err = d.startCaptures()
 	}
@@ -129,7 +147,7 @@ func sweepDead() {
 func (d *demoLab) attach(core *netlab.Host, s site) {
 	h := d.lab.Host(s.name)
 	d.hosts[s.name] = h
-	d.lab.Link(h, core, netlab.LinkConfig{
+	d.links[s.name+"/eth0"] = d.lab.Link(h, core, netlab.LinkConfig{
 		A:     netlab.End{Name: "eth0", Addrs: []string{s.rloc[ipv4] + "/24", s.rloc[ipv6] + "/64"}},
 		B:     netlab.End{Name: "to-" + s.name, Addrs: []string{s.gw[ipv4] + "/24", s.gw[ipv6] + "/64"}},
 		Delay: s.delay,

@@ -18,11 +18,12 @@ import (
 	"github.com/xtrkit/xtrkit/internal/netlab"
 )
 
-const demoSynopsis = `Usage: lispmn demo [-json] [-keep] [-capture DIR]
+const demoSynopsis = `Usage: lispmn demo [-multihome] [-json] [-keep] [-capture DIR]
 
 Builds a network of its own out of namespaces, with a Map-Server and two mobile
-nodes, and shows and checks how they find each other and talk. It needs root, or
-a system that allows user namespaces; it touches nothing outside.
+nodes, and shows and checks how they find each other and talk; or, with
+-multihome, how their conversation goes on while uplinks fail and change. It
+needs root, or a system that allows user namespaces; it touches nothing outside.
 `
 
 // exitInterrupted is what shells make of a program ended by SIGINT.
@@ -34,6 +35,7 @@ const demoLimit = 90 * time.Second
 // demoOptions are what the command line asks for.
 type demoOptions struct {
 	json, keep bool
+	multihome  bool
 	capture    string // directory; empty: no capture
 }
 
@@ -43,6 +45,7 @@ func demo(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fs := flag.NewFlagSet("lispmn demo", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.BoolVar(&opt.json, "json", false, "print one JSON object at the end instead of text")
+	fs.BoolVar(&opt.multihome, "multihome", false, "show handovers between several uplinks, with connections that go on")
 	fs.BoolVar(&opt.keep, "keep", false, "leave the network running at the end, and print how to enter each host")
 	fs.StringVar(&opt.capture, "capture", "", "write what each host sees to `DIR`/HOST.pcapng, for Wireshark")
 	fs.Usage = func() {
@@ -96,7 +99,11 @@ func runDemo(ctx context.Context, opt demoOptions, stdout, stderr io.Writer) (co
 			code = daemon.ExitFailure
 		}
 	}()
-	rep := d.run(ctx, demoSteps)
+	steps := demoSteps
+	if opt.multihome {
+		steps = multihomeSteps
+	}
+	rep := d.run(ctx, steps)
 	if ctx.Err() != nil {
 		fmt.Fprintln(stderr, "lispmn demo: interrupted")
 		return exitInterrupted

@@ -94,6 +94,18 @@ func TestDemo(t *testing.T) {
 	}
 }
 
+// TestMultihome runs the demo of handovers. How long they take is printed, not
+// judged: that no connection breaks is.
+func TestMultihome(t *testing.T) {
+	d := testLab(t, demoOptions{multihome: true})
+	rep := d.run(t.Context(), multihomeSteps)
+	for _, s := range rep.Steps {
+		t.Logf("%5.1f s  %v  %s: %v %s %v", s.Seconds, s.OK, s.Name, s.Seen, s.Error, s.LookAt)
+	}
+	assert.True(t, rep.OK)
+	assert.Len(t, rep.Steps, len(multihomeSteps))
+}
+
 // TestFailedStep checks what a failure says.
 func TestFailedStep(t *testing.T) {
 	d := testLab(t, demoOptions{})

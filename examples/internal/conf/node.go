@@ -22,6 +22,7 @@ type Node struct {
 	Probing       Probing
 	SiteScope     bool   // ipv6-scope = SITE: prefer unique local IPv6 addresses as locators
 	ControlSocket string // where the status can be read; empty: the default of the program
+	StateFile     string // what the node keeps over restarts; empty: the default of the program
 	Device        Device
 }
 
@@ -117,6 +118,7 @@ func (r *reader) node(g *group, n *Node) {
 	n.Debug = r.debug(g)
 	r.nodeMode(g)
 	n.ControlSocket = g.str("control-socket", "")
+	n.StateFile = g.str("state-file", "")
 	n.SiteScope = r.scope(g)
 	n.Device = Device{Name: g.str("tun-name", ""), MTU: int(g.num("tun-mtu", 0)), Table: uint32(g.num("tun-table", 0))}
 	if len(n.Device.Name) > 15 || strings.ContainsAny(n.Device.Name, "/ %\n\t") {

@@ -171,6 +171,7 @@ func knownOptions() options {
 		"proxy-etr":        {kind: kindSection, bare: true, role: xtr, sub: loc},
 		"proxy-etr-ipv4":   {kind: kindSection, role: xtr, sub: loc},
 		"proxy-etr-ipv6":   {kind: kindSection, role: xtr, sub: loc},
+		"state-file":       {role: xtr},
 		"tun-name":         {role: xtr},
 		"tun-mtu":          number(576, 65535).of(xtr),
 		"tun-table":        number(1, 1<<32-1).of(xtr),

@@ -13,8 +13,8 @@ import (
 )
 
 // controlConfig says in the terms of package control what the file says.
-func controlConfig(cfg *conf.Node, db []control.DatabaseMapping, log *slog.Logger) control.Config {
-	c := control.Config{Logger: log, Probe: probing(cfg.Probing), Database: db}
+func controlConfig(cfg *conf.Node, db []control.DatabaseMapping, id identity, log *slog.Logger) control.Config {
+	c := control.Config{Logger: log, Probe: probing(cfg.Probing), Database: db, XTRID: id.XTRID, RegisterNonce: id.Nonce}
 	for _, s := range cfg.MapServers {
 		c.MapServers = append(c.MapServers, control.MapServer{
 			Addr: netip.AddrPortFrom(s.Addr, lisp.ControlPort), Key: Key(s.Key), ProxyReply: s.ProxyReply,

@@ -38,6 +38,7 @@ type Node struct {
 
 	kernel    *multihome.Netlink
 	routing   *multihome.Routing
+	identity  identity                  // only by the Runner, once New has returned
 	uplinks   *multihome.State          // only by the goroutine that watches, once Run was called
 	database  []control.DatabaseMapping // likewise
 	device    *tun.Interface
@@ -79,7 +80,10 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n.database = database(cfg.Conf, change.Interfaces)
-	n.engine, err = control.New(controlConfig(cfg.Conf, n.database, n.log))
+	if n.identity, err = loadIdentity(n.stateFile()); err != nil {
+		return nil, err
+	}
+	n.engine, err = control.New(controlConfig(cfg.Conf, n.database, n.identity, n.log))
 	if err != nil {
 		return nil, err
 	}
@@ -118,10 +122,8 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 		Conn:      conn,
 		Engine:    n.engine,
 		Dataplane: dataplane{n.forwarder, n.device},
-		OnEvent: func(e control.Event) {
-			n.status.Publish(statusd.Describe(e.When(), e.String(), e))
-		},
-		Logger: n.log,
+		OnEvent:   n.onEvent,
+		Logger:    n.log,
 	})
 	if err != nil {
 		return nil, err
@@ -199,6 +201,25 @@ func (n *Node) Run(ctx context.Context) error {
 	errForward := <-forwarded
 	_ = n.status.Close()
 	return errors.Join(errControl, errWatch, errForward, errClose, <-served)
+}
+
+// onEvent keeps the nonce, and shows the event to who looks.
+func (n *Node) onEvent(e control.Event) {
+	if e, ok := e.(control.NonceReserved); ok {
+		n.identity.Nonce = e.Nonce
+		if err := n.identity.save(n.stateFile()); err != nil {
+			n.log.Warn("after a restart, Map-Servers will take this for another node", "err", err)
+		}
+		return
+	}
+	n.status.Publish(statusd.Describe(e.When(), e.String(), e))
+}
+
+func (n *Node) stateFile() string {
+	if n.cfg.Conf.StateFile != "" {
+		return n.cfg.Conf.StateFile
+	}
+	return DefaultStateFile
 }
 
 // Socket is the path of the unix socket with the status.

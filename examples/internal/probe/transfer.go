@@ -112,7 +112,7 @@ func Transfer(ctx context.Context, dial func(context.Context) (net.Conn, error),
 		return r, fmt.Errorf("%s got %d octets of %d", r.To, n, octets)
 	}
 	if got := binary.BigEndian.Uint32(receipt[8:]); got != sum.Sum32() {
-		return r, fmt.Errorf("%s got other data than was sent", r.To)
+		return r, fmt.Errorf("%s: %w", r.To, errOtherData)
 	}
 	return r, nil
 }
