@@ -99,13 +99,12 @@ const macTrieBits = 24 + macBits
 // ForwardMAC is Forward for a frame to the MAC address dst, matched exactly. The
 // hash is the flow hash of the IP packet in the frame, or for other frames any
 // number that is the same for all frames of a flow.
-func (v *View) ForwardMAC(iid uint32, dst MAC, hash uint32) Decision {
+func (v *View) ForwardMAC(iid uint32, dst MAC, hash uint32) (d Decision) {
 	if iid > maxIID {
 		return Decision{}
 	}
-	s, ok := v.macs.Lookup(macAddr(iid, dst))
-	if !ok {
-		return Decision{}
+	if s, ok := v.macs.Lookup(macAddr(iid, dst)); ok {
+		v.complete(&d, v.choose(s, hash))
 	}
-	return v.decision(v.choose(s, hash))
+	return d
 }

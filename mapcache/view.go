@@ -47,12 +47,34 @@ type Choice struct {
 // hash (FlowHash), and marks the entry that it finds as used. It allocates
 // nothing and takes no lock. An IPv4-mapped dst is looked up as IPv4; an invalid
 // one is a Miss.
-func (v *View) Forward(iid uint32, dst netip.Addr, hash uint32) Decision {
-	return v.decision(v.Choose(iid, dst, hash))
+func (v *View) Forward(iid uint32, dst netip.Addr, hash uint32) (d Decision) {
+	v.complete(&d, v.Choose(iid, dst, hash))
+	return d
 }
 
-// decision completes a Choice.
-func (v *View) decision(ch Choice) (d Decision) {
+// ForwardBatch is Forward for packets of one instance to dst[0], dst[1], ...: it
+// fills in as many of out as there are dst, and needs as many hashes. The locators are
+// read after all lookups, so that the memory they are in is fetched for many
+// packets at a time: that pays where most mappings have locators of their own.
+func (v *View) ForwardBatch(iid uint32, dst []netip.Addr, hash []uint32, out []Decision) {
+	hash, out = hash[:len(dst)], out[:len(dst)]
+	for i, a := range dst {
+		ch := v.Choose(iid, a, hash[i])
+		out[i] = Decision{LocatorID: ch.LocatorID, EntryID: ch.EntryID, Verdict: ch.Verdict, Action: ch.Action}
+	}
+	for i := range out {
+		if d := &out[i]; d.Verdict == Encapsulate {
+			h := v.locators.at(d.LocatorID)
+			d.Locator.Addr = h.addr
+			d.Locator.Port = h.port
+			d.Locator.Format = h.format
+			d.Locator.IfIndex = int(h.ifIndex)
+		}
+	}
+}
+
+// complete makes a Decision, zero before, of a Choice.
+func (v *View) complete(d *Decision, ch Choice) {
 	d.LocatorID, d.EntryID, d.Verdict, d.Action = ch.LocatorID, ch.EntryID, ch.Verdict, ch.Action
 	if ch.Verdict == Encapsulate {
 		// Field by field: a copy by way of a temporary stalls on its own stores.
@@ -62,7 +84,6 @@ func (v *View) decision(ch Choice) (d Decision) {
 		d.Locator.Format = h.format
 		d.Locator.IfIndex = int(h.ifIndex)
 	}
-	return d
 }
 
 // Locator returns the locator with the number id of a Choice. The numbers of one
