@@ -63,6 +63,7 @@ type Engine struct {
 	resolvers []*mapResolver
 	pending   map[mapcache.Key]*pending
 	waiting   [numPendingKinds]int // of them, by kind
+	misses    queue[*pending]      // those of misses, oldest first, and some that are gone
 	requests  map[lisp.Nonce]request
 
 	targets map[mapcache.Locator]*probeTarget
@@ -70,7 +71,8 @@ type Engine struct {
 	petrs   map[mapcache.Locator]bool
 
 	requestLimit *rate.Limiter
-	replyLimit   *rate.Limiter
+	replyLimit   *rate.Limiter // of anybody
+	knownLimit   *rate.Limiter // and of those we know
 	rlocLimits   limiterTable
 	smrLimit     *rate.Limiter // SMRs followed
 	smrSources   limiterTable
@@ -112,7 +114,9 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e.rand = bufio.NewReaderSize(src, 256)
 	e.requestLimit = rate.NewLimiter(rate.Limit(cfg.MapRequestRate), cfg.MapRequestRate)
-	e.replyLimit = rate.NewLimiter(rate.Limit(cfg.MapReplyRate), cfg.MapReplyRate)
+	share := max(1, cfg.MapReplyRate/4)
+	e.replyLimit = rate.NewLimiter(rate.Limit(cfg.MapReplyRate-share), max(1, cfg.MapReplyRate-share))
+	e.knownLimit = rate.NewLimiter(rate.Limit(share), share)
 	e.rlocLimits = newLimiterTable(rate.Every(replyInterval), cfg.MapReplyBurst)
 	e.smrLimit = rate.NewLimiter(rate.Limit(cfg.MapRequestRate)/4, max(1, cfg.MapRequestRate/4))
 	e.smrSources = newLimiterTable(rate.Every(smrSourceInterval), smrSourceBurst)

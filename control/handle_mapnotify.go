@@ -122,7 +122,7 @@ func (e *Engine) acknowledge(now time.Time, d lisp.Datagram, s *mapServer) {
 		e.drop(now, DropNoLocal, d.Remote, nil)
 		return
 	}
-	if !e.replyLimit.AllowN(now, 1) {
+	if !e.knownLimit.AllowN(now, 1) {
 		e.drop(now, DropMapReplyRate, d.Remote, nil)
 		return
 	}

@@ -28,9 +28,11 @@ func (e *Engine) reply(now time.Time, d lisp.Datagram, m *lisp.MapRequest, sourc
 	// What a Map-Request can make us send is bounded per receiver and in total,
 	// so that requests with a false ITR-RLOC harm nobody much (RFC 9301 §5.4).
 	// The receiver's bucket is asked first: one that is flooded does not use up
-	// the tokens of all, and costs no more than this.
+	// the tokens of all, and costs no more than this. Peers that we know have a
+	// share of the total that requests with made-up ITR-RLOCs cannot use up.
+	known := e.knownPeer(now, to, d.Remote.Addr())
 	allowed := func() bool {
-		if e.rlocLimits.allow(now, to) && e.replyLimit.AllowN(now, 1) {
+		if e.rlocLimits.allow(now, to) && (known && e.knownLimit.AllowN(now, 1) || e.replyLimit.AllowN(now, 1)) {
 			return true
 		}
 		e.drop(now, DropMapReplyRate, d.Remote, nil)
@@ -76,6 +78,16 @@ func (e *Engine) reply(now time.Time, d lisp.Datagram, m *lisp.MapRequest, sourc
 		}
 	}
 	return to, true
+}
+
+// knownPeer reports whether we have to do with the locator a anyhow, or the
+// request came through a Map-Server of ours.
+func (e *Engine) knownPeer(now time.Time, a, from netip.Addr) bool {
+	if e.isMapServer(from) || e.recent(now, e.smr.talked.last(a)) {
+		return true
+	}
+	_, cached := e.cache.LocatorInfo(cleanLocator(mapcache.Locator{Addr: a}))
+	return cached
 }
 
 // replyRecords are the records of the mappings at found, once each, with one

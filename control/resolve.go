@@ -137,7 +137,7 @@ func (e *Engine) refreshIn(now time.Time, k mapcache.Key, wait time.Duration) {
 
 func (e *Engine) newPending(now time.Time, key mapcache.Key, why reasons) *pending {
 	kind := why.kind()
-	if !e.pendingRoom(kind) {
+	if !e.pendingRoom(kind) && (kind != pendingMiss || !e.evictMiss(now)) {
 		e.drop(now, DropPendingFull, netip.AddrPort{}, key.String)
 		return nil
 	}
@@ -145,7 +145,36 @@ func (e *Engine) newPending(now time.Time, key mapcache.Key, why reasons) *pendi
 	e.waiting[kind]++
 	p.fire = func(now time.Time) { e.pendingTimer(now, p) }
 	e.pending[key] = p
+	if kind == pendingMiss {
+		for e.misses.len() > 0 && e.pending[e.misses.items[e.misses.head].key] != e.misses.items[e.misses.head] {
+			e.misses.pop()
+		}
+		e.misses.push(p, 2*e.cfg.MaxPending)
+	}
 	return p
+}
+
+// evictMiss makes room for a new miss, which may be of use, by giving up one of
+// the oldest: under a flood those are what nobody answers. What the rate limit or
+// the silence still applies to stays.
+func (e *Engine) evictMiss(now time.Time) bool {
+	const looks = 8
+	for range min(looks, e.misses.len()) {
+		p, _ := e.misses.pop()
+		if e.pending[p.key] != p {
+			continue // gone already
+		}
+		if p.phase == asking && now.Sub(p.lastSent) >= requestInterval {
+			e.drop(now, DropPendingFull, netip.AddrPort{}, p.key.String)
+			e.timers.stop(&p.timer)
+			e.forgetNonces(p)
+			e.waiting[p.kind]--
+			delete(e.pending, p.key)
+			return true
+		}
+		e.misses.push(p, 2*e.cfg.MaxPending)
+	}
+	return false
 }
 
 // request starts a resolution unless one is under way.
