@@ -19,9 +19,13 @@ type LISPSEC struct {
 	// (RFC 9303 §6.5). Key ID and secret are used. Several keys may have one ID:
 	// each is tried.
 	ITRKeys []lisp.Key
-	// ProtectedPaths are the addresses of ITRs and ETRs that the way to is kept
-	// confidential and integral by other means, such as IPsec or DTLS. Only with
-	// them One-Time Keys are exchanged unencrypted (NULL-KEY-WRAP-128).
+	// MapServers are the keys shared with Map-Servers of Config.Resolver, where
+	// they stand among the ITRKeys.
+	MapServers map[netip.AddrPort]lisp.Key
+	// ProtectedPaths are the addresses of ITRs, ETRs and Map-Servers that the
+	// way to is kept confidential and integral by other means, such as IPsec or
+	// DTLS. Only with them One-Time Keys are exchanged unencrypted
+	// (NULL-KEY-WRAP-128).
 	ProtectedPaths []netip.Prefix
 }
 
@@ -29,6 +33,11 @@ func (c *LISPSEC) check() error {
 	for _, k := range c.ITRKeys {
 		if len(k.Secret) == 0 {
 			return fmt.Errorf("%w: LISP-SEC key %d has no secret", ErrConfig, k.ID)
+		}
+	}
+	for a, k := range c.MapServers {
+		if len(k.Secret) == 0 {
+			return fmt.Errorf("%w: LISP-SEC key of Map-Server %v has no secret", ErrConfig, a)
 		}
 	}
 	return nil
@@ -103,6 +112,10 @@ func (w *Worker) resolveProtected(d lisp.Datagram, m *lisp.MapRequest, to, local
 	}
 	asked = asked.Masked()
 	found := w.lookup(iid, asked)
+	if len(found.servers) > 0 {
+		w.resolveElsewhere(d, m, found.servers)
+		return true
+	}
 	unsigned := false
 	if found.forward {
 		signers := 0
@@ -191,19 +204,53 @@ func (w *Worker) forwardProtected(d lisp.Datagram, m *lisp.MapRequest, iid uint3
 		w.s.log.Error("cannot protect map-request", "err", err)
 		return true
 	}
-	start := len(w.buf)
-	if b, err = (&lisp.EncapsulatedControl{Security: b, Packet: w.ecm.Packet}).AppendBinary(w.buf); err != nil {
-		w.s.log.Error("cannot protect map-request", "err", err)
+	remote := netip.AddrPortFrom(to, lisp.ControlPort)
+	if !w.forwardTo(d, b, remote) {
 		return true
 	}
-	w.buf = b
-	local, remote := w.localFor(to, d), netip.AddrPortFrom(to, lisp.ControlPort)
-	w.sendProtected(d, local, remote, start)
-	w.stats.forwards.Add(1)
 	w.event(func() Event {
 		return Forwarded{Time: w.now, Site: r.site.name, IID: iid, Asked: asked, From: d.Remote, To: remote}
 	})
 	return true
+}
+
+// passOn makes the LISP-SEC data of a Map-Request that goes on to a Map-Server
+// of the resolver's table: with the ITR-OTK wrapped for that, if this server
+// shares keys with ITRs, and as it came otherwise (RFC 9303 §6.6). It is not ok
+// if the request is to be dropped.
+func (w *Worker) passOn(d lisp.Datagram, n lisp.Nonce, to netip.AddrPort) ([]byte, bool) {
+	c := &w.s.cfg.LISPSEC
+	if len(w.ecm.Security) == 0 || w.ecm.Security[0] != lisp.ADTypeLISPSEC {
+		return nil, true
+	}
+	if len(c.ITRKeys) == 0 && !c.protectedPath(d.Remote.Addr()) {
+		return w.ecm.Security, true
+	}
+	if reason, ok := w.unprotect(d, n); !ok {
+		w.dropProtected(reason, d)
+		return nil, false
+	}
+	key, ok := c.MapServers[to]
+	wrap := lisp.WrapAES
+	if !ok {
+		if wrap = lisp.WrapNull; !c.protectedPath(to.Addr()) {
+			w.dropProtected(ReasonUnprotectedPath, d)
+			return nil, false
+		}
+	}
+	ad := w.sec.data
+	ad.KeyID, ad.Wrap = key.ID, wrap
+	var err error
+	if ad.WrappedOTK, err = lisp.WrapOTK(wrap, w.sec.itr, n, key.Secret); err != nil {
+		w.s.log.Error("cannot protect map-request", "err", err)
+		return nil, false
+	}
+	b, err := ad.AppendBinary(nil)
+	if err != nil {
+		w.s.log.Error("cannot protect map-request", "err", err)
+		return nil, false
+	}
+	return b, true
 }
 
 // keyOfETR is the key that the ETR with that locator registers with.
@@ -216,10 +263,8 @@ func (w *Worker) keyOfETR(r *registration, rloc netip.Addr) (lisp.Key, bool) {
 		}) {
 			continue
 		}
-		for _, k := range r.site.keys {
-			if k.ID == c.keyID && k.Algorithm == c.algorithm {
-				return k, true
-			}
+		if k, ok := r.site.key(c.keyID, c.algorithm); ok {
+			return k, true
 		}
 	}
 	return lisp.Key{}, false
@@ -303,11 +348,6 @@ func (w *Worker) replyProtected(d lisp.Datagram, local, to netip.AddrPort) {
 		return
 	}
 	w.buf = ad
-	w.sendProtected(d, local, to, start)
-}
-
-// sendProtected sends what w.buf has from start on.
-func (w *Worker) sendProtected(d lisp.Datagram, local, to netip.AddrPort, start int) {
 	ifIndex := d.IfIndex
 	if local.Addr() != d.Local.Addr() {
 		ifIndex = 0

@@ -366,3 +366,64 @@ func TestProtectedRate(t *testing.T) {
 	assert.Equal(t, 5, n)
 	assert.EqualValues(t, 95, b.s.Stats().Dropped[ReasonRate])
 }
+
+// TestMapResolverAlone: a Map-Resolver unwraps the One-Time Key and wraps it for
+// the Map-Server, or leaves all that to the Map-Server.
+func TestMapResolverAlone(t *testing.T) {
+	ms := netip.MustParseAddrPort("192.0.2.60:4342")
+	mrms := lisp.Key{ID: 40, Secret: []byte("of Map-Resolver and Map-Server")}
+	elsewhere := func(c *Config) {
+		c.Sites = nil
+		c.Resolver = []ResolverEntry{{Prefix: netip.MustParsePrefix("10.0.0.0/8"), MapServers: []netip.AddrPort{ms}}}
+	}
+	mr := netip.MustParseAddrPort("192.0.2.50:4342")
+	for _, c := range []struct {
+		name      string
+		mr, ms    LISPSEC
+		wrap      lisp.WrapID
+		keyID     uint8
+		unaltered bool
+	}{
+		{"wrapped again", LISPSEC{ITRKeys: itrKeys, MapServers: map[netip.AddrPort]lisp.Key{ms: mrms}}, LISPSEC{ITRKeys: []lisp.Key{mrms}}, lisp.WrapAES, 40, false},
+		{
+			"in the clear within the mapping system", LISPSEC{ITRKeys: itrKeys, ProtectedPaths: []netip.Prefix{netip.PrefixFrom(ms.Addr(), 32)}},
+			LISPSEC{ProtectedPaths: []netip.Prefix{netip.PrefixFrom(mr.Addr(), 32)}}, lisp.WrapNull, 0, false,
+		},
+		{"passed on", LISPSEC{}, LISPSEC{ITRKeys: itrKeys}, lisp.WrapAES, itrKeys[0].ID, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBench(t, elsewhere, func(cfg *Config) { cfg.LISPSEC = c.mr })
+			r := newSecureRequest()
+			in := r.ecm(t, request(t, itr, "10.1.2.3"))
+			out := b.put(itr, in)
+			require.Len(t, out, 1)
+			assert.Equal(t, ms, out[0].Remote)
+			m := parse[*lisp.EncapsulatedControl](t, out[0].Bytes)
+			assert.Equal(t, parse[*lisp.EncapsulatedControl](t, in).Packet, m.Packet)
+			var s lisp.ECMSecurity
+			require.NoError(t, s.DecodeFromBytes(m.Security))
+			assert.Equal(t, c.wrap, s.Wrap)
+			assert.Equal(t, c.keyID, s.KeyID)
+			assert.Equal(t, r.data.EIDAD, s.EIDAD)
+			assert.Equal(t, r.data.RequestedHMAC, s.RequestedHMAC)
+			assert.Equal(t, c.unaltered, bytes.Equal(in, out[0].Bytes))
+
+			at := newBench(t, func(cfg *Config) { cfg.LISPSEC = c.ms })
+			at.put(etr1, register(t, key1, record("10.1.0.0/16", 10, "192.0.2.11"), withProxy))
+			reply, sec := r.reply(t, at.put(mr, out[0].Bytes))
+			assert.False(t, reply.Records[0].Negative())
+			assert.Equal(t, "10.1.0.0/16", vouched(t, &sec.EIDAD))
+		})
+	}
+	for name, l := range map[string]LISPSEC{
+		"no key of the Map-Server": {ITRKeys: itrKeys},
+		"no key of the ITR":        {ITRKeys: itrKeys[2:], MapServers: map[netip.AddrPort]lisp.Key{ms: mrms}},
+	} {
+		b := newBench(t, elsewhere, func(cfg *Config) { cfg.LISPSEC = l })
+		assert.Empty(t, newSecureRequest().ask(b, "10.1.2.3"), name)
+		assert.Contains(t, []Reason{ReasonUnprotectedPath, ReasonSecurity}, b.lastReason(), name)
+		assert.Len(t, b.put(itr, request(t, itr, "10.1.2.3")), 1, "others pass")
+	}
+	_, err := New(Config{LISPSEC: LISPSEC{MapServers: map[netip.AddrPort]lisp.Key{ms: {}}}})
+	assert.ErrorIs(t, err, ErrConfig)
+}

@@ -449,7 +449,7 @@ func (w *Worker) forward(d lisp.Datagram, m *lisp.MapRequest, iid uint32, asked 
 		return false
 	}
 	remote := netip.AddrPortFrom(to, lisp.ControlPort)
-	if !w.forwardTo(d, remote) {
+	if !w.forwardTo(d, nil, remote) {
 		return true
 	}
 	w.event(func() Event {
@@ -458,10 +458,11 @@ func (w *Worker) forward(d lisp.Datagram, m *lisp.MapRequest, iid uint32, asked 
 	return true
 }
 
-// forwardTo passes the inner packet on, octet for octet, in a new ECM.
-func (w *Worker) forwardTo(d lisp.Datagram, to netip.AddrPort) bool {
+// forwardTo passes the inner packet on, octet for octet, in a new ECM, with
+// LISP-SEC data if there is any.
+func (w *Worker) forwardTo(d lisp.Datagram, security []byte, to netip.AddrPort) bool {
 	start := len(w.buf)
-	b, err := (&lisp.EncapsulatedControl{Packet: w.ecm.Packet}).AppendBinary(w.buf)
+	b, err := (&lisp.EncapsulatedControl{Security: security, Packet: w.ecm.Packet}).AppendBinary(w.buf)
 	if err != nil {
 		w.drop(ReasonMalformed, lisp.TypeEncapsulatedControl, d)
 		return false

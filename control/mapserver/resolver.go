@@ -199,7 +199,8 @@ func (w *Worker) resolveElsewhere(d lisp.Datagram, m *lisp.MapRequest, us []*ups
 		w.drop(ReasonNoRLOC, lisp.TypeMapRequest, d)
 		return
 	}
-	if !w.forwardTo(d, u.addr) {
+	security, ok := w.passOn(d, m.Nonce, u.addr)
+	if !ok || !w.forwardTo(d, security, u.addr) {
 		return
 	}
 	w.event(func() Event {
