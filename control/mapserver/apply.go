@@ -17,6 +17,9 @@ func (s *Server) Apply(now time.Time, us ...*Update) {
 	ticks := s.toTicks(now)
 	for _, u := range us {
 		s.apply(now, ticks, u)
+		if u.recycled {
+			s.updates.put(u)
+		}
 	}
 	s.transmit(now, ticks)
 }
@@ -30,7 +33,7 @@ func (s *Server) apply(now time.Time, ticks int64, u *Update) {
 		s.answered(now, ticks, u.healthy)
 		return
 	}
-	x := s.xtrs[u.xtr]
+	x := s.association(u)
 	if x == nil {
 		if s.full(len(s.xtrs)) {
 			s.refuse(now, u, ReasonLimit)
@@ -300,8 +303,13 @@ func (s *Server) releaseXTR(x *xtrState) {
 		}
 		return
 	}
-	delete(s.xtrs, x.key)
+	s.forgetXTR(x)
 	s.xtrCount.Store(int64(len(s.xtrs)))
+}
+
+func (s *Server) forgetXTR(x *xtrState) {
+	x.forgotten = true
+	delete(s.xtrs, x.key)
 }
 
 // forgetIdle forgets the longer silent half of a site's idle xTRs.
@@ -316,7 +324,7 @@ func (s *Server) forgetIdle(of *site) {
 		return cmp.Or(cmp.Compare(a.seen, b.seen), bytes.Compare(a.key.xtr[:], b.key.xtr[:]))
 	})
 	for _, x := range idle[:len(idle)/2] {
-		delete(s.xtrs, x.key)
+		s.forgetXTR(x)
 		of.idle--
 	}
 	s.xtrCount.Store(int64(len(s.xtrs)))

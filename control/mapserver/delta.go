@@ -221,7 +221,7 @@ func (s *Server) Merge(now time.Time, d Delta) (bool, error) {
 	ch.xtr = x
 	changed := s.mergeClaim(now, ticks, &ch, false)
 	if x.claims == 0 && !x.enforced(x.algorithm) {
-		delete(s.xtrs, xk)
+		s.forgetXTR(x)
 	}
 	s.xtrCount.Store(int64(len(s.xtrs)))
 	return changed, nil

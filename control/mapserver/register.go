@@ -42,6 +42,9 @@ type Update struct {
 	notify lisp.Datagram // signed Map-Notify to send when applied; may be empty
 	local  netip.Addr    // where the Map-Register came to
 
+	assoc    *xtrState // of a refresh
+	recycled bool      // comes from an updatePool
+
 	acked   *notifyAwaited // a Map-Notify-Ack instead
 	healthy *healthCheck   // the answer to a health check instead
 }
@@ -50,6 +53,9 @@ type Update struct {
 // nothing is sent before the Authentication Data has been found right for the
 // site of every record.
 func (w *Worker) handleRegister(d lisp.Datagram) {
+	if w.handleRefresh(d) {
+		return
+	}
 	w.stats.registers.Add(1)
 	m := &w.register
 	if err := m.DecodeFromBytes(d.Bytes); err != nil {

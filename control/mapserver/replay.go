@@ -39,6 +39,7 @@ type xtrState struct {
 	stamp     order // of the newest Delta
 	claims    int
 	idle      bool     // no claim left, remembered for its nonce
+	forgotten bool     // not in Server.xtrs any more
 	recent    []uint64 // fingerprints of accepted messages, a ring when full
 	next      int
 }

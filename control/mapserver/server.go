@@ -42,6 +42,7 @@ type Server struct {
 
 	workersMu sync.Mutex
 	workers   []*Worker
+	updates   updatePool
 	awaited   sync.Map // nonce (uint64) to *notifyAwaited; written by the writer
 	checks    sync.Map // nonce (uint64) to *healthCheck; likewise
 

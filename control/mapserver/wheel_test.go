@@ -46,7 +46,7 @@ func (w *wheel) run(now int64) (due []*claim) {
 // TestWheel: whatever is added, removed and put off, each claim comes up once,
 // not before its time and in the order of the times, and next never says later.
 func TestWheel(t *testing.T) {
-	for seed := range uint64(30) {
+	for seed := range uint64(6) {
 		r := rand.New(rand.NewPCG(seed, 5))
 		var w wheel
 		now := int64(0)

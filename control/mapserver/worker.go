@@ -28,6 +28,8 @@ type Worker struct {
 	encoder   recordEncoder
 	sec       protected
 	claims    []*claim
+	pending   [recentSlots]pendingRefresh
+	auth      map[*lisp.Key]*lisp.Authenticator
 	upstreams []*upstream
 	rlocs     []candidate
 	items     []registerItem
@@ -55,7 +57,7 @@ type Result struct {
 
 // NewWorker makes one more Worker. Safe for concurrent use.
 func (s *Server) NewWorker() *Worker {
-	w := &Worker{s: s}
+	w := &Worker{s: s, auth: make(map[*lisp.Key]*lisp.Authenticator)}
 	s.workersMu.Lock()
 	s.workers = append(s.workers, w)
 	s.workersMu.Unlock()
