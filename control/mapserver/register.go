@@ -53,9 +53,13 @@ type Update struct {
 // nothing is sent before the Authentication Data has been found right for the
 // site of every record.
 func (w *Worker) handleRegister(d lisp.Datagram) {
-	if w.handleRefresh(d) {
-		return
+	if !w.handleRefresh(d) {
+		w.takeApart(d)
 	}
+}
+
+// takeApart is handleRegister for whatever is more than a refresh.
+func (w *Worker) takeApart(d lisp.Datagram) {
 	w.stats.registers.Add(1)
 	m := &w.register
 	if err := m.DecodeFromBytes(d.Bytes); err != nil {
