@@ -81,7 +81,7 @@ func (c *Closed) check(m *DatabaseMapping) error {
 type closedNet struct {
 	ownTimer timer                        // when an own mapping has something to change
 	own      map[mapcache.Key]*ownMapping // of the database
-	sites    map[mapcache.Key]*remoteSite       // of the map-cache: learned positive entries
+	sites    map[mapcache.Key]*remoteSite // of the map-cache: learned positive entries
 	stale    map[staleKey]*stalePeer      // who uses an old version of our mappings
 	refused  map[netip.Addr]int           // locators whose stale packets are dropped, by how many stalePeers
 	echoes   map[netip.Addr]*echoPeer     // locators to be tested

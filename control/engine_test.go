@@ -64,6 +64,7 @@ type tester struct {
 	now    time.Time
 	sent   []sent
 	events []Event
+	told   told
 }
 
 func newTester(t *testing.T, change ...func(*Config)) *tester {

@@ -29,7 +29,7 @@ func (e *Engine) statusBits(now time.Time, d mapcache.Discovery) {
 	from := netip.AddrPortFrom(d.Locator.Addr, d.Locator.Port)
 	if !slices.ContainsFunc(s.locators, func(l mapcache.Locator) bool { return l.Addr == d.Locator.Addr }) {
 		// Every xTR that sends LSBs is an ETR too (RFC 9300 §13.1).
-		e.drop(now, DropForeignStatus, from, ent.Key.String)
+		e.drop(now, DropForeignStatus, from, d.Key.String)
 		return
 	}
 	lsbs := d.LSBs & (1<<len(s.locators) - 1) // none is beyond the locators
@@ -37,7 +37,7 @@ func (e *Engine) statusBits(now time.Time, d mapcache.Discovery) {
 		return
 	}
 	if !s.changed.IsZero() && now.Sub(s.changed) < statusInterval {
-		e.drop(now, DropStatusRate, from, ent.Key.String)
+		e.drop(now, DropStatusRate, from, d.Key.String)
 		return
 	}
 	s.lsbs, s.changed = lsbs, now
@@ -47,7 +47,7 @@ func (e *Engine) statusBits(now time.Time, d mapcache.Discovery) {
 	})
 	e.signalEntry(s, ent.MapVersion)
 	e.emit(StatusBits{Stamp{now}, ent.Key, d.Locator.Addr, lsbs, len(s.locators)})
-	if ent, ok := e.cache.Get(ent.Key); ok && !e.anyReachable(ent.RLOCs) {
+	if ent, ok = e.cache.Get(ent.Key); ok && !e.anyReachable(ent.RLOCs) {
 		e.refresh(now, ent.Key, reasons{})
 	}
 }
