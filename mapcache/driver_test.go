@@ -77,7 +77,7 @@ func (d *driver) run() {
 	for step := 0; !d.src.done() && !d.t.Failed(); step++ {
 		d.step()
 		d.follow()
-		if step%64 == 0 {
+		if step%250 == 0 {
 			d.compareAll()
 		}
 	}
@@ -191,6 +191,8 @@ func (d *driver) step() {
 	case op == 10:
 		waits := []time.Duration{0, time.Nanosecond, time.Second, 3 * time.Second, 10 * time.Second, time.Minute, time.Hour, 25 * time.Hour}
 		d.advance(d.now.Add(waits[d.src.intn(len(waits))]))
+	case op == 11 && d.src.intn(20) == 0:
+		d.restart()
 	case op == 11:
 		d.cache.Used(d.now, d.existing())
 	case op == 12 && d.src.intn(2) == 0:
@@ -221,6 +223,35 @@ func (d *driver) insert(m Mapping) {
 	assert.LessOrEqual(d.t, d.cache.Len(), d.cache.cfg.MaxEntries)
 }
 
+// restart goes on with what a new cache imports of what the old one exports, and
+// the static mappings, as from a configuration.
+func (d *driver) restart() {
+	d.counts["restart"]++
+	old := d.cache
+	d.cache, d.seq = New(old.cfg), 0
+	clear(d.mirror)
+	clear(d.reported)
+	clear(d.solicited)
+	clear(d.due)
+	for s := range old.Export(d.now) {
+		ok, err := d.cache.Import(d.now, s)
+		require.NoError(d.t, err)
+		require.Equal(d.t, s.Origin != OriginStatic, ok, "%v", s.Key)
+		if !ok {
+			require.NoError(d.t, d.cache.Insert(d.now, s.Mapping))
+		}
+	}
+	ends := make([]time.Time, len(d.model.entries))
+	for i, e := range d.model.entries {
+		ends[i] = d.model.expires(e)
+	}
+	for i, e := range d.model.entries {
+		e.updated, e.natural = d.now, ends[i]
+	}
+	clear(d.model.down)
+	d.model.families = families{}
+}
+
 // applyEvictions removes from the model what the cache has evicted: which is the
 // cache's free choice, but for some rules.
 func (d *driver) applyEvictions() {
@@ -231,7 +262,6 @@ func (d *driver) applyEvictions() {
 		}
 	}
 	for k := range gone {
-		d.counts["evicted"]++
 		e := d.model.find(k)
 		require.NotNil(d.t, e)
 		assert.True(d.t, e.learned(), "static %v evicted", k)
@@ -371,12 +401,13 @@ func (d *driver) follow() {
 	for _, ch := range d.cache.Changes() {
 		d.seq++
 		require.Equal(d.t, d.seq, ch.Seq)
+		d.counts[ch.Reason.String()]++
 		switch ch.Reason {
 		case ReasonLocatorUp, ReasonLocatorDown:
 			assert.Equal(d.t, ch.Reason == ReasonLocatorUp, d.cache.Reachable(ch.Locator))
 			continue
 		case ReasonAdded:
-			assert.NotContains(d.t, d.mirror, ch.Key)
+			assert.False(d.t, d.mirror[ch.Key].Present, "%v was there", ch.Key)
 		case ReasonRefreshed:
 			assert.Equal(d.t, ch.Old, ch.New)
 		default:
@@ -411,7 +442,7 @@ func (d *driver) compareAll() {
 		assert.Equal(d.t, d.model.expires(w), e.Expires, "%v", e.Key)
 		assert.Equal(d.t, d.reported[e.Key], e.Refreshing, "%v", e.Key)
 		assert.Equal(d.t, !d.solicited[e.Key].IsZero(), e.Solicited, "%v", e.Key)
-		assert.Contains(d.t, d.mirror, e.Key)
+		assert.True(d.t, d.mirror[e.Key].Present, "%v", e.Key)
 	}
 	assert.Len(d.t, want, n)
 	assert.Len(d.t, d.mirror, n)

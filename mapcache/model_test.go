@@ -192,15 +192,15 @@ func (m *model) choices(rlocs []RLOC, hash uint32) []Locator {
 	return out
 }
 
-// modelSteps is the number of random operations per seed; XTRKIT_MODEL_STEPS
-// overrides it for long runs.
+// modelSteps is the number of random operations of TestAgainstModel, all its runs
+// together; XTRKIT_MODEL_STEPS says how many for the gate.
 func modelSteps(t *testing.T) int {
 	if s := os.Getenv("XTRKIT_MODEL_STEPS"); s != "" {
 		n, err := strconv.Atoi(s)
 		require.NoError(t, err)
 		return n
 	}
-	return 3000
+	return 60_000
 }
 
 func TestAgainstModel(t *testing.T) {
@@ -213,14 +213,20 @@ func TestAgainstModel(t *testing.T) {
 		{"clamped", Config{MinTTL: 3 * time.Second, MaxTTL: time.Hour, UnlimitedTTL: 30 * time.Minute, RefreshFraction: 0.5}},
 		{"small", Config{MaxEntries: 24, IdleTime: 5 * time.Second}},
 	}
+	const seeds = 4
+	steps := modelSteps(t) / len(tests) / seeds
 	for _, tt := range tests {
-		for seed := range uint64(4) {
+		for seed := range uint64(seeds) {
 			t.Run(fmt.Sprintf("%s/%d", tt.name, seed), func(t *testing.T) {
 				t.Parallel()
-				d := newDriver(t, &randSource{rand.New(rand.NewPCG(seed, 1)), modelSteps(t)}, tt.cfg)
+				d := newDriver(t, &randSource{rand.New(rand.NewPCG(seed, 1)), steps}, tt.cfg)
 				d.run()
 				assert.Positive(t, d.counts["hit"])
 				assert.Positive(t, d.counts["mac"])
+				assert.Positive(t, d.counts["restart"])
+				assert.Positive(t, d.counts["expired"])
+				assert.Positive(t, d.counts["replaced"])
+				assert.Positive(t, d.counts["locator-down"])
 				assert.Positive(t, d.counts["refresh"])
 				assert.Positive(t, d.counts["smr"])
 				if tt.cfg.MaxEntries > 0 {
