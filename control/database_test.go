@@ -237,3 +237,24 @@ func TestRegisterBits(t *testing.T) {
 	assert.True(t, m.UseTTL)
 	assert.True(t, m.Merge)
 }
+
+// TestAnycastRLOC: two xTRs with one anycast locator register from their own
+// addresses, as different xTRs; what they announce is the anycast locator.
+func TestAnycastRLOC(t *testing.T) {
+	anycast := netip.MustParseAddr("203.0.113.254")
+	seen := make(map[lisp.XTRID]netip.Addr)
+	for i := range 2 {
+		own := netip.AddrFrom4([4]byte{203, 0, 113, byte(10 + i)})
+		tc := newTester(t, noProbe, func(c *Config) {
+			c.XTRID, c.SiteID = lisp.XTRID{15: byte(i + 1)}, 7
+			c.Database = []DatabaseMapping{{Key: hostKey(eid4), RLOCs: []DatabaseRLOC{{Addr: anycast, Priority: 1, Weight: 100}}}}
+		})
+		tc.setLocals(mapcache.Local{Addr: own, Priority: 1, Up: true}, mapcache.Local{Addr: anycast, Priority: 2, Up: true})
+		s, m := one[*lisp.MapRegister](tc)
+		assert.Equal(t, own, s.Local.Addr()) // RFC 9301-8.4.1-2
+		assert.True(t, m.XTRIDPresent)       // RFC 9301-8.4.1-2
+		seen[m.XTRID] = s.Local.Addr()
+		assert.Equal(t, "192.0.2.1/32 ttl 1440 authoritative 203.0.113.254(1/100 LR)", fmt.Sprint(&m.Records[0]))
+	}
+	assert.Len(t, seen, 2) // RFC 9301-8.4.1-2
+}

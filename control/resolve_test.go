@@ -50,6 +50,7 @@ func TestMapRequestContent(t *testing.T) {
 			require.NotNil(t, s.inner, "encapsulated to the Map-Resolver")
 			assert.Equal(t, tc.e.cfg.MapResolvers[0], s.Remote)
 			assert.Equal(t, c.outer, s.Local)
+			// RFC 9300-4-1, 9300-4-2: from an RLOC, or as a host from an EID.
 			assert.Equal(t, c.inner, fmt.Sprintf("%v > %v", s.inner.Source, s.inner.Destination))
 			assert.Equal(t, c.source, m.SourceEID.String()) // RFC 9301-5.2-s1
 			assert.Equal(t, c.itr, fmt.Sprint(m.ITRRLOCs))  // RFC 9301-5.2-10, 9301-5.3-3: all of them, routable

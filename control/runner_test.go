@@ -246,7 +246,7 @@ func TestRunner(t *testing.T) {
 		synctest.Wait()
 		time.Sleep(100 * time.Millisecond)
 		got := a.plane.decisions()
-		require.Len(t, got, 1)
+		require.Len(t, got, 1) // RFC 9300-6-s2: held until there is an answer
 		assert.Equal(t, mapcache.Encapsulate, got[0].Verdict)
 		assert.Equal(t, rlocB, got[0].Locator.Addr)
 		assert.Contains(t, a.events.lines(), "Map-Request for 192.0.2.2/32 to Map-Resolver 198.18.0.1")

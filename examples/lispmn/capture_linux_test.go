@@ -79,6 +79,7 @@ func (c *captureChecker) packet(t *testing.T, p gopacket.Packet) {
 		return
 	}
 	c.control++
+	assert.NotZero(t, udp.Checksum) // RFC 9301-5-s2
 	m, err := lisp.Parse(udp.Payload)
 	require.NoError(t, err)
 	if _, ok := m.(*lisp.EncapsulatedControl); ok {
