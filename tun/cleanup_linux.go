@@ -24,7 +24,7 @@ func Cleanup(cfg Config) error {
 	defer n.close()
 	index := 0
 	if l, err := n.links.LinkByName(cfg.Name); err == nil {
-		fd, err := openTUN(cfg.Name)
+		fd, err := openTUN(cfg.Name, cfg.Queues > 1)
 		if err != nil {
 			return err
 		}

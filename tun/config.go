@@ -47,6 +47,19 @@ type Config struct {
 	// without a chosen source are tunnelled. Each takes one rule, which the kernel
 	// checks one after the other.
 	Destinations []netip.Prefix
+	// Router makes the host a router for the hosts behind an EID-Prefix: it
+	// forwards packets, and those between parts of the EID-Prefix stay out of the
+	// tunnel. Each family with an EID or, with Proxy, a destination, is switched
+	// on by its sysctl, and off again by Close if it was off. The interface and
+	// the addresses on the side of these hosts are not part of it.
+	Router bool
+	// Proxy also tunnels what the host forwards to Destinations for others, from
+	// whatever source, as a Proxy-ITR does (RFC 6832 §5). It implies Router, and
+	// needs Destinations.
+	Proxy bool
+	// Queues is how many queues the device has, 1 by default, 256 at most: see
+	// Interface.Queues.
+	Queues int
 	// Table is the number of our routing table, default DefaultTable. It must be
 	// empty, but for what a crash left.
 	Table uint32
@@ -78,6 +91,16 @@ func (c Config) withDefaults() (Config, error) {
 	if c.RulePriority == 0 {
 		c.RulePriority = DefaultRulePriority
 	}
+	if c.Queues == 0 {
+		c.Queues = 1
+	}
+	if c.Queues < 1 || c.Queues > 256 || c.Queues > 1 && c.File != nil {
+		return c, fmt.Errorf("tun: %w: %d queues", ErrConfig, c.Queues)
+	}
+	if c.Proxy && len(c.Destinations) == 0 {
+		return c, fmt.Errorf("tun: %w: a proxy needs destinations", ErrConfig)
+	}
+	c.Router = c.Router || c.Proxy
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

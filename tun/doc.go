@@ -38,7 +38,20 @@
 // program that binds to the EID and sends multicast reaches the device, and the
 // data plane drops that.)
 //
-// Nothing is written to /proc/sys. Strict reverse path filtering (rp_filter 1) is
+// # For other hosts
+//
+// With Config.Router the host forwards for hosts behind an EID-Prefix, whose
+// packets rule 4341 leads to the device; throw routes keep what one part of an
+// EID-Prefix sends another out of it. With Config.Proxy rule 4343 is for all
+// packets to the destinations, whoever sent them.
+//
+// Only these two write to /proc/sys: they switch forwarding on where it is off,
+// and let interfaces that take router advertisements go on doing so (accept_ra
+// 2). Close restores what was found; after kill -9 it stays.
+//
+// # Reverse path filtering
+//
+// Strict reverse path filtering (rp_filter 1) is
 // fine for tunnelled packets: what arrives through the tunnel for an EID is
 // answered through it. But it drops what comes in by an uplink for an IPv4 EID,
 // as answers from outside LISP do, because the EID's way out is the tunnel:

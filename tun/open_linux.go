@@ -11,8 +11,9 @@ import (
 const clonePath = "/dev/net/tun"
 
 // openTUN makes the TUN device, or attaches to one that is there and nobody has
-// open, and returns its descriptor.
-func openTUN(name string) (int, error) {
+// open, and returns its descriptor. Of a device for several queues it is one of
+// them.
+func openTUN(name string, several bool) (int, error) {
 	fd, err := unix.Open(clonePath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
@@ -23,8 +24,12 @@ func openTUN(name string) (int, error) {
 	// With the virtio header, packets cross the descriptor unsegmented and
 	// without checksums.
 	const flags = unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR
-	err = attach(fd, name, flags)
-	if errors.Is(err, unix.EINVAL) {
+	if several {
+		err = attach(fd, name, flags|unix.IFF_MULTI_QUEUE)
+	} else {
+		err = attach(fd, name, flags)
+	}
+	if errors.Is(err, unix.EINVAL) && !several {
 		// A device that was made for several queues takes only those.
 		if attach(fd, name, flags|unix.IFF_MULTI_QUEUE) == nil {
 			return fd, nil
@@ -38,7 +43,7 @@ func openTUN(name string) (int, error) {
 	case errors.Is(err, unix.EBUSY):
 		return -1, fmt.Errorf("tun: %s is %w by another process", name, ErrInUse)
 	case errors.Is(err, unix.EINVAL):
-		return -1, fmt.Errorf("tun: the name %s is %w by a device that is not TUN, or not valid", name, ErrInUse)
+		return -1, fmt.Errorf("tun: the name %s is %w by a device that is not TUN, or not for as many queues, or not valid", name, ErrInUse)
 	case errors.Is(err, unix.EPERM):
 		return -1, fmt.Errorf("tun: make %s: %w: it takes root, or CAP_NET_ADMIN", name, err)
 	}

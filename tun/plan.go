@@ -3,6 +3,7 @@ package tun
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -101,6 +102,8 @@ type plan struct {
 	addrs  []netip.Addr
 	routes []route
 	rules  []rule // in the order in which they can be added
+
+	families []bool // that there is anything for; true is IPv6
 }
 
 // makePlan returns what c, which has its defaults, asks for.
@@ -128,9 +131,11 @@ func (p *plan) addFamily(c Config, v6 bool) {
 			}
 		}
 	}
-	if !any {
+	proxied := c.Proxy && slices.ContainsFunc(c.Destinations, func(d netip.Prefix) bool { return d.Addr().Is6() == v6 })
+	if !any && !proxied {
 		return
 	}
+	p.families = append(p.families, v6)
 	p.addrs = append(p.addrs, addrs...)
 
 	all := defaultIPv4
@@ -140,6 +145,13 @@ func (p *plan) addFamily(c Config, v6 bool) {
 	for _, n := range notTunnelled {
 		if n.Addr().Is6() == v6 {
 			p.routes = append(p.routes, route{dst: n, throw: true})
+		}
+	}
+	if c.Router {
+		for _, e := range c.EIDs {
+			if e.Addr().Is6() == v6 && !e.IsSingleIP() {
+				p.routes = append(p.routes, route{dst: e.Masked(), throw: true})
+			}
 		}
 	}
 	p.routes = append(p.routes, route{dst: all, src: source})
@@ -155,6 +167,14 @@ func (p *plan) addFamily(c Config, v6 bool) {
 		if e.Addr().Is6() == v6 {
 			add(sourcePriority, rule{from: e.Masked(), table: c.Table})
 		}
+	}
+	if proxied {
+		for _, d := range c.Destinations {
+			if d.Addr().Is6() == v6 {
+				add(chosenPriority, rule{to: d.Masked(), table: c.Table})
+			}
+		}
+		return // what the host itself sends among it
 	}
 	if !source.IsValid() {
 		return

@@ -2,6 +2,7 @@ package tun
 
 import (
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 
@@ -81,6 +82,23 @@ func TestPlan(t *testing.T) {
 4344: from all nop
 4341: from 192.0.2.0/25 lookup 4341
 `},
+		{"a router", Config{EIDs: prefixes("192.0.2.129/25", "198.51.100.1/32", "2001:db8::/48"), Router: true}, "addr 192.0.2.129\naddr 198.51.100.1\n" + throws4 + `throw 192.0.2.128/25
+0.0.0.0/0 src 192.0.2.129
+` + throws6 + `throw 2001:db8::/48
+::/0
+4344: from all nop
+4341: from 192.0.2.128/25 lookup 4341
+4341: from 198.51.100.1 lookup 4341
+4342: from 0.0.0.0 iif lo lookup main suppress_prefixlength 0
+4343: from 0.0.0.0 iif lo lookup 4341
+4344: from all nop
+4341: from 2001:db8::/48 lookup 4341
+`},
+		{"a proxy", Config{Destinations: prefixes("192.0.2.0/24", "198.51.100.0/24"), Proxy: true}, throws4 + `0.0.0.0/0
+4344: from all nop
+4343: from all to 192.0.2.0/24 lookup 4341
+4343: from all to 198.51.100.0/24 lookup 4341
+`},
 		{"nothing", Config{}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -116,6 +134,10 @@ func TestConfigErrors(t *testing.T) {
 		"mapped, too short":       {EIDs: prefixes("::ffff:192.0.2.1/95")},
 		"twice":                   {EIDs: prefixes("192.0.2.1/24", "192.0.2.2/24")},
 		"bad destination":         {Destinations: prefixes("ff02::1/128")},
+		"proxy for everything":    {Proxy: true},
+		"fewer queues than one":   {Queues: -1},
+		"too many queues":         {Queues: 257},
+		"queues of a descriptor":  {Queues: 2, File: os.Stdin},
 	} {
 		_, err := cfg.withDefaults()
 		assert.ErrorIs(t, err, ErrConfig, name)

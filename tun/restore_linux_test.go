@@ -211,7 +211,7 @@ func TestAdoptByDescriptor(t *testing.T) {
 	n := newNetwork(t)
 	var f *os.File
 	require.NoError(t, n.node.Do(func() error {
-		fd, err := openTUN("theirs")
+		fd, err := openTUN("theirs", false)
 		f = os.NewFile(uintptr(fd), "tun")
 		return err
 	}))

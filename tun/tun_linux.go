@@ -8,7 +8,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -19,7 +18,8 @@ import (
 // methods are safe for concurrent use, but Reads wait for each other, and so do
 // Writes.
 type Interface struct {
-	dev   wgtun.Device
+	queue // the first
+	more  []*queue
 	name  string
 	index int
 	cfg   Config
@@ -36,9 +36,10 @@ type Interface struct {
 	found  netlink.Link // the device as it was adopted; nil if it is our own
 	// What was done and is to be undone. Addresses that were there before are not
 	// among them.
-	addrs  []netip.Addr
-	routes []route
-	rules  []rule
+	addrs    []netip.Addr
+	routes   []route
+	rules    []rule
+	forwards []forwarding
 }
 
 var _ Device = (*Interface)(nil)
@@ -61,6 +62,7 @@ func Create(cfg Config) (*Interface, error) {
 		return nil, err
 	}
 	i := &Interface{cfg: cfg, plan: makePlan(cfg)}
+	i.queue.of = i
 	if i.nl, err = openRTNL(); err != nil {
 		if file != nil {
 			_ = file.Close()
@@ -92,7 +94,7 @@ func (i *Interface) open() error {
 		fd, err = takeFile(i.cfg.File)
 	} else {
 		i.found, _ = i.nl.links.LinkByName(i.cfg.Name)
-		fd, err = openTUN(i.cfg.Name)
+		fd, err = openTUN(i.cfg.Name, i.cfg.Queues > 1)
 	}
 	if err != nil {
 		return err
@@ -110,6 +112,17 @@ func (i *Interface) open() error {
 	i.index = link.Attrs().Index
 	if i.cfg.File != nil {
 		i.found = link
+	}
+	for range i.cfg.Queues - 1 {
+		q := &queue{of: i}
+		if fd, err = openTUN(i.name, true); err == nil {
+			q.dev, _, err = wgtun.CreateUnmonitoredTUNFromFD(fd)
+		}
+		if err != nil {
+			_ = i.closeQueues()
+			return fmt.Errorf("tun: %s: a further queue: %w", i.name, err)
+		}
+		i.more = append(i.more, q)
 	}
 	return nil
 }
@@ -172,7 +185,7 @@ func (i *Interface) lead() error {
 			i.rules = append(i.rules, r)
 		}
 	}
-	return nil
+	return i.forward()
 }
 
 // SetLocals tells which addresses are our locators, so that what they send passes
@@ -292,43 +305,6 @@ func (i *Interface) Name() string { return i.name }
 // MTU returns what Config.MTU or SetMTU asked for last.
 func (i *Interface) MTU() int { return int(i.mtu.Load()) }
 
-// BatchSize returns how many packets one Read may return.
-func (i *Interface) BatchSize() int { return i.dev.BatchSize() }
-
-// Read implements Device. A long TCP or UDP packet that the host hands over
-// unsegmented comes as its segments.
-func (i *Interface) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
-	if room := len(bufs[0]) - offset; room < i.MTU() {
-		return 0, fmt.Errorf("tun: %w: buffers hold %d octets of packets, and the MTU is %d", ErrConfig, room, i.MTU())
-	}
-	for {
-		n, err := i.dev.Read(bufs, sizes, offset)
-		if err == nil {
-			return n, nil
-		}
-		var errno syscall.Errno
-		switch {
-		case errors.Is(err, os.ErrClosed) || errors.As(err, &errno):
-			return 0, fmt.Errorf("tun: read from %s: %w", i.name, err)
-		case n > 0:
-			i.readErrors.Add(1)
-			return n, nil // more segments than buffers: the rest is lost
-		}
-		// One packet with a virtio header that the library cannot take.
-		i.readErrors.Add(1)
-	}
-}
-
-// Write implements Device. Segments of one TCP or UDP flow that follow each other
-// reach the host as one long packet.
-func (i *Interface) Write(bufs [][]byte, offset int) (int, error) {
-	if _, err := i.dev.Write(bufs, offset); err != nil {
-		i.writeErrors.Add(1)
-		return 0, fmt.Errorf("tun: write to %s: %w", i.name, err)
-	}
-	return len(bufs), nil
-}
-
 // Stats returns the counters.
 func (i *Interface) Stats() Stats {
 	return Stats{ReadErrors: i.readErrors.Load(), WriteErrors: i.writeErrors.Load()}
@@ -364,7 +340,10 @@ func (i *Interface) Close() error {
 		}
 		errs = append(errs, i.nl.links.LinkSetMTU(i.link(), i.found.Attrs().MTU))
 	}
-	errs = append(errs, i.dev.Close())
+	for _, f := range slices.Backward(i.forwards) {
+		errs = append(errs, f.restore())
+	}
+	errs = append(errs, i.closeQueues())
 	i.nl.close()
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("tun: close %s: %w", i.name, err)

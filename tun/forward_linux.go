@@ -1,0 +1,137 @@
+package tun
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// sysctl is a setting that was changed. Its file stays open, and with it the
+// network namespace that it belongs to.
+type sysctl struct {
+	file *os.File
+	old  string
+}
+
+// forwarding is what was set to make the host forward packets of one family, in
+// the order in which it was done.
+type forwarding struct {
+	changed []sysctl
+	// interfaces is what each of them had: the switch for all of them has an
+	// effect on each.
+	interfaces []sysctl
+}
+
+const procNet = "/proc/sys/net"
+
+// forward makes the host forward packets, unless it does, in the families that
+// the plan has anything for. It needs doing once.
+func (i *Interface) forward() error {
+	if !i.cfg.Router || len(i.forwards) > 0 {
+		return nil
+	}
+	for _, v6 := range i.plan.families {
+		family, all := "ipv4", "ipv4/ip_forward"
+		if v6 {
+			family, all = "ipv6", "ipv6/conf/all/forwarding"
+		}
+		if old, err := os.ReadFile(filepath.Join(procNet, all)); err != nil {
+			return fmt.Errorf("forwarding: %w", err)
+		} else if strings.TrimSpace(string(old)) != "0" {
+			continue
+		}
+		var f forwarding
+		err := f.enable(family, all)
+		i.forwards = append(i.forwards, f)
+		if err != nil {
+			return fmt.Errorf("forwarding: %w", err)
+		}
+		i.cfg.Logger.Info("this host forwards packets now", "sysctl", "net."+strings.ReplaceAll(all, "/", "."))
+	}
+	return nil
+}
+
+// enable switches forwarding on. A router does not take default routes from
+// other routers' advertisements, and forgets those it has; but its uplinks
+// remain those of a host, hence accept_ra.
+func (f *forwarding) enable(family, all string) error {
+	conf := filepath.Join(procNet, family, "conf")
+	names, err := os.ReadDir(conf)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if n.Name() == "all" {
+			continue
+		}
+		s, err := openSysctl(filepath.Join(conf, n.Name(), "forwarding"))
+		if err != nil {
+			return err
+		}
+		f.interfaces = append(f.interfaces, s)
+		if family != "ipv6" {
+			continue
+		}
+		ra, err := openSysctl(filepath.Join(conf, n.Name(), "accept_ra"))
+		if err != nil {
+			return err
+		}
+		if ra.old != "1" {
+			_ = ra.file.Close()
+			continue
+		}
+		f.changed = append(f.changed, ra)
+		if err := ra.set("2"); err != nil {
+			return err
+		}
+	}
+	s, err := openSysctl(filepath.Join(procNet, all))
+	if err != nil {
+		return err
+	}
+	f.changed = append(f.changed, s)
+	return s.set("1")
+}
+
+// restore undoes enable.
+func (f *forwarding) restore() error {
+	errs := make([]error, 0, len(f.changed)+len(f.interfaces))
+	for i := len(f.changed) - 1; i >= 0; i-- {
+		errs = append(errs, f.changed[i].restore())
+	}
+	for _, s := range f.interfaces {
+		errs = append(errs, s.restore())
+	}
+	return errors.Join(errs...)
+}
+
+func openSysctl(path string) (sysctl, error) {
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return sysctl{}, err
+	}
+	var b [64]byte
+	n, err := file.ReadAt(b[:], 0)
+	if n == 0 {
+		_ = file.Close()
+		return sysctl{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return sysctl{file, strings.TrimSpace(string(b[:n]))}, nil
+}
+
+func (s *sysctl) set(value string) error {
+	_, err := s.file.WriteAt([]byte(value+"\n"), 0)
+	return err
+}
+
+// restore sets the old value, unless the interface is gone.
+func (s *sysctl) restore() error {
+	err := s.set(s.old)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(err, s.file.Close())
+}
