@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xtrkit/xtrkit/internal/mmsg"
 	"github.com/xtrkit/xtrkit/mapcache"
 )
 
@@ -25,8 +26,8 @@ type udpReceiver struct {
 	raw    syscall.RawConn
 
 	buffers  [][]byte
-	messages [receiveBatch]mmsghdr
-	names    [receiveBatch]sockaddr
+	messages [receiveBatch]mmsg.Header
+	names    [receiveBatch]mmsg.Sockaddr
 	iovs     [receiveBatch]unix.Iovec
 	controls [receiveBatch][256]byte
 
@@ -64,7 +65,7 @@ func newUDPReceiver(cfg UDPConfig, at netip.AddrPort, format mapcache.Format) (*
 	}
 	r := &udpReceiver{addr: addr, format: format, conn: conn, raw: raw, buffers: newSlots(receiveBatch)}
 	for i := range r.messages {
-		h := &r.messages[i].hdr
+		h := &r.messages[i].Hdr
 		r.iovs[i].Base = &r.buffers[i][0]
 		r.iovs[i].SetLen(len(r.buffers[i]))
 		h.Iov = &r.iovs[i]
@@ -83,8 +84,8 @@ func (r *udpReceiver) BatchSize() int { return receiveBatch }
 func (r *udpReceiver) Receive(batch []Incoming) (int, error) {
 	r.want = min(len(batch), receiveBatch)
 	for i := range r.want {
-		h := &r.messages[i].hdr
-		h.Namelen = uint32(unsafe.Sizeof(r.names[i].raw))
+		h := &r.messages[i].Hdr
+		h.Namelen = mmsg.SockaddrLen
 		h.SetControllen(len(r.controls[i]))
 		h.Flags = 0
 	}
@@ -101,8 +102,8 @@ func (r *udpReceiver) Receive(batch []Incoming) (int, error) {
 	for i := range r.got {
 		m := &r.messages[i]
 		in := &batch[i]
-		*in = Incoming{Bytes: r.buffers[i][:m.n], Format: r.format, Remote: r.names[i].get()}
-		readControls(in, r.controls[i][:m.hdr.Controllen])
+		*in = Incoming{Bytes: r.buffers[i][:m.N], Format: r.format, Remote: r.names[i].Get()}
+		readControls(in, r.controls[i][:m.Hdr.Controllen])
 	}
 	return r.got, nil
 }
@@ -111,7 +112,7 @@ func (r *udpReceiver) Receive(batch []Incoming) (int, error) {
 // read.
 func (r *udpReceiver) tryRead(fd uintptr) bool {
 	for {
-		r.got, r.errno = recvmmsg(fd, r.messages[:r.want])
+		r.got, r.errno = mmsg.Receive(fd, r.messages[:r.want])
 		switch r.errno {
 		case unix.EINTR:
 			continue
@@ -125,7 +126,7 @@ func (r *udpReceiver) tryRead(fd uintptr) bool {
 // readControls takes over what the kernel says beside a datagram.
 func readControls(in *Incoming, b []byte) {
 	for {
-		level, typ, data, rest, ok := nextCmsg(b)
+		level, typ, data, rest, ok := mmsg.NextControl(b)
 		if !ok {
 			return
 		}

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xtrkit/xtrkit/internal/mmsg"
 	"github.com/xtrkit/xtrkit/mapcache"
 )
 
@@ -44,18 +45,18 @@ type udpPath struct {
 
 	// What one sendmmsg needs. The control messages are laid out once: TTL,
 	// traffic class, and last the segment size, which can be left out.
-	messages    [maxMessages]mmsghdr
-	names       [maxMessages]sockaddr
+	messages    [maxMessages]mmsg.Header
+	names       [maxMessages]mmsg.Sockaddr
 	controls    [maxMessages]sendControl
 	runs        [maxMessages]struct{ first, n int } // of the packets
 	iovs        []unix.Iovec
 	controlLen  int
 	segmentLen  int
-	call        []mmsghdr // arguments and result of write
+	call        []mmsg.Header // arguments and result of write
 	sent        int
 	errno       unix.Errno
 	writeOnce   func(fd uintptr) bool
-	singleWrite [1]mmsghdr
+	singleWrite [1]mmsg.Header
 }
 
 // udpPool is sockets of equal options, one per source port.
@@ -103,10 +104,10 @@ func newUDPPath(cfg UDPConfig, l mapcache.Local) (*udpPath, error) {
 	for i := range p.controls {
 		c := &p.controls[i]
 		var rest []byte
-		c.ttl, rest = cmsgHeader(c.buf[:], level, ttl, 4)
-		c.tos, rest = cmsgHeader(rest, level, tos, 4)
-		c.segment, _ = cmsgHeader(rest, unix.SOL_UDP, unix.UDP_SEGMENT, 2)
-		h := &p.messages[i].hdr
+		c.ttl, rest = mmsg.PutControl(c.buf[:], level, ttl, 4)
+		c.tos, rest = mmsg.PutControl(rest, level, tos, 4)
+		c.segment, _ = mmsg.PutControl(rest, unix.SOL_UDP, unix.UDP_SEGMENT, 2)
+		h := &p.messages[i].Hdr
 		h.Name = (*byte)(unsafe.Pointer(&p.names[i]))
 		h.Control = &c.buf[0]
 	}
@@ -290,14 +291,14 @@ func (p *udpPath) message(m int, out []Outgoing, first int, segment bool) int {
 	c := &p.controls[m]
 	binary.NativeEndian.PutUint32(c.ttl, uint32(o.TTL))
 	binary.NativeEndian.PutUint32(c.tos, uint32(o.TOS))
-	h := &p.messages[m].hdr
+	h := &p.messages[m].Hdr
 	if n > 1 {
 		binary.NativeEndian.PutUint16(c.segment, uint16(size))
 		h.SetControllen(p.controlLen + p.segmentLen)
 	} else {
 		h.SetControllen(p.controlLen)
 	}
-	h.Namelen = p.names[m].set(o.Remote)
+	h.Namelen = p.names[m].Set(o.Remote)
 	h.Iov = &p.iovs[first]
 	h.SetIovlen(n)
 	p.runs[m].first, p.runs[m].n = first, n
@@ -351,9 +352,9 @@ func (p *udpPath) singly(s *udpSocket, out []Outgoing, m int, cause error) (ok b
 	for i := r.first; i < r.first+r.n; i++ {
 		one := &p.singleWrite[0]
 		*one = p.messages[m]
-		one.hdr.SetControllen(p.controlLen)
-		one.hdr.Iov = &p.iovs[i]
-		one.hdr.SetIovlen(1)
+		one.Hdr.SetControllen(p.controlLen)
+		one.Hdr.Iov = &p.iovs[i]
+		one.Hdr.SetIovlen(1)
 		if _, err := p.transmit(s, p.singleWrite[:]); err != nil {
 			if errors.Is(err, unix.EMSGSIZE) {
 				err = ErrTooBig
@@ -372,7 +373,7 @@ func (p *udpPath) singly(s *udpSocket, out []Outgoing, m int, cause error) (ok b
 
 // transmit sends messages from a socket until one fails, and returns how many
 // were sent. It waits while the socket's buffer is full.
-func (p *udpPath) transmit(s *udpSocket, messages []mmsghdr) (int, error) {
+func (p *udpPath) transmit(s *udpSocket, messages []mmsg.Header) (int, error) {
 	p.call, p.sent, p.errno = messages, 0, 0
 	if err := s.raw.Write(p.writeOnce); err != nil {
 		return 0, err
@@ -387,7 +388,7 @@ func (p *udpPath) transmit(s *udpSocket, messages []mmsghdr) (int, error) {
 // written.
 func (p *udpPath) tryWrite(fd uintptr) bool {
 	for {
-		p.sent, p.errno = sendmmsg(fd, p.call)
+		p.sent, p.errno = mmsg.Send(fd, p.call)
 		switch p.errno {
 		case unix.EINTR:
 			continue

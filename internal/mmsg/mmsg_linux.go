@@ -1,4 +1,4 @@
-package encap
+package mmsg
 
 import (
 	"net/netip"
@@ -7,27 +7,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mmsghdr is struct mmsghdr of recvmmsg(2) and sendmmsg(2).
-type mmsghdr struct {
-	hdr unix.Msghdr
-	n   uint32
+// Header is struct mmsghdr of recvmmsg(2) and sendmmsg(2).
+type Header struct {
+	Hdr unix.Msghdr
+	N   uint32 // octets received or sent
 }
 
-func sendmmsg(fd uintptr, msgs []mmsghdr) (int, unix.Errno) {
+// Send is sendmmsg(2), which does not wait. It returns how many of msgs were
+// sent; the error is about the first that was not.
+func Send(fd uintptr, msgs []Header) (int, unix.Errno) {
 	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&msgs[0])), uintptr(len(msgs)), unix.MSG_DONTWAIT, 0, 0)
 	return int(n), errno
 }
 
-func recvmmsg(fd uintptr, msgs []mmsghdr) (int, unix.Errno) {
+// Receive is recvmmsg(2), which does not wait.
+func Receive(fd uintptr, msgs []Header) (int, unix.Errno) {
 	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&msgs[0])), uintptr(len(msgs)), unix.MSG_DONTWAIT, 0, 0)
 	return int(n), errno
 }
 
-// sockaddr is a socket address of either family.
-type sockaddr struct{ raw unix.RawSockaddrInet6 }
+// Sockaddr is a socket address of either family.
+type Sockaddr struct{ raw unix.RawSockaddrInet6 }
 
-// set stores a and returns the length in use.
-func (s *sockaddr) set(a netip.AddrPort) uint32 {
+// SockaddrLen is the room in a Sockaddr.
+const SockaddrLen = unix.SizeofSockaddrInet6
+
+// Set stores a and returns the length in use.
+func (s *Sockaddr) Set(a netip.AddrPort) uint32 {
 	if a.Addr().Is4() {
 		r := (*unix.RawSockaddrInet4)(unsafe.Pointer(&s.raw))
 		r.Family = unix.AF_INET
@@ -43,8 +49,8 @@ func (s *sockaddr) set(a netip.AddrPort) uint32 {
 	return unix.SizeofSockaddrInet6
 }
 
-// get returns the address, IPv4 as such; zones are not kept.
-func (s *sockaddr) get() netip.AddrPort {
+// Get returns the address, IPv4 as such; zones are not kept.
+func (s *Sockaddr) Get() netip.AddrPort {
 	switch s.raw.Family {
 	case unix.AF_INET:
 		r := (*unix.RawSockaddrInet4)(unsafe.Pointer(&s.raw))
@@ -65,9 +71,9 @@ func getPort(p *uint16) uint16 {
 	return uint16(b[0])<<8 | uint16(b[1])
 }
 
-// cmsgHeader writes the header of a control message with n octets of data at
+// PutControl writes the header of a control message with n octets of data at
 // the start of b, and returns its data and what follows the message.
-func cmsgHeader(b []byte, level, typ int32, n int) (data, rest []byte) {
+func PutControl(b []byte, level, typ int32, n int) (data, rest []byte) {
 	h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
 	h.Level, h.Type = level, typ
 	h.SetLen(unix.CmsgLen(n))
@@ -75,8 +81,8 @@ func cmsgHeader(b []byte, level, typ int32, n int) (data, rest []byte) {
 	return b[at : at+n], b[unix.CmsgSpace(n):]
 }
 
-// nextCmsg takes the first control message of b apart; ok is false at the end.
-func nextCmsg(b []byte) (level, typ int32, data, rest []byte, ok bool) {
+// NextControl takes the first control message of b apart; ok is false at the end.
+func NextControl(b []byte) (level, typ int32, data, rest []byte, ok bool) {
 	at := unix.CmsgLen(0)
 	if len(b) < at {
 		return 0, 0, nil, nil, false
