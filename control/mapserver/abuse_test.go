@@ -156,7 +156,7 @@ func TestFloodOfWrongRegisters(t *testing.T) {
 	b.notNotifying()
 	changes, refusals := 0, 0
 	for _, e := range b.s.History() {
-		if _, ok := e.(Refused); ok {
+		if _, ok := e.Event.(Refused); ok {
 			refusals++
 		} else {
 			changes++
@@ -172,7 +172,7 @@ func TestHistory(t *testing.T) {
 	lines := func() []string {
 		var s []string
 		for _, e := range b.s.History() {
-			s = append(s, e.String())
+			s = append(s, e.Event.String())
 		}
 		return s
 	}

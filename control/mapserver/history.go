@@ -10,6 +10,12 @@ import (
 // costs little and washes out others slowly.
 var refusalsPerSecond = newBucketParams(10)
 
+// PastEvent is an event that Server.History keeps.
+type PastEvent struct {
+	Time  time.Time
+	Event Event
+}
+
 // history keeps the last events of registration for people to look at. Changes
 // and refusals have a ring each: nobody without a key pushes out changes. It is
 // safe for concurrent use.
@@ -22,11 +28,11 @@ type history struct {
 
 // ring is a bounded queue; when it is full, a new event replaces the oldest.
 type ring struct {
-	events []Event
+	events []PastEvent
 	next   int // where the oldest is, when full
 }
 
-func (r *ring) add(e Event, size int) {
+func (r *ring) add(e PastEvent, size int) {
 	if len(r.events) < size {
 		r.events = append(r.events, e)
 		return
@@ -35,7 +41,7 @@ func (r *ring) add(e Event, size int) {
 	r.next = (r.next + 1) % size
 }
 
-func (r *ring) appendTo(dst []Event) []Event {
+func (r *ring) appendTo(dst []PastEvent) []PastEvent {
 	return append(append(dst, r.events[r.next:]...), r.events[:r.next]...)
 }
 
@@ -44,17 +50,24 @@ func (s *Server) changed(e Event) {
 	if s.cfg.History < 0 {
 		return
 	}
+	var at time.Time
 	switch e := e.(type) {
 	case Registered:
 		if e.Change != ChangeNew && e.Change != ChangeMapping {
 			return
 		}
-	case Withdrawn, Expired, Moved:
+		at = e.Time
+	case Withdrawn:
+		at = e.Time
+	case Expired:
+		at = e.Time
+	case Moved:
+		at = e.Time
 	default:
 		return
 	}
 	s.history.mu.Lock()
-	s.history.changes.add(e, s.cfg.History)
+	s.history.changes.add(PastEvent{at, e}, s.cfg.History)
 	s.history.mu.Unlock()
 }
 
@@ -63,34 +76,19 @@ func (s *Server) refused(ticks int64, e func() Refused) {
 	if s.cfg.History < 0 || s.cfg.EventBuffer < 0 || !s.history.admission.take(ticks, refusalsPerSecond) {
 		return
 	}
+	refused := e()
 	s.history.mu.Lock()
-	s.history.refusals.add(e(), s.cfg.History)
+	s.history.refusals.add(PastEvent{refused.Time, refused}, s.cfg.History)
 	s.history.mu.Unlock()
 }
 
 // History returns the latest events about registrations, in the order of their
 // time: Registered if it changed something, Moved, Withdrawn, Expired and, when
 // there are not too many, Refused. It is safe for concurrent use.
-func (s *Server) History() []Event {
+func (s *Server) History() []PastEvent {
 	s.history.mu.Lock()
 	all := s.history.refusals.appendTo(s.history.changes.appendTo(nil))
 	s.history.mu.Unlock()
-	slices.SortStableFunc(all, func(a, b Event) int { return eventTime(a).Compare(eventTime(b)) })
+	slices.SortStableFunc(all, func(a, b PastEvent) int { return a.Time.Compare(b.Time) })
 	return all
-}
-
-func eventTime(e Event) time.Time {
-	switch e := e.(type) {
-	case Registered:
-		return e.Time
-	case Refused:
-		return e.Time
-	case Withdrawn:
-		return e.Time
-	case Expired:
-		return e.Time
-	case Moved:
-		return e.Time
-	}
-	return time.Time{}
 }

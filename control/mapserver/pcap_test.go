@@ -36,7 +36,9 @@ func datagrams(t testing.TB, file string) []lisp.Datagram {
 		require.NoError(t, err)
 		p := gopacket.NewPacket(b, r.LinkType(), gopacket.Default)
 		udp, ok := p.Layer(layers.LayerTypeUDP).(*layers.UDP)
-		require.True(t, ok)
+		if !ok {
+			continue // ARP, ICMP
+		}
 		src, ok := netip.AddrFromSlice(p.NetworkLayer().NetworkFlow().Src().Raw())
 		require.True(t, ok)
 		dst, ok := netip.AddrFromSlice(p.NetworkLayer().NetworkFlow().Dst().Raw())
@@ -199,4 +201,64 @@ func compareAnswers(t testing.TB, theirs, ours []byte) {
 	default:
 		require.FailNow(t, "unexpected message", "%x", ours)
 	}
+}
+
+// natRegisters are the different Map-Registers of a capture, also those inside
+// an ECM to or from an RTR.
+func natRegisters(t testing.TB, file string) []lisp.Datagram {
+	t.Helper()
+	var all []lisp.Datagram
+	seen := map[string]bool{}
+	for _, d := range datagrams(t, file) {
+		if len(d.Bytes) > 0 && lisp.TypeOf(d.Bytes) == lisp.TypeEncapsulatedControl {
+			in, err := parse[*lisp.EncapsulatedControl](t, d.Bytes).Inner()
+			require.NoError(t, err)
+			d.Bytes = in.Payload
+		}
+		if len(d.Bytes) == 0 || lisp.TypeOf(d.Bytes) != lisp.TypeMapRegister || seen[string(d.Bytes)] {
+			continue
+		}
+		seen[string(d.Bytes)] = true
+		all = append(all, d)
+	}
+	return all
+}
+
+// TestNATCaptures: xTRs behind a NAT set the I bit and count in no order. By
+// default all their registrations are accepted, each capture alone and one
+// behind the other.
+func TestNATCaptures(t *testing.T) {
+	files, err := filepath.Glob("testdata/nat/*.pcap")
+	require.NoError(t, err)
+	require.Len(t, files, 8)
+	sites := func(c *Config) {
+		key := lisp.Key{Algorithm: lisp.AlgorithmHMACSHA1, Secret: []byte("secret")}
+		c.Sites = []Site{{Name: "all", Keys: []lisp.Key{key}, Prefixes: []SitePrefix{
+			{Prefix: netip.MustParsePrefix("172.16.0.0/16"), AcceptMoreSpecifics: true},
+			{Prefix: netip.MustParsePrefix("fd00:e1d::/32"), AcceptMoreSpecifics: true},
+		}}}
+	}
+	one := newBench(t, sites)
+	registers, known, ids := 0, map[string]bool{}, 0
+	for _, file := range files {
+		alone := newBench(t, sites)
+		for _, d := range natRegisters(t, file) {
+			d.Local = netip.AddrPortFrom(d.Local.Addr(), lisp.ControlPort)
+			require.True(t, alone.s.Handle(alone.now, d))
+			assert.NotEmpty(t, alone.drain(), file)
+			assert.Zero(t, alone.s.Stats().Dropped, file)
+			require.True(t, one.s.Handle(one.now, d))
+			if m := parse[*lisp.MapRegister](t, d.Bytes); m.XTRIDPresent {
+				ids++
+			}
+			registers++
+			known[string(d.Bytes)] = true
+		}
+	}
+	assert.Greater(t, registers, 8)
+	assert.Greater(t, ids, 4)
+	st := one.s.Stats()
+	assert.Zero(t, st.Dropped)
+	assert.EqualValues(t, len(known), st.Accepted)
+	assert.EqualValues(t, registers, st.Accepted+st.Duplicates)
 }

@@ -9,7 +9,7 @@ import (
 // of the same EID-Prefix, OpenOverlayRouter one section with all locators;
 // both end up as one mapping per EID-Prefix.
 func (r *reader) databaseMapping(g *group, n *Node) {
-	prefix, ok := r.needPrefix(g, "eid-prefix")
+	prefix, ok := r.needPrefix(g)
 	if !ok {
 		return
 	}

@@ -48,7 +48,9 @@ func FuzzParse(f *testing.F) {
 		} else {
 			for _, s := range m.Sites {
 				assert.NotEmpty(t, s.Prefixes)
-				assert.NotEmpty(t, s.Key.Secret)
+				for _, k := range s.Keys {
+					assert.NotEmpty(t, k.Secret)
+				}
 			}
 		}
 	})

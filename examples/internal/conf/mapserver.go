@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -15,14 +16,23 @@ type MapServerNode struct {
 	Debug         int
 	ControlIface  string // the interface to serve; empty: all
 	ControlSocket string // where the status can be read; empty: the default of the program
+	StateFile     string // where registrations are kept over a restart; empty: nowhere
 	Sites         []Site
+	Resolver      []ResolverEntry
 }
 
-// Site is a LISP site: EID-Prefixes that are registered with one key.
+// ResolverEntry is an EID-Prefix that other Map-Servers have.
+type ResolverEntry struct {
+	IID        uint32
+	Prefix     netip.Prefix
+	MapServers []netip.Addr // in order of preference
+}
+
+// Site is a LISP site: EID-Prefixes that are registered with the same keys.
 type Site struct {
 	Name       string
-	Key        Key
-	ProxyReply bool // answer for the site even when its ETRs do not ask for it
+	Keys       []Key // with different IDs
+	ProxyReply bool  // answer for the site even when its ETRs do not ask for it
 	Prefixes   []SitePrefix
 	Line       int
 }
@@ -64,6 +74,7 @@ func (r *reader) mapServer(g *group, m *MapServerNode) {
 	m.Debug = r.debug(g)
 	m.ControlIface = g.str("control-iface", "")
 	m.ControlSocket = g.str("control-socket", "")
+	m.StateFile = g.str("state-file", "")
 	r.scope(g)
 	switch mode := g.str("operating-mode", "MS"); strings.ToUpper(mode) {
 	case "MS":
@@ -75,43 +86,85 @@ func (r *reader) mapServer(g *group, m *MapServerNode) {
 	for _, s := range g.groups["lisp-site"] {
 		r.site(s, m)
 	}
-	if len(m.Sites) == 0 && len(r.probs.errors) == 0 {
+	for _, e := range g.groups["resolver-entry"] {
+		r.resolverEntry(e, m)
+	}
+	if len(m.Sites)+len(m.Resolver) == 0 && len(r.probs.errors) == 0 {
 		r.probs.errorf(0, "", "there is no lisp-site: nobody could register")
 	}
 }
 
-// site reads one lisp-site. Sections with the same name are one site, whose
-// EID-Prefixes may come in one Map-Register; without a name, the EID-Prefix
-// is the name.
-func (r *reader) site(g *group, m *MapServerNode) {
-	prefix, okPrefix := r.needPrefix(g, "eid-prefix")
-	key, okKey := r.key(g)
-	if !okPrefix || !okKey {
+// resolverEntry reads one resolver-entry.
+func (r *reader) resolverEntry(g *group, m *MapServerNode) {
+	prefix, ok := r.needPrefix(g)
+	e := ResolverEntry{IID: r.iid(g), Prefix: prefix}
+	for _, v := range g.list("map-server") {
+		as, err := r.addresses(v.text)
+		if err != nil {
+			r.probs.errorf(v.line, "resolver-entry.map-server", "%v", err)
+			return
+		}
+		e.MapServers = append(e.MapServers, as[0])
+	}
+	if !ok {
 		return
 	}
-	sp := SitePrefix{IID: r.iid(g), Prefix: prefix, AcceptMoreSpecifics: g.on("accept-more-specifics", false)}
+	if len(e.MapServers) == 0 {
+		g.errorf("map-server", "there is none to forward Map-Requests to")
+		return
+	}
+	for _, other := range m.Resolver {
+		if other.IID == e.IID && other.Prefix == e.Prefix {
+			g.errorf("eid-prefix", "%s is in a resolver-entry already", prefix)
+			return
+		}
+	}
 	for _, s := range m.Sites {
-		for _, other := range s.Prefixes {
-			if other.IID == sp.IID && other.Prefix == sp.Prefix {
+		for _, p := range s.Prefixes {
+			if p.IID == e.IID && p.Prefix == e.Prefix {
 				g.errorf("eid-prefix", "%s is in the site of line %d already", prefix, s.Line)
 				return
 			}
 		}
 	}
+	m.Resolver = append(m.Resolver, e)
+}
+
+// site reads one lisp-site. Sections with the same name are one site, whose
+// EID-Prefixes may come in one Map-Register; without a name, the EID-Prefix
+// is the name. A section that repeats an EID-Prefix of its site with another
+// key-id adds a key: both are good until one section is removed.
+func (r *reader) site(g *group, m *MapServerNode) {
+	prefix, okPrefix := r.needPrefix(g)
+	key, okKey := r.key(g)
+	if !okPrefix || !okKey {
+		return
+	}
+	sp := SitePrefix{IID: r.iid(g), Prefix: prefix, AcceptMoreSpecifics: g.on("accept-more-specifics", false)}
 	name := prefix.String()
 	if sp.IID != 0 {
 		name = fmt.Sprintf("[%d]%s", sp.IID, prefix)
 	}
-	site := Site{Name: g.str("name", name), Key: key, ProxyReply: g.on("proxy-reply", false), Line: g.line}
+	site := Site{Name: g.str("name", name), Keys: []Key{key}, ProxyReply: g.on("proxy-reply", false), Line: g.line}
 	for i, s := range m.Sites {
-		if s.Name != site.Name {
+		at := slices.IndexFunc(s.Prefixes, func(p SitePrefix) bool { return p.IID == sp.IID && p.Prefix == sp.Prefix })
+		rotated := !slices.ContainsFunc(s.Keys, func(k Key) bool { return k.ID == key.ID })
+		switch {
+		case at >= 0 && (s.Name != site.Name || !rotated):
+			g.errorf("eid-prefix", "%s is in the site of line %d already", prefix, s.Line)
+			return
+		case s.Name != site.Name:
 			continue
-		}
-		if s.Key != site.Key || s.ProxyReply != site.ProxyReply {
+		case s.ProxyReply != site.ProxyReply, !rotated && !slices.Contains(s.Keys, key):
 			g.errorf("name", "site %s has another key or proxy-reply in line %d", s.Name, s.Line)
 			return
 		}
-		m.Sites[i].Prefixes = append(m.Sites[i].Prefixes, sp)
+		if rotated {
+			m.Sites[i].Keys = append(s.Keys, key)
+		}
+		if at < 0 {
+			m.Sites[i].Prefixes = append(s.Prefixes, sp)
+		}
 		return
 	}
 	site.Prefixes = []SitePrefix{sp}

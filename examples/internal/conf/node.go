@@ -221,7 +221,7 @@ func (r *reader) mapServers(g *group, n *Node) {
 }
 
 func (r *reader) static(s *group, n *Node) {
-	prefix, ok := r.needPrefix(s, "eid-prefix")
+	prefix, ok := r.needPrefix(s)
 	if !ok {
 		return
 	}

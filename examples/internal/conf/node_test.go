@@ -123,15 +123,15 @@ func TestMapServerFile(t *testing.T) {
 	assert.Equal(t, 1, m.Debug)
 	assert.Equal(t, []Site{
 		{
-			Name: "198.51.100.0/24", Key: Key{Type: 1, Secret: "a-secret"}, Line: 4,
+			Name: "198.51.100.0/24", Keys: []Key{{Type: 1, Secret: "a-secret"}}, Line: 4,
 			Prefixes: []SitePrefix{{Prefix: prefix("198.51.100.0/24"), AcceptMoreSpecifics: true}},
 		},
 		{
-			Name: "lab", Key: Key{Type: 2, Secret: "other secret"}, ProxyReply: true, Line: 12,
+			Name: "lab", Keys: []Key{{Type: 2, Secret: "other secret"}}, ProxyReply: true, Line: 12,
 			Prefixes: []SitePrefix{{Prefix: prefix("203.0.113.0/25")}, {IID: 9, Prefix: prefix("2001:db8::/48")}},
 		},
 		{
-			Name: "[9]198.51.100.0/24", Key: Key{Type: 1, Secret: "s"}, Line: 14,
+			Name: "[9]198.51.100.0/24", Keys: []Key{{Type: 1, Secret: "s"}}, Line: 14,
 			Prefixes: []SitePrefix{{IID: 9, Prefix: prefix("198.51.100.0/24")}},
 		},
 	}, m.Sites)
@@ -241,6 +241,30 @@ func TestNodeWarnings(t *testing.T) {
 	}, texts(n.Warnings))
 }
 
+// TestMapServerRotationAndResolver: two keys of a site at once, a table of other
+// Map-Servers, a state file.
+func TestMapServerRotationAndResolver(t *testing.T) {
+	t.Parallel()
+	m, err := ParseMapServer(t.Context(), "f", `
+state-file = /var/lib/lispms/state
+lisp-site { name = s eid-prefix = 192.0.2.0/24 key = a key-id = 1 }
+lisp-site { name = s eid-prefix = 192.0.2.0/24 key = b key-id = 2 key-type = 3 }
+lisp-site { name = s eid-prefix = 198.51.100.0/24 key = b key-id = 2 key-type = 3 }
+resolver-entry { eid-prefix = 203.0.113.0/24 iid = 3 map-server = { 192.0.2.1, mr.example.net } }
+`, hermetic())
+	require.NoError(t, err)
+	assert.Empty(t, m.Warnings)
+	assert.Equal(t, "/var/lib/lispms/state", m.StateFile)
+	prefix, addr := netip.MustParsePrefix, netip.MustParseAddr
+	assert.Equal(t, []Site{{
+		Name: "s", Line: 3, Keys: []Key{{ID: 1, Type: 1, Secret: "a"}, {ID: 2, Type: 3, Secret: "b"}},
+		Prefixes: []SitePrefix{{Prefix: prefix("192.0.2.0/24")}, {Prefix: prefix("198.51.100.0/24")}},
+	}}, m.Sites)
+	assert.Equal(t, []ResolverEntry{{
+		IID: 3, Prefix: prefix("203.0.113.0/24"), MapServers: []netip.Addr{addr("192.0.2.1"), addr("192.0.2.54")},
+	}}, m.Resolver)
+}
+
 func TestMapServerErrors(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct{ name, src, want string }{
@@ -249,6 +273,11 @@ func TestMapServerErrors(t *testing.T) {
 		{"other mode", "operating-mode = DDT", "f:1: operating-mode: DDT is not supported; lispms is a Map-Server and Map-Resolver (MS)"},
 		{"prefix twice", "lisp-site { eid-prefix = 192.0.2.0/24 key = a }\nlisp-site { eid-prefix = 192.0.2.0/24 key = b }", "f:2: lisp-site.eid-prefix: 192.0.2.0/24 is in the site of line 1 already"},
 		{"two keys", "lisp-site { name = s eid-prefix = 192.0.2.0/24 key = a }\nlisp-site { name = s eid-prefix = 198.51.100.0/24 key = b }", "f:2: lisp-site.name: site s has another key or proxy-reply in line 1"},
+		{"same key-id", "lisp-site { name = s eid-prefix = 192.0.2.0/24 key = a }\nlisp-site { name = s eid-prefix = 192.0.2.0/24 key = b }", "f:2: lisp-site.eid-prefix: 192.0.2.0/24 is in the site of line 1 already"},
+		{"no map-server", "resolver-entry { eid-prefix = 192.0.2.0/24 }", "f:1: resolver-entry.map-server: there is none to forward Map-Requests to"},
+		{"bad map-server", "resolver-entry { eid-prefix = 192.0.2.0/24 map-server = { 0.0.0.0 } }", "f:1: resolver-entry.map-server: '0.0.0.0' is not the address of a host"},
+		{"resolver-entry twice", "resolver-entry { eid-prefix = 192.0.2.0/24 map-server = { 192.0.2.1 } }\nresolver-entry { eid-prefix = 192.0.2.0/24 map-server = { 192.0.2.1 } }", "f:2: resolver-entry.eid-prefix: 192.0.2.0/24 is in a resolver-entry already"},
+		{"site and resolver-entry", "lisp-site { eid-prefix = 192.0.2.0/24 key = a }\nresolver-entry { eid-prefix = 192.0.2.0/24 map-server = { 192.0.2.1 } }", "f:2: resolver-entry.eid-prefix: 192.0.2.0/24 is in the site of line 1 already"},
 		{"merge", "lisp-site { eid-prefix = 192.0.2.0/24 key = a merge = on }", "f:1: lisp-site.merge: not supported: merging the registrations of several xTRs is not supported yet"},
 		{"static registration", "ms-static-registered-site { eid-prefix = 192.0.2.0/24 }", "f:1: ms-static-registered-site: not supported: registrations come from Map-Registers only"},
 	} {
@@ -293,6 +322,14 @@ func TestExamples(t *testing.T) {
 	assert.Empty(t, n.Warnings)
 	assert.Len(t, n.ProxyETRs, 1)
 	assert.Equal(t, Device{Name: "lmn0", MTU: 1444, Table: 4341}, n.Device)
+	b, err = os.ReadFile(filepath.Join("..", "..", "lispms", "lispms.conf.example"))
+	require.NoError(t, err)
+	all = regexp.MustCompile(`(?m)^#([a-z}]| {4}[a-z])`).ReplaceAllString(string(b), "$1")
+	m, err = ParseMapServer(t.Context(), "f", all, hermetic())
+	require.NoError(t, err)
+	assert.Empty(t, m.Warnings)
+	assert.NotEmpty(t, m.StateFile)
+	assert.Len(t, m.Resolver, 1)
 }
 
 func TestSecretNeverShows(t *testing.T) {

@@ -171,7 +171,7 @@ func knownOptions() options {
 		"proxy-etr":        {kind: kindSection, bare: true, role: xtr, sub: loc},
 		"proxy-etr-ipv4":   {kind: kindSection, role: xtr, sub: loc},
 		"proxy-etr-ipv6":   {kind: kindSection, role: xtr, sub: loc},
-		"state-file":       {role: xtr},
+		"state-file":       {role: xtr | roleMS},
 		"tun-name":         {role: xtr},
 		"tun-mtu":          number(576, 65535).of(xtr),
 		"tun-table":        number(1, 1<<32-1).of(xtr),
@@ -220,6 +220,9 @@ func knownOptions() options {
 		// The Map-Server.
 		"control-iface": {role: roleMS | roleDDT},
 		"lisp-site":     {kind: kindSection, role: roleMS, sub: site},
+		"resolver-entry": {kind: kindSection, role: roleMS, sub: options{
+			"eid-prefix": {}, "iid": number(-1, maxIID), "map-server": {kind: kindList},
+		}},
 		"ms-static-registered-site": {kind: kindSection, support: refused, role: roleMS, why: "registrations come from Map-Registers only", sub: options{
 			"eid-prefix": {}, "iid": {}, "ttl": {}, "rloc-address": {kind: kindSection, sub: loc},
 		}},

@@ -34,6 +34,7 @@ type Config struct {
 // Server is a running Map-Server. Its methods are safe for concurrent use.
 type Server struct {
 	cfg     Config
+	log     *slog.Logger
 	started time.Time
 	core    *mapserver.Server
 	runner  *control.Runner
@@ -43,7 +44,10 @@ type Server struct {
 // New takes the control socket and the control port. Run makes them work and
 // gives them back.
 func New(ctx context.Context, cfg Config) (_ *Server, err error) {
-	s := &Server{cfg: cfg, started: time.Now()}
+	s := &Server{cfg: cfg, log: cfg.Logger, started: time.Now()}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
 	s.status, err = statusd.Listen(statusd.Config{Path: s.Socket(), Snapshot: s.Status})
 	if err != nil {
 		return nil, err
@@ -57,10 +61,13 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.core, err = mapserver.New(mapserver.Config{Sites: sites(cfg.Conf), Locals: addrs, Logger: cfg.Logger})
+	s.core, err = mapserver.New(mapserver.Config{
+		Sites: sites(cfg.Conf), Resolver: resolver(cfg.Conf), Locals: addrs, Logger: cfg.Logger,
+	})
 	if err != nil {
 		return nil, err
 	}
+	s.load(s.started)
 	var listen control.ListenConfig
 	if cfg.Conf.ControlIface != "" {
 		for _, a := range addrs {
@@ -143,9 +150,10 @@ func ownAddresses(name string) ([]netip.Addr, error) {
 func sites(c *conf.MapServerNode) []mapserver.Site {
 	ss := make([]mapserver.Site, 0, len(c.Sites))
 	for _, s := range c.Sites {
-		site := mapserver.Site{Name: s.Name, ProxyReply: s.ProxyReply, Keys: []lisp.Key{
-			{ID: s.Key.ID, Algorithm: lisp.Algorithm(s.Key.Type), Secret: []byte(s.Key.Secret)},
-		}}
+		site := mapserver.Site{Name: s.Name, ProxyReply: s.ProxyReply}
+		for _, k := range s.Keys {
+			site.Keys = append(site.Keys, lisp.Key{ID: k.ID, Algorithm: lisp.Algorithm(k.Type), Secret: []byte(k.Secret)})
+		}
 		for _, p := range s.Prefixes {
 			site.Prefixes = append(site.Prefixes, mapserver.SitePrefix{IID: p.IID, Prefix: p.Prefix, AcceptMoreSpecifics: p.AcceptMoreSpecifics})
 		}
@@ -154,11 +162,32 @@ func sites(c *conf.MapServerNode) []mapserver.Site {
 	return ss
 }
 
+func resolver(c *conf.MapServerNode) []mapserver.ResolverEntry {
+	var es []mapserver.ResolverEntry
+	for _, e := range c.Resolver {
+		entry := mapserver.ResolverEntry{IID: e.IID, Prefix: e.Prefix}
+		for _, a := range e.MapServers {
+			entry.MapServers = append(entry.MapServers, netip.AddrPortFrom(a, lisp.ControlPort))
+		}
+		es = append(es, entry)
+	}
+	return es
+}
+
 // Run serves until the context ends, and returns nil then.
 func (s *Server) Run(ctx context.Context) error {
 	served := make(chan error, 1)
 	go func() { served <- s.status.Run(context.WithoutCancel(ctx)) }()
+	saving, stop := context.WithCancel(ctx)
+	saved := make(chan struct{})
+	go func() {
+		defer close(saved)
+		s.saveOften(saving)
+	}()
 	err := s.runner.Run(ctx)
+	stop()
+	<-saved
+	err = errors.Join(err, s.save()) // the Runner has ended: nobody else uses the core
 	_ = s.status.Close()
 	return errors.Join(err, <-served)
 }
@@ -178,10 +207,17 @@ func (s *Server) Status(context.Context) (statusd.Status, error) {
 	for _, r := range s.core.Registrations(now) {
 		m.Registrations = append(m.Registrations, entry(r))
 	}
+	for _, e := range s.core.History() {
+		m.History = append(m.History, statusd.Past{Time: e.Time, Text: e.Event.String()})
+	}
+	for _, u := range s.core.MapServers() {
+		m.MapServers = append(m.MapServers, statusd.MapServerHealth{Addr: u.Addr, Health: u.Health.String()})
+	}
 	c := s.core.Stats()
 	m.Counters = map[string]uint64{
 		"map-registers": c.Registers, "accepted": c.Accepted, "refreshes": c.Refreshes, "duplicates": c.Duplicates,
 		"map-notifies": c.Notifies, "map-requests": c.Requests, "map-replies": c.Replies, "negative-replies": c.Negatives, "forwarded": c.Forwards,
+		"moves": c.Moves, "unsolicited-map-notifies": c.UnsolicitedNotifies, "map-notify-acks": c.NotifyAcks, "map-notifies-unanswered": c.NotifiesUnanswered,
 	}
 	for r, n := range c.Dropped {
 		if n > 0 {

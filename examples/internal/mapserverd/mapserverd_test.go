@@ -3,11 +3,13 @@ package mapserverd
 import (
 	"bytes"
 	"context"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -85,7 +87,8 @@ func TestOwnAddresses(t *testing.T) {
 func TestRun(t *testing.T) {
 	netlab.Require(t, netlab.NetworkNamespaces) // port 4342 must be ours alone
 	socket := filepath.Join(t.TempDir(), "ms.sock")
-	cfg := parse(t, "control-socket = '"+socket+"'\n"+file)
+	state := filepath.Join(t.TempDir(), "state")
+	cfg := parse(t, "control-socket = '"+socket+"'\nstate-file = '"+state+"'\n"+file)
 	other, err := net.ListenUDP("udp4", &net.UDPAddr{Port: lisp.ControlPort})
 	require.NoError(t, err)
 	_, err = New(t.Context(), Config{Conf: cfg})
@@ -107,6 +110,60 @@ func TestRun(t *testing.T) {
 	cancel()
 	require.NoError(t, <-done)
 	assert.NoFileExists(t, socket)
+	assert.FileExists(t, state, "saved at the end")
+}
+
+// TestStateFile: what is registered outlives a restart; a file that is cut or
+// nonsense is used as far as it goes.
+func TestStateFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "dir", "state")
+	core := func() *Server {
+		cfg := parse(t, "state-file = '"+path+"'\n"+file)
+		c, err := mapserver.New(mapserver.Config{Sites: sites(cfg)})
+		require.NoError(t, err)
+		return &Server{cfg: Config{Conf: cfg}, core: c, log: slog.New(slog.DiscardHandler)}
+	}
+	now := time.Now()
+	a := core()
+	a.load(now) // there is none yet
+	m := lisp.MapRegister{Nonce: 1, Records: []lisp.EIDRecord{{
+		TTL: 10, MaskLen: 32, EID: lisp.AddressFrom(netip.MustParseAddr("198.51.100.7")),
+		Locators: []lisp.RLOCRecord{{Priority: 1, Reachable: true, RLOC: lisp.AddressFrom(netip.MustParseAddr("203.0.113.1"))}},
+	}}}
+	b, err := m.AppendSigned(nil, sites(a.cfg.Conf)[0].Keys[0])
+	require.NoError(t, err)
+	a.core.Handle(now, lisp.Datagram{Local: netip.MustParseAddrPort("192.0.2.1:4342"), Remote: netip.MustParseAddrPort("203.0.113.1:4342"), Bytes: b})
+	for range 2 {
+		require.NoError(t, a.save())
+		info, err := os.Stat(path)
+		require.NoError(t, err)
+		assert.EqualValues(t, 0o600, info.Mode().Perm())
+		files, err := os.ReadDir(filepath.Dir(path))
+		require.NoError(t, err)
+		assert.Len(t, files, 1, "nothing is left beside it")
+	}
+	st, err := a.Status(t.Context())
+	require.NoError(t, err)
+	require.Len(t, st.MapServer.History, 1)
+	assert.Contains(t, st.MapServer.History[0].Text, "registered 198.51.100.7/32 of site lab")
+
+	again := core()
+	again.load(now.Add(time.Second))
+	require.Len(t, again.core.Registrations(now.Add(time.Second)), 1)
+	whole, err := os.ReadFile(path)
+	require.NoError(t, err)
+	assert.NotContains(t, string(whole), "key", "no secrets")
+	for _, bad := range [][]byte{whole[:len(whole)-1], []byte("nonsense"), nil} {
+		require.NoError(t, os.WriteFile(path, bad, 0o600))
+		s := core()
+		s.load(now)
+		assert.Empty(t, s.core.Registrations(now))
+	}
+	a.cfg.Conf.StateFile = filepath.Join(path, "not", "a", "directory")
+	require.ErrorContains(t, a.save(), "state file")
+	a.cfg.Conf.StateFile = ""
+	require.NoError(t, a.save())
 }
 
 func TestMainFunction(t *testing.T) {

@@ -102,6 +102,20 @@ type MapServer struct {
 	Registrations []SiteEntry       `json:"registrations"`
 	Counters      map[string]uint64 `json:"counters"`
 	Refused       map[string]uint64 `json:"refused"` // by reason, without zeros
+	History       []Past            `json:"history,omitempty"`
+	MapServers    []MapServerHealth `json:"mapServers,omitempty"` // that requests are forwarded to
+}
+
+// Past is something that happened to a registration, oldest first.
+type Past struct {
+	Time time.Time `json:"time"`
+	Text string    `json:"text"`
+}
+
+// MapServerHealth is a Map-Server that a Map-Resolver forwards requests to.
+type MapServerHealth struct {
+	Addr   netip.AddrPort `json:"addr"`
+	Health string         `json:"health"` // up, doubtful or down
 }
 
 // Site is a configured LISP site.
