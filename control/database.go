@@ -61,8 +61,8 @@ func (e *Engine) storeDatabase(now time.Time) error {
 
 // SetDatabase replaces what this xTR is authoritative for. What is new is
 // registered at once, what is gone is withdrawn from the Map-Servers, and peers
-// in conversation are solicited to ask again. On an error, which wraps ErrConfig,
-// nothing has changed.
+// in conversation are solicited to ask again. After Withdraw it does nothing. On
+// an error, which wraps ErrConfig, nothing has changed.
 func (e *Engine) SetDatabase(now time.Time, db []DatabaseMapping) error {
 	db, err := cleanDatabase(db, &e.cfg.Closed)
 	if err != nil {
@@ -70,6 +70,9 @@ func (e *Engine) SetDatabase(now time.Time, db []DatabaseMapping) error {
 	}
 	now = e.tick(now)
 	defer e.collect(now)
+	if e.withdrawing {
+		return nil
+	}
 	before, positions := e.db, e.dbPos
 	if err := e.loadDatabase(db); err != nil {
 		return err
