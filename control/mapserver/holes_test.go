@@ -66,15 +66,15 @@ func (b *bench) nothing(out []lisp.Datagram) {
 // show too that a verification that always fails, or always succeeds, is noticed.
 func TestInteropVectors(t *testing.T) {
 	key256 := lisp.Key{ID: 1, Algorithm: lisp.AlgorithmHMACSHA256, Secret: []byte("password")}
-	key1 := lisp.Key{ID: 1, Algorithm: lisp.AlgorithmHMACSHA1, Secret: []byte("password")}
+	keySHA1 := lisp.Key{ID: 1, Algorithm: lisp.AlgorithmHMACSHA1, Secret: []byte("password")}
 	for name, tc := range map[string]struct {
 		key     lisp.Key
 		alg     byte
 		len     int
 		newHash func() hash.Hash
 	}{
-		"SHA-1":             {key1, 1, 20, sha1.New},
-		"SHA-1 truncated":   {key1, 1, 12, sha1.New},
+		"SHA-1":             {keySHA1, 1, 20, sha1.New},
+		"SHA-1 truncated":   {keySHA1, 1, 12, sha1.New},
 		"SHA-256":           {key256, 2, 32, sha256.New},
 		"SHA-256 truncated": {key256, 2, 16, sha256.New},
 	} {

@@ -149,7 +149,8 @@ func (r *reader) needAddress(g *group, option string) (netip.Addr, bool) {
 }
 
 // needPrefix reads an EID-Prefix. An address alone stands for the host.
-func (r *reader) needPrefix(g *group, option string) (netip.Prefix, bool) {
+func (r *reader) needPrefix(g *group) (netip.Prefix, bool) {
+	const option = "eid-prefix"
 	text, ok := g.need(option)
 	if !ok {
 		return netip.Prefix{}, false

@@ -163,7 +163,7 @@ func sites(c *conf.MapServerNode) []mapserver.Site {
 }
 
 func resolver(c *conf.MapServerNode) []mapserver.ResolverEntry {
-	var es []mapserver.ResolverEntry
+	es := make([]mapserver.ResolverEntry, 0, len(c.Resolver))
 	for _, e := range c.Resolver {
 		entry := mapserver.ResolverEntry{IID: e.IID, Prefix: e.Prefix}
 		for _, a := range e.MapServers {
