@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"sync"
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
@@ -134,17 +136,27 @@ type socket struct {
 	v4    *ipv4.PacketConn
 	v6    *ipv6.PacketConn
 
+	batch *batchConn // may do the work instead, where there is one
+
 	// ipv4.Message and ipv6.Message are the same type.
 	in, out []ipv4.Message
+
+	writing sync.Mutex // the loop writes, and so may the goroutine that reads
 }
 
 const oobSize = 128 // room for the control messages that we ask for
 
 func newSocket(pc net.PacketConn) *socket {
 	s := &socket{pc: pc, local: addrPort(pc.LocalAddr())}
-	if _, ok := pc.(*net.UDPConn); !ok {
+	udp, ok := pc.(*net.UDPConn)
+	if !ok {
 		return s
 	}
+	defer func() {
+		if s.v4 != nil || s.v6 != nil {
+			s.batch = newBatchConn(udp, s.local)
+		}
+	}()
 	if s.local.Addr().Is4() {
 		p := ipv4.NewPacketConn(pc)
 		if p.SetControlMessage(ipv4.FlagDst|ipv4.FlagInterface, true) == nil {
@@ -161,6 +173,9 @@ func newSocket(pc net.PacketConn) *socket {
 
 // ReadDatagrams implements Reader.
 func (s *socket) ReadDatagrams(ds []lisp.Datagram) (int, error) {
+	if s.batch != nil {
+		return s.batch.read(ds)
+	}
 	if s.v4 == nil && s.v6 == nil {
 		n, from, err := s.pc.ReadFrom(ds[0].Bytes)
 		if err != nil {
@@ -202,6 +217,10 @@ func (s *socket) ReadDatagrams(ds []lisp.Datagram) (int, error) {
 	return n, nil
 }
 
+// WriteDatagrams sends from this socket. It may be called beside
+// Conn.WriteDatagrams.
+func (s *socket) WriteDatagrams(ds []lisp.Datagram) (int, error) { return s.write(ds) }
+
 // parseControl returns the address that a datagram was sent to and its
 // interface.
 func (s *socket) parseControl(oob []byte) (netip.Addr, int) {
@@ -230,6 +249,11 @@ func (s *socket) parseControl(oob []byte) (netip.Addr, int) {
 
 // write sends ds, as many in one system call as the system takes.
 func (s *socket) write(ds []lisp.Datagram) (sent int, first error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if s.batch != nil && !slices.ContainsFunc(ds, func(d lisp.Datagram) bool { return d.Remote.Addr().Is4() != (s.v4 != nil) }) {
+		return s.batch.write(ds)
+	}
 	if s.v4 == nil && s.v6 == nil || s.v6 != nil && ds[0].Remote.Addr().Is4() {
 		for _, d := range ds {
 			if _, err := s.pc.WriteTo(d.Bytes, net.UDPAddrFromAddrPort(d.Remote)); err == nil {

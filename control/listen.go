@@ -18,6 +18,10 @@ type ListenConfig struct {
 	Port uint16
 	// Addrs are the addresses to listen on. Port 0 lets the system choose one.
 	Addrs []netip.AddrPort
+	// Sockets is how many sockets share each address, so that as many Workers of
+	// a Runner receive in parallel; the system spreads the peers over them. Linux
+	// only, default 1.
+	Sockets int
 }
 
 // UDPConn is the Conn that Listen makes.
@@ -54,14 +58,49 @@ func Listen(ctx context.Context, cfg ListenConfig) (*UDPConn, error) {
 		}
 		if u, ok := pc.(*net.UDPConn); ok {
 			// A burst of answers should fit. The system may give less.
-			_ = u.SetReadBuffer(1 << 20)
+			receiveBuffer(u, readBuffer)
 		}
 		c.sockets = append(c.sockets, newSocket(pc))
+		if err := c.share(ctx, pc, network, cfg.Sockets-1); err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
 	}
 	if len(c.sockets) == 0 {
 		return nil, errors.Join(errs...)
 	}
 	return c, nil
+}
+
+const readBuffer = 4 << 20
+
+// share opens n more sockets at the address of first. That one was bound alone,
+// so that a port that somebody else has is noticed.
+func (c *UDPConn) share(ctx context.Context, first net.PacketConn, network string, n int) error {
+	if n <= 0 {
+		return nil
+	}
+	address := first.LocalAddr().String()
+	var err error
+	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error { return sharePort(rc) }}
+	if u, ok := first.(*net.UDPConn); ok {
+		var rc syscall.RawConn
+		if rc, err = u.SyscallConn(); err == nil {
+			err = sharePort(rc)
+		}
+	}
+	for i := 0; i < n && err == nil; i++ {
+		var pc net.PacketConn
+		if pc, err = lc.ListenPacket(ctx, network, address); err == nil {
+			if u, ok := pc.(*net.UDPConn); ok {
+				receiveBuffer(u, readBuffer)
+			}
+			c.sockets = append(c.sockets, newSocket(pc))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("control: share %s among %d sockets: %w", address, n+1, err)
+	}
+	return nil
 }
 
 // LocalAddrs returns what the sockets are bound to.
