@@ -28,9 +28,9 @@ const (
 	// advanceLooks and advanceDrops bound one Advance: the entries that it looks
 	// at, about 0.2 µs each, and the entries that it removes, 5 to 10 µs each in a
 	// large trie that Views share. However many entries end together, whoever
-	// owns the cache gets back in a few hundred microseconds.
+	// owns the cache gets back in a tenth of a millisecond or so.
 	advanceLooks = 512
-	advanceDrops = 32
+	advanceDrops = 8
 )
 
 // Advance does what is due at now: it removes expired entries, and returns the
@@ -39,7 +39,7 @@ const (
 // packet used it during the last minute or so before its refresh time, or later.
 // Those of MarkSMR are returned too, in use or not.
 //
-// The work of one call is bounded, to 32 entries removed or 512 looked at: if
+// The work of one call is bounded, to 8 entries removed or 512 looked at: if
 // more is due, Deadline is not after now. Between such calls the owner of the
 // cache has time for other mutations, and for Publish.
 func (c *Cache) Advance(now time.Time) (refresh []Key) {

@@ -54,9 +54,6 @@ func (h *hotSet) twoWays(to *[2]uint32) (first int, ok bool) {
 			return 0, false
 		}
 	}
-	if first == int(h.buckets) {
-		first-- // both are the same
-	}
 	*to = list
 	return first, true
 }
