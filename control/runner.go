@@ -26,6 +26,10 @@ type RunnerConfig struct {
 	Engine *Engine
 	// Cores are further cores.
 	Cores map[Role]Core
+	// NewWorker makes a Worker of the core of RoleMapServer for each Reader of
+	// Conn, which then takes the messages that come to that core first, in
+	// parallel. Nil: the loop hands all messages to the core itself.
+	NewWorker func() Worker
 	// Dataplane forwards packets by Engine's map-cache.
 	Dataplane Dataplane
 
@@ -58,6 +62,8 @@ type Runner struct {
 	stats runnerCounters
 
 	batches chan *batch
+	applies chan func(now time.Time) // what Workers leave to the loop
+	writing sync.Mutex               // of a Conn whose Readers can't write
 	calls   chan call
 	wake    chan struct{} // locals is set
 	quit    chan struct{} // Close was called
@@ -105,13 +111,19 @@ type batch struct {
 	ds   []lisp.Datagram
 	bufs [][]byte
 	n    int
-	free chan<- *batch
+	// declined marks those that a Worker has not taken.
+	declined []bool
+	free     chan<- *batch
 }
 
 const (
 	batchSize   = 16
+	workerBatch = 64       // with Workers
 	maxDatagram = 16 << 10 // longer control messages are not taken
 	localsRetry = time.Second
+
+	// appliesWaiting lets Workers go on while the loop applies what they found.
+	appliesWaiting = 16
 )
 
 // NewRunner makes a Runner. Nothing runs until Run.
@@ -119,6 +131,7 @@ func NewRunner(cfg RunnerConfig) (*Runner, error) {
 	r := &Runner{
 		cfg: cfg, log: cfg.Logger,
 		batches: make(chan *batch),
+		applies: make(chan func(now time.Time), appliesWaiting),
 		calls:   make(chan call),
 		wake:    make(chan struct{}, 1),
 		quit:    make(chan struct{}),
@@ -149,6 +162,9 @@ func NewRunner(cfg RunnerConfig) (*Runner, error) {
 	}
 	if r.cores == [numRoles]Core{} {
 		return nil, fmt.Errorf("control: a Runner needs a core: %w", ErrConfig)
+	}
+	if cfg.NewWorker != nil && r.cores[RoleMapServer] == nil {
+		return nil, fmt.Errorf("control: Workers without a core of %v: %w", RoleMapServer, ErrConfig)
 	}
 	if cfg.Dataplane != nil && cfg.Engine == nil {
 		return nil, fmt.Errorf("control: a Dataplane needs an Engine: %w", ErrConfig)
@@ -181,7 +197,8 @@ func (r *Runner) Run(ctx context.Context) error {
 	readers := r.cfg.Conn.Readers()
 	r.readErrors = make(chan error, len(readers))
 	for _, rd := range readers {
-		wg.Go(func() { r.read(rd, stop) })
+		s := r.newReader(rd)
+		wg.Go(func() { r.read(s, stop) })
 	}
 	err := r.loop(ctx)
 	close(stop)
@@ -235,11 +252,15 @@ func (r *Runner) SetLocals(now time.Time, ls []mapcache.Local) {
 }
 
 // read takes datagrams from one Reader to the loop.
-func (r *Runner) read(rd Reader, stop <-chan struct{}) {
+func (r *Runner) read(s *reader, stop <-chan struct{}) {
 	const batches = 2 // one is read into while the other is handled
 	free := make(chan *batch, batches)
+	size := batchSize
+	if s.worker != nil {
+		size = workerBatch
+	}
 	for range batches {
-		b := &batch{ds: make([]lisp.Datagram, batchSize), bufs: make([][]byte, batchSize), free: free}
+		b := &batch{ds: make([]lisp.Datagram, size), bufs: make([][]byte, size), declined: make([]bool, size), free: free}
 		for i := range b.bufs {
 			b.bufs[i] = make([]byte, maxDatagram+1)
 		}
@@ -256,7 +277,7 @@ func (r *Runner) read(rd Reader, stop <-chan struct{}) {
 		for i := range b.ds {
 			b.ds[i] = lisp.Datagram{Bytes: b.bufs[i]}
 		}
-		n, err := rd.ReadDatagrams(b.ds)
+		n, err := s.rd.ReadDatagrams(b.ds)
 		if err != nil {
 			free <- b
 			r.stats.readErrors.Add(1)
@@ -269,6 +290,15 @@ func (r *Runner) read(rd Reader, stop <-chan struct{}) {
 		}
 		failures = 0
 		b.n = n
+		if s.worker != nil {
+			if !r.work(s, b, stop) {
+				return
+			}
+			if b.n == 0 {
+				free <- b
+				continue
+			}
+		}
 		select {
 		case r.batches <- b:
 		case <-stop:
@@ -299,6 +329,8 @@ func (r *Runner) loop(ctx context.Context) error {
 		select {
 		case b := <-r.batches:
 			r.handle(time.Now(), b)
+		case apply := <-r.applies:
+			r.apply(time.Now(), apply)
 		case <-timer.C:
 		case c := <-r.calls:
 			r.takeLocals() // of a SetLocals before this Do
@@ -373,9 +405,22 @@ func (r *Runner) takeUsage(now time.Time) {
 	r.cfg.Dataplane.Usage(func(u mapcache.Usage) { r.cfg.Engine.AddUsage(now, u) })
 }
 
+// apply runs what Workers have left to the loop, and what more of it there is.
+func (r *Runner) apply(now time.Time, f func(now time.Time)) {
+	f(now)
+	for range appliesWaiting {
+		select {
+		case f = <-r.applies:
+			f(now)
+		default:
+			return
+		}
+	}
+}
+
 // handle offers each datagram of b to the cores that its type is for.
 func (r *Runner) handle(now time.Time, b *batch) {
-	for _, d := range b.ds[:b.n] {
+	for i, d := range b.ds[:b.n] {
 		r.stats.received.Add(1)
 		if len(d.Bytes) > maxDatagram {
 			r.stats.oversize.Add(1)
@@ -383,6 +428,9 @@ func (r *Runner) handle(now time.Time, b *batch) {
 		}
 		claimed := false
 		for _, role := range routes[lisp.TypeOf(d.Bytes)] {
+			if role == RoleMapServer && b.declined[i] {
+				continue // its Worker did not want it
+			}
 			if c := r.cores[role]; c != nil && c.Handle(now, d) {
 				claimed = true
 				break
@@ -522,13 +570,20 @@ func (r *Runner) write() {
 	if len(r.out) == 0 {
 		return
 	}
+	r.writing.Lock()
 	n, err := r.cfg.Conn.WriteDatagrams(r.out)
+	r.writing.Unlock()
+	r.sent(r.out, n, err)
+	r.out, r.outBytes = r.out[:0], r.outBytes[:0]
+}
+
+// sent counts that n of ds were sent, and err.
+func (r *Runner) sent(ds []lisp.Datagram, n int, err error) {
 	r.stats.sent.Add(uint64(n))
 	if err != nil {
-		r.stats.sendErrors.Add(uint64(len(r.out) - n - 1)) // and one more below
-		r.sendFailed(r.out[0].Remote, err)
+		r.stats.sendErrors.Add(uint64(len(ds) - n - 1)) // and one more below
+		r.sendFailed(ds[0].Remote, err)
 	}
-	r.out, r.outBytes = r.out[:0], r.outBytes[:0]
 }
 
 func (r *Runner) sendFailed(remote netip.AddrPort, err error) {

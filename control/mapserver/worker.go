@@ -19,6 +19,10 @@ type Worker struct {
 	ticks  int64
 	result Result
 
+	changes *changes      // of Step; nil when there are none
+	free    chan *changes // that the writer is done with
+	flushed bool
+
 	register  lisp.MapRegister
 	request   lisp.MapRequest
 	reply     lisp.MapReply
@@ -57,7 +61,7 @@ type Result struct {
 
 // NewWorker makes one more Worker. Safe for concurrent use.
 func (s *Server) NewWorker() *Worker {
-	w := &Worker{s: s, auth: make(map[*lisp.Key]*lisp.Authenticator)}
+	w := &Worker{s: s, auth: make(map[*lisp.Key]*lisp.Authenticator), free: make(chan *changes, maxChanges)}
 	s.workersMu.Lock()
 	s.workers = append(s.workers, w)
 	s.workersMu.Unlock()
@@ -66,15 +70,24 @@ func (s *Server) NewWorker() *Worker {
 
 // Handle verifies or answers one datagram. d.Bytes are only read during the call.
 func (w *Worker) Handle(now time.Time, d lisp.Datagram) Result {
+	w.reset()
+	w.handle(now, d)
+	return w.result
+}
+
+func (w *Worker) reset() {
 	clear(w.result.Events)
 	w.result = Result{Out: w.result.Out[:0], Events: w.result.Events[:0]}
 	w.buf = w.buf[:0]
+}
+
+func (w *Worker) handle(now time.Time, d lisp.Datagram) {
 	w.now, w.ticks = now, w.s.toTicks(now)
 	d.Remote = unmap(d.Remote)
 	d.Local = unmap(d.Local)
 
 	if len(d.Bytes) == 0 {
-		return w.result
+		return
 	}
 	switch t := lisp.TypeOf(d.Bytes); t {
 	case lisp.TypeMapRegister:
@@ -96,7 +109,6 @@ func (w *Worker) Handle(now time.Time, d lisp.Datagram) Result {
 		w.drop(ReasonUnexpected, t, d)
 	default: // for others behind this port, if for anybody
 	}
-	return w.result
 }
 
 func (w *Worker) drop(r Reason, t lisp.Type, d lisp.Datagram) {
