@@ -193,6 +193,8 @@ func (d *driver) step() {
 		d.advance(d.now.Add(waits[d.src.intn(len(waits))]))
 	case op == 11 && d.src.intn(20) == 0:
 		d.restart()
+	case op == 11 && d.src.intn(3) == 0:
+		d.setStatus()
 	case op == 11:
 		d.cache.Used(d.now, d.existing())
 	case op == 12 && d.src.intn(2) == 0:
@@ -221,6 +223,37 @@ func (d *driver) insert(m Mapping) {
 	want := d.model.insert(d.now, m, d.cache.cfg)
 	require.ErrorIs(d.t, err, want, "%+v", m)
 	assert.LessOrEqual(d.t, d.cache.Len(), d.cache.cfg.MaxEntries)
+}
+
+// setStatus changes R bits, as Locator-Status-Bits do.
+func (d *driver) setStatus() {
+	k, bits := d.existing(), d.src.intn(1<<12)
+	down := func(l Locator) bool { return bits>>(l.salt()%12)&1 != 0 }
+	changed := false
+	if e := d.model.find(k); e != nil {
+		e.RLOCs = slices.Clone(e.RLOCs)
+		for i := range e.RLOCs {
+			r := &e.RLOCs[i]
+			changed = changed || r.Down != down(r.Locator)
+			r.Down = down(r.Locator)
+		}
+	}
+	assert.Equal(d.t, changed, d.cache.SetStatus(k, down), "%v", k)
+	if changed {
+		d.counts["status"]++
+		reported, solicited, due := d.reported[k], d.solicited[k], d.due[k]
+		d.follow()
+		// That is no answer to a Map-Request.
+		if reported {
+			d.reported[k] = true
+		}
+		if due {
+			d.due[k] = true
+		}
+		if !solicited.IsZero() {
+			d.solicited[k] = solicited
+		}
+	}
 }
 
 // restart goes on with what a new cache imports of what the old one exports, and

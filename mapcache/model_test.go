@@ -224,6 +224,7 @@ func TestAgainstModel(t *testing.T) {
 				assert.Positive(t, d.counts["hit"])
 				assert.Positive(t, d.counts["mac"])
 				assert.Positive(t, d.counts["restart"])
+				assert.Positive(t, d.counts["status"])
 				assert.Positive(t, d.counts["expired"])
 				assert.Positive(t, d.counts["replaced"])
 				assert.Positive(t, d.counts["locator-down"])

@@ -57,13 +57,11 @@ type LocatorSignal struct {
 // Decision.EntryID, without marking it as used: for looking at the source of a
 // packet. It allocates nothing and takes no lock.
 func (v *View) LookupID(iid uint32, a netip.Addr) (uint32, bool) {
-	table := v.main
-	if iid != 0 {
-		if table = v.instance(iid); table == nil {
-			return 0, false
-		}
+	table := v.table(iid)
+	if table == nil {
+		return 0, false
 	}
-	s, ok := table.Lookup(a)
+	s, ok := table.Lookup(a.Unmap())
 	return s.entry(), ok
 }
 

@@ -68,6 +68,8 @@ func TestLookupID(t *testing.T) {
 		assert.True(t, ok)
 		ent, _ := c.Get(k)
 		assert.Equal(t, ent.ID, id)
+		mapped, _ := c.View().LookupID(k.IID, addr("::ffff:10.1.2.3"))
+		assert.Equal(t, id, mapped)
 		c.Advance(t0.Add(time.Second))
 		ent, _ = c.Get(k)
 		assert.Zero(t, ent.LastUsed, "it is no use")

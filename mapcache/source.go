@@ -18,11 +18,9 @@ const (
 // 9300 §16). The entry does not count as used. It allocates nothing and takes no
 // lock.
 func (v *View) MatchSource(iid uint32, eid, rloc netip.Addr) SourceMatch {
-	table := v.main
-	if iid != 0 {
-		if table = v.instance(iid); table == nil {
-			return SourceUnknown
-		}
+	table := v.table(iid)
+	if table == nil {
+		return SourceUnknown
 	}
 	s, ok := table.Lookup(eid.Unmap())
 	if !ok {

@@ -94,11 +94,9 @@ func (v *View) Locator(id uint32) Locator { return v.locators.at(id).locator() }
 // Choose is Forward without the copy of the locator, for data planes that keep
 // something ready per locator.
 func (v *View) Choose(iid uint32, dst netip.Addr, hash uint32) Choice {
-	table := v.main
-	if iid != 0 {
-		if table = v.instance(iid); table == nil {
-			return Choice{}
-		}
+	table := v.table(iid)
+	if table == nil {
+		return Choice{}
 	}
 	if dst.Is4In6() {
 		dst = dst.Unmap()
@@ -140,6 +138,14 @@ func (v *View) chooseFrom(set, entry, hash uint32) Choice {
 		}
 	}
 	return Choice{LocatorID: id, EntryID: entry, Verdict: Encapsulate}
+}
+
+// table returns the trie of an instance, nil if it has none.
+func (v *View) table(iid uint32) *bart.Table[slot] {
+	if iid == 0 {
+		return v.main
+	}
+	return v.instance(iid)
 }
 
 func (v *View) instance(iid uint32) *bart.Table[slot] {
