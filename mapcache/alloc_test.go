@@ -91,6 +91,24 @@ func TestUpdateCostIsBounded(t *testing.T) { //nolint:paralleltest // counts oct
 	}
 }
 
+// An entry with two locators takes some 400 octets, even if nobody shares them.
+func TestMemoryPerEntry(t *testing.T) { //nolint:paralleltest // counts octets of the process
+	const n = 50_000
+	ps := population(rand.New(rand.NewPCG(1, 2)), n, false)
+	for _, kind := range setKinds {
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		c := loaded(t, ps, kind)
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		runtime.KeepAlive(c)
+		octets := (float64(after.HeapAlloc) - float64(before.HeapAlloc)) / n
+		t.Logf("%s: %.0f octets per entry", kind.name, octets)
+		assert.Less(t, octets, 440., kind.name) // the trie of few prefixes is less dense than that of a million
+	}
+}
+
 // Whether 10 or 10,000 mappings use a locator makes no difference to SetDown.
 func TestSetDownIsConstant(t *testing.T) {
 	t.Parallel()
