@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -19,6 +20,9 @@ const (
 	opSigned         // a Map-Register to sign with the right key
 	opInner          // a control message to encapsulate with right checksums
 	opMerge          // a Delta
+	opFrom           // who sends from now on
+	opAck            // a Map-Notify-Ack for one of those awaited
+	opHealth         // the answer to one of the health checks under way
 	numOps
 )
 
@@ -29,7 +33,8 @@ func fuzzOp(op byte, content []byte) []byte {
 
 // FuzzMapServer lets the input drive a whole server. Whatever comes, state is
 // bounded, deadlines are not in the past, what is sent parses and verifies, and
-// no datagram makes more than one, except a request for many EIDs.
+// no datagram makes more than one, except a request for many EIDs and a
+// Map-Register that moves EIDs.
 func FuzzMapServer(f *testing.F) {
 	files, err := filepath.Glob("testdata/*.pcap")
 	require.NoError(f, err)
@@ -58,9 +63,26 @@ func FuzzMapServer(f *testing.F) {
 		f.Add(append(fuzzOp(opMerge, b), session...))
 	}
 
+	// A mapping moves to and fro, merges, and is acknowledged; Map-Servers answer.
+	moves := slices.Concat(
+		fuzzOp(opSigned, register(f, key1, record("10.1.0.0/16", 10, "192.0.2.11"), withXTR(xtr1))), fuzzOp(opFrom, []byte{1}),
+		fuzzOp(opSigned, register(f, key1b, record("10.1.0.0/16", 10, "192.0.2.12"), withXTR(xtr2), func(m *lisp.MapRegister) { m.Auth.KeyID = 2 })),
+		[]byte{opAdvance, 0, 40}, fuzzOp(opAck, []byte{0}),
+		fuzzOp(opSigned, register(f, key1, record("10.1.0.0/16", 10, "192.0.2.13", "2001:db8::13"), withXTR(xtr2), withMerge)),
+		fuzzOp(opFrom, []byte{0}), fuzzOp(opSigned, register(f, key1, record("10.1.0.0/16", 10, "192.0.2.11"), withXTR(xtr1), withMerge)),
+		fuzzOp(opHealth, []byte{0}), fuzzOp(opRaw, request(f, itr, "20.1.2.3")), []byte{opAdvance, 1, 40}, fuzzOp(opRaw, request(f, itr, "20.1.2.3")),
+		fuzzOp(opHealth, []byte{1}), []byte{opAdvance, 2, 40}, fuzzOp(opAck, []byte{1}),
+	)
+	f.Add(moves)
+	f.Add(append(moves, session...))
+
 	const limit = 16
+	sources := []netip.AddrPort{etr1, etr2, itr, upA, msAddr6}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		b := newBench(t, func(c *Config) { c.MaxRegistrations, c.Journal, c.EventBuffer = limit, 8, 8 })
+		b := newBench(t, resolver, func(c *Config) {
+			c.MaxRegistrations, c.Journal, c.EventBuffer, c.MaxNotifies, c.History = limit, 8, 8, limit, 4
+		})
+		source := etr1
 		for len(in) >= 3 {
 			op, n := in[0]%numOps, int(binary.BigEndian.Uint16(in[1:]))
 			in = in[3:]
@@ -70,23 +92,45 @@ func FuzzMapServer(f *testing.F) {
 				if next := b.s.Deadline(); !next.IsZero() {
 					require.False(t, next.Before(b.now), "deadline in the past")
 				}
-				require.Empty(t, b.drain())
+				for _, d := range b.drain() {
+					checkSent(t, d)
+				}
+				checkNotifies(t, b, limit)
 				continue
 			}
 			content := append([]byte(nil), in[:min(n, len(in))]...)
 			in = in[len(content):]
-			from := etr1
+			from := source
 			most := 1
 			switch op {
+			case opFrom:
+				if len(content) > 0 {
+					source = sources[int(content[0])%len(sources)]
+				}
+				continue
+			case opAck:
+				if content = awaitedAck(t, b, content); content == nil {
+					continue
+				}
+				most = limit
+			case opHealth:
+				if content = healthAnswer(t, b, content); content == nil {
+					continue
+				}
 			case opSigned:
 				var m lisp.MapRegister
 				if m.DecodeFromBytes(content) != nil {
 					continue
 				}
 				var err error
-				if content, err = m.AppendSigned(nil, key1); err != nil {
+				key := key1
+				if m.Auth.KeyID == key1b.ID {
+					key = key1b
+				}
+				if content, err = m.AppendSigned(nil, key); err != nil {
 					continue
 				}
+				most = 1 + limit
 			case opInner:
 				packet, err := lisp.AppendInner(nil, lisp.Inner{
 					Source: itr, Destination: netip.MustParseAddrPort("10.1.2.3:4342"), Payload: content,
@@ -114,6 +158,8 @@ func FuzzMapServer(f *testing.F) {
 			for _, d := range out {
 				checkSent(t, d)
 			}
+			checkNotifies(t, b, limit)
+			require.LessOrEqual(t, len(b.s.History()), 8)
 			require.LessOrEqual(t, b.s.claimCount, limit)
 			require.LessOrEqual(t, len(b.s.xtrs), limit)
 			require.LessOrEqual(t, len(b.s.expiry.soon), 4*limit+1024+1)
@@ -122,18 +168,73 @@ func FuzzMapServer(f *testing.F) {
 			require.LessOrEqual(t, len(b.s.events)-b.s.eventNext, 8)
 			require.Equal(t, len(b.s.Registrations(b.now)) > 0, liveClaims(b) > 0)
 		}
-		// In the end everything goes.
-		for range 10 * limit {
+		// In the end everything goes, and nobody waits for a Map-Notify-Ack.
+		for range 4 * limit {
 			next := b.s.Deadline()
 			if next.IsZero() {
 				break
 			}
+			b.now = b.now.Add(20 * time.Second)
 			if next.After(b.now) {
 				b.now = next
 			}
 			b.s.Advance(b.now)
+			for _, d := range b.drain() {
+				checkSent(t, d)
+			}
 		}
+		b.notNotifying()
 	})
+}
+
+// checkNotifies checks that what is kept for unsolicited Map-Notifies is bounded
+// and hangs together.
+func checkNotifies(t testing.TB, b *bench, limit int) {
+	t.Helper()
+	n := &b.s.notifies
+	require.LessOrEqual(t, n.count, limit)
+	require.Len(t, n.due, len(n.peers))
+	pairs, awaited := 0, 0
+	for k, p := range n.peers {
+		require.Equal(t, k, p.key)
+		require.Same(t, p, n.due[p.index])
+		require.NotEmpty(t, p.eids)
+		require.LessOrEqual(t, len(p.waiting), 2*limit+20)
+		pairs += len(p.eids)
+		if p.awaited != nil {
+			awaited++
+			require.LessOrEqual(t, p.sent, notifyMost)
+		}
+	}
+	require.Equal(t, n.count, pairs)
+	b.s.awaited.Range(func(_, _ any) bool { awaited--; return true })
+	require.Zero(t, awaited)
+}
+
+// awaitedAck is a right Map-Notify-Ack for one of the Map-Notifies under way.
+func awaitedAck(t testing.TB, b *bench, which []byte) []byte {
+	var under []*notifyPeer
+	for _, p := range b.s.notifies.due {
+		if p.awaited != nil {
+			under = append(under, p)
+		}
+	}
+	if len(under) == 0 || len(which) == 0 {
+		return nil
+	}
+	p := under[int(which[0])%len(under)]
+	return ackOf(t, parse[*lisp.MapNotify](t, p.message), p.awaited.key)
+}
+
+// healthAnswer is a Map-Reply to one of the health checks under way.
+func healthAnswer(t testing.TB, b *bench, which []byte) []byte {
+	if len(which) == 0 {
+		return nil
+	}
+	u := b.s.upstreams[int(which[0])%len(b.s.upstreams)]
+	m, err := (&lisp.MapReply{Nonce: lisp.Nonce(u.nonce), Records: []lisp.EIDRecord{record("0.0.0.0/1", 15)}}).MarshalBinary()
+	require.NoError(t, err)
+	return m
 }
 
 func liveClaims(b *bench) int {
@@ -154,7 +255,9 @@ func checkSent(t testing.TB, d lisp.Datagram) {
 	require.EqualValues(t, lisp.ControlPort, d.Local.Port())
 	switch lisp.TypeOf(d.Bytes) {
 	case lisp.TypeMapNotify:
-		require.NoError(t, lisp.Verify(d.Bytes, key1))
+		if lisp.Verify(d.Bytes, key1) != nil {
+			require.NoError(t, lisp.Verify(d.Bytes, key1b))
+		}
 	case lisp.TypeMapReply:
 		for _, r := range parse[*lisp.MapReply](t, d.Bytes).Records {
 			require.False(t, r.Authoritative)
