@@ -24,6 +24,8 @@ type simulation struct {
 	net   *netsim.Network
 	nodes []*netsim.Node
 	xtrs  []*control.Engine
+	// interfaces are those of the nodes.
+	interfaces []*netsim.Interface
 	// requests is when each node sent Map-Requests for an EID last.
 	requests map[string]time.Time
 	sent     map[lisp.Type]int
@@ -55,7 +57,7 @@ func simulate(t *testing.T, xtrs int, seed uint64, link netsim.Link) *simulation
 		})
 		require.NoError(t, err)
 		nd := s.net.AddNode(fmt.Sprintf("xtr%d", i))
-		nd.AddInterface(s.net.Internet(), link, simRLOC(i))
+		s.interfaces = append(s.interfaces, nd.AddInterface(s.net.Internet(), link, simRLOC(i)))
 		nd.Attach(e)
 		nd.Step(func(now time.Time) {
 			e.SetLocals(now, []mapcache.Local{{Addr: simRLOC(i), Priority: 1, Weight: 100, Up: true}})
