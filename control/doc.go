@@ -7,12 +7,17 @@
 //	config.go             what can be configured, and the timer rules that cannot
 //	engine.go             Engine: Handle finds the receiver of a message
 //	database.go           our own EID-Prefixes and locators, SetLocals
+//	registration.go       our EID-Prefixes spread over Map-Registers, SetDatabase
 //	register.go           Map-Registers: periods, retransmission, withdrawal
+//	nonce.go              Map-Register nonces that outlive a restart
 //	handle_mapnotify.go   a Map-Notify was received
+//	displaced.go          what it says of our own EID-Prefixes: merged, or moved
 //	resolve.go            Map-Requests: rates, retransmission, refresh
 //	resolver.go           which Map-Resolver is asked
 //	handle_mapreply.go    a Map-Reply was received
 //	handle_maprequest.go  a Map-Request or SMR was received
+//	smr.go                SMRs are sent: to whom, when, how often
+//	proxy.go              the Proxy-ITR role, Proxy-ETRs, gleaning
 //	reply.go              Map-Replies
 //	probe.go              RLOC-probes and their answers
 //	changes.go            the map-cache: changes, expiry, refresh
@@ -44,6 +49,29 @@
 // Map-Server, with the nonce of the outstanding Map-Register and authentication
 // data that verifies over the octets received, is an answer.
 //
+// SetDatabase registers what is new and withdraws what is gone, and leaves alone
+// the Map-Registers whose content stays. A Map-Notify that answers nothing is
+// acknowledged; if it says that another xTR has taken one of our EID-Prefixes over,
+// or has joined its locators to ours, peers are told to ask again.
+//
+// # Solicitation
+//
+//	      SetLocals, SetDatabase           all Map-Notifies, or 300 ms
+//	quiet ──────────────────────> waiting ────────────────────> telling ──> quiet
+//	                               ^   │ further change
+//	                               └───┘ (for one second at most)
+//	each locator told:
+//	      SMR             3 s, no SMR-invoked Map-Request
+//	new ───────> told ────────────────────────────────────> told again ── 3 s ──> gone
+//	              └── SMR-invoked Map-Request from it ── 3 s ──> gone
+//
+// Told are the locators that data was exchanged with during the last minute, by
+// what AddUsage reports, and the configured Proxy-ITRs. An SMR goes straight to the
+// locator and names one EID-Prefix of ours that changed; several follow each other
+// at three seconds, which is the pace to one locator in any case. On receipt an SMR
+// is never believed: the mapping is used on, and asked for through the mapping
+// system, as are a few more entries with the same locators.
+//
 // # Resolution
 //
 //	  Resolve        ┌──── wait 1, 2, 4, 8, 8 ... s, next Map-Resolver
@@ -57,7 +85,9 @@
 // Map-Request per second for an EID-Prefix. A Map-Reply counts if its nonce is
 // outstanding and a record covers the EID asked for. Records more specific than
 // that one are taken too; all others are not. Entries in use are asked for again
-// before their TTL ends, and forwarding goes on meanwhile.
+// before their TTL ends, each at a random time, and forwarding goes on meanwhile.
+// Misses, refreshes and SMRs have their own room, so that a flood of one stops none
+// of the others; under a flood of misses the oldest unanswered one gives way.
 //
 // # RLOC-probing
 //
@@ -70,12 +100,12 @@
 // Each pair of one of our locators and one of theirs is probed, however many
 // EID-Prefixes are behind it. A locator is unreachable when all pairs with it
 // are down; any later answer brings it back. Mappings that are left without a
-// reachable locator are asked for again.
+// reachable locator are asked for again. With ProbeConfig.Fast the interval is
+// shorter while packets go to a locator or come from it.
 //
 // # What is not here
 //
-// Sending SMRs, Map-Versioning, LISP-SEC, publish/subscribe and NAT traversal.
-// Locators that are LCAFs are skipped. Echo-Nonce and Locator-Status-Bits are
+// NAT traversal. Locators that are LCAFs are skipped. Echo-Nonce and Locator-Status-Bits are
 // for closed networks and not used (RFC 9300 §4.1).
 //
 // # Concurrency
