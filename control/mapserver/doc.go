@@ -6,7 +6,31 @@
 // registrations of its configured sites, acknowledges with signed Map-Notifies,
 // and answers encapsulated Map-Requests: by a negative Map-Reply that names the
 // whole hole in the EID space, by a proxy Map-Reply, or by forwarding the
-// request unaltered to a registered ETR.
+// request unaltered to a registered ETR, chosen by priority and weight among
+// the locators of a family that can be reached.
+//
+// With [Config.Resolver] it is a Map-Resolver for EIDs that other Map-Servers
+// know, with or without sites of its own, and forwards requests unaltered to one
+// of them that answers health checks.
+//
+// # When a mapping moves
+//
+// A Map-Register that changes a mapping makes an unsolicited Map-Notify
+// (RFC 9301 §5.7) for every other xTR that has the EID-Prefix registered, and for
+// every locator that is displaced by it. One message to a receiver is under way
+// at a time, is repeated until a verified Map-Notify-Ack comes, six times at
+// most, and says what is the case when it is sent. What is kept for this is
+// bounded by [Config.MaxNotifies].
+//
+// # Floods
+//
+// What doesn't verify makes no state and is not answered. Nobody knows who a
+// Map-Request is from, so an answer is at most eight times as long as the
+// request (or is the one record that was asked for), and token buckets bound
+// what is sent for each source and in all; addresses that lately registered
+// have a bucket of their own, so that a flood from made-up sources leaves them
+// served. [Server.Stats] counts everything that is dropped, by [Reason];
+// [Server.History] keeps the last changes and refusals for people to look at.
 //
 // # Parallel workers, one writer
 //
@@ -15,7 +39,7 @@
 // goroutine of its own. What changes state comes out of a Worker as an
 // [Update], which the one goroutine that owns the Server feeds to
 // [Server.Apply]: changed registrations, and stamps (nonce and expiry) of
-// unchanged ones, which may be collected into batches. [Server.Handle] is both
+// unchanged ones, which may be collected into batches; and Map-Notify-Acks. [Server.Handle] is both
 // steps in one for a caller that needs no parallelism.
 //
 // # Replication and restart
@@ -26,8 +50,8 @@
 //
 // # Not here
 //
-// LISP-SEC (RFC 9303), DDT (RFC 8111), the NAT traversal draft and Publish/Subscribe:
-// a Map-Request that carries LISP-SEC data is forwarded without it. EIDs other
-// than IPv4 and IPv6 prefixes, with or without an instance ID, are refused.
-// Unsolicited Map-Notifies are not sent.
+// DDT (RFC 8111), the NAT traversal draft and Publish/Subscribe. EIDs other than
+// IPv4 and IPv6 prefixes, with or without an instance ID, are refused. A
+// Map-Resolver forwards a Map-Request that carries LISP-SEC data (RFC 9303) to
+// another Map-Server without it.
 package mapserver

@@ -98,7 +98,7 @@ func TestProxyReply(t *testing.T) {
 			require.Len(t, bench.put(etr1, register(t, key1, rec, opts...)), 1)
 			bench.events()
 			out := bench.put(itr, request(t, itr, "10.1.2.3"))
-			r := wantReply(t, out) // RFC 9301-8.3-s2
+			r := wantReply(t, out) // RFC 9301-8.3-s2, 6835i-2-1: learned from the ETR
 			assert.Equal(t, itr, out[0].Remote)
 			assert.Equal(t, "10.1.0.0/16", prefixOf(t, r))
 			assert.EqualValues(t, 1440, r.TTL)
