@@ -52,6 +52,9 @@ type Overlay struct {
 	// Device is where the packets of the instance come from and go to. The
 	// Forwarder closes it.
 	Device Device
+	// Queues are further queues of Device: each is read by a goroutine of its
+	// own, and what arrives is spread over all. The Forwarder closes them.
+	Queues []Device
 	// EIDs are the prefixes behind Device. But for the proxy roles, only packets
 	// from them are encapsulated, and only packets to them are decapsulated.
 	EIDs []netip.Prefix
@@ -165,7 +168,8 @@ type overlay struct {
 	proxyETR eidSet
 	hasIPv6  bool
 	ethernet func(remote netip.AddrPort, frame []byte)
-	writer   deviceWriter
+	queues   []Device // Device first
+	writers  []deviceWriter
 }
 
 func newOverlay(o Overlay) (*overlay, error) {
@@ -190,7 +194,13 @@ func newOverlay(o Overlay) (*overlay, error) {
 	for _, p := range o.ProxyETR {
 		v.proxyETR.add(p.Masked())
 	}
-	v.writer.device = o.Device
+	v.queues = append([]Device{o.Device}, o.Queues...)
+	for _, d := range v.queues {
+		if d == nil {
+			return nil, errors.New("a queue without Device")
+		}
+		v.writers = append(v.writers, deviceWriter{device: d})
+	}
 	return v, nil
 }
 

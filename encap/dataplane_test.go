@@ -493,3 +493,29 @@ func TestDropReasonNames(t *testing.T) {
 	}
 	assert.Equal(t, "unknown", DropReason(200).String())
 }
+
+// Each queue of a device is read, and what arrives is spread over them.
+func TestQueues(t *testing.T) {
+	var n memNet
+	second := newMemDevice("lmn0")
+	x := newA(t, &n, rlocB4, func(c *nodeConfig) {
+		c.change = func(c *Config) { c.Overlays[0].Queues = []Device{second} }
+	})
+	x.run(t)
+	for i, d := range []*memDevice{x.device, second} {
+		d.send(numbered(eidB4, i))
+		require.Eventually(t, func() bool { return x.Stats().Encapsulated.Packets == uint64(i+1) }, waitTime, time.Millisecond)
+	}
+	assert.Equal(t, []int{0, 1}, ids(x.underlay.take()))
+	in := packetSpec{src: eidB4, dst: eidA4, payloadLen: 5}.build()
+	for i, d := range []*memDevice{x.device, second, x.device} {
+		g := newIngress(x.Forwarder, x.underlay)
+		g.index = i
+		g.receive([]Incoming{from(rlocB4, rlocA4, encapsulated(0, 0, 0, in))})
+		assert.Equal(t, in, <-d.out)
+	}
+	cfg := x.cfg
+	cfg.Overlays = []Overlay{{Device: x.device, Queues: []Device{nil}, EIDs: []netip.Prefix{prefix("10.0.0.0/8")}}}
+	_, err := NewForwarder(cfg)
+	assert.Error(t, err)
+}

@@ -361,7 +361,7 @@ func (e *egress) answer(o *overlay, b []byte, p *inner, kind icmpKind, mtu int) 
 		return
 	}
 	e.icmp[0] = appendICMP(e.icmp[0][:Headroom], b, p, kind, mtu)
-	if err := o.writer.write(e.icmp[:]); err != nil {
+	if err := o.writers[0].write(e.icmp[:]); err != nil {
 		e.f.drop(DropDevice)
 		return
 	}

@@ -130,10 +130,14 @@ func (f *Forwarder) Run(ctx context.Context) error {
 		})
 	}
 	for _, o := range f.overlays {
-		work("device "+o.device.Name(), func() error { return f.readDevice(o) })
+		for _, q := range o.queues {
+			work("device "+q.Name(), func() error { return f.readDevice(o, q) })
+		}
 	}
 	for i, r := range f.cfg.Underlay.Receivers() {
-		work(fmt.Sprintf("receiver %d", i), func() error { return newIngress(f, r).run() })
+		g := newIngress(f, r)
+		g.index = i
+		work(fmt.Sprintf("receiver %d", i), g.run)
 	}
 	for i, r := range f.cfg.ICMP {
 		work(fmt.Sprintf("ICMP receiver %d", i), func() error { return f.receiveICMP(r) })
@@ -175,7 +179,9 @@ func (f *Forwarder) shut() error {
 	}
 	var errs []error
 	for _, o := range f.overlays {
-		errs = append(errs, o.device.Close())
+		for _, q := range o.queues {
+			errs = append(errs, q.Close())
+		}
 	}
 	errs = append(errs, f.cfg.Underlay.Close())
 	for _, r := range f.cfg.ICMP {
@@ -199,13 +205,13 @@ func ended(err error) bool {
 	return errors.Is(err, os.ErrClosed) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF)
 }
 
-// readDevice encapsulates what the device of an overlay hands over.
-func (f *Forwarder) readDevice(o *overlay) error {
-	n := max(1, o.device.BatchSize())
+// readDevice encapsulates what a queue of the device of an overlay hands over.
+func (f *Forwarder) readDevice(o *overlay, d Device) error {
+	n := max(1, d.BatchSize())
 	slots, sizes := newSlots(n), make([]int, n)
 	e := newEgress(f)
 	for {
-		n, err := o.device.Read(slots, sizes, Headroom)
+		n, err := d.Read(slots, sizes, Headroom)
 		e.begin()
 		for i := range n {
 			e.packet(o, slots[i], sizes[i])

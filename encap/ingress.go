@@ -12,6 +12,7 @@ import (
 type ingress struct {
 	f      *Forwarder
 	r      Receiver
+	index  int // of r
 	locals *localTable
 	view   *mapcache.View // only if arriving packets are checked by it
 
@@ -234,7 +235,7 @@ func (g *ingress) deliver() {
 		return
 	}
 	g.f.c.decapsulated.add(len(g.ready), g.octets)
-	if err := g.to.writer.write(g.ready); err != nil {
+	if err := g.to.writers[g.index%len(g.to.writers)].write(g.ready); err != nil {
 		// The device does not say which of them; one error, one drop.
 		g.f.drop(DropDevice)
 	}

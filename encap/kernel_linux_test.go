@@ -36,13 +36,6 @@ const (
 	pairA6, pairB6 = "2001:db8:a::1", "2001:db8:a::2"
 )
 
-// testTime is when tests store their mappings, which do not expire, and waitTime
-// how long they wait for what must come.
-var (
-	testTime = time.Unix(1e9, 0)
-	waitTime = 20 * time.Second
-)
-
 func newPair(t *testing.T, cfg netlab.LinkConfig) *pair {
 	t.Helper()
 	p := &pair{lab: netlab.Test(t, netlab.IPv6, netlab.TUN, netlab.PolicyRouting)}

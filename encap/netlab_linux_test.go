@@ -90,7 +90,9 @@ func (w *wire) start(t *testing.T, link *netlab.Link, eids []string, udp UDPConf
 		for _, e := range eids {
 			o.EIDs = append(o.EIDs, prefix(e))
 		}
-		f, err = NewForwarder(Config{Overlays: []Overlay{o}, View: cache.View, Underlay: u, Native: native})
+		icmp, err := NewICMP()
+		require.NoError(t, err)
+		f, err = NewForwarder(Config{Overlays: []Overlay{o}, View: cache.View, Underlay: u, Native: native, ICMP: icmp})
 		require.NoError(t, err)
 		var ls []mapcache.Local
 		for _, s := range map[*netlab.Host][]string{w.a: {"198.51.100.2", "2001:db8:a::2"}, w.b: {"203.0.113.2", "2001:db8:b::2"}}[link.A.Host] {
@@ -252,6 +254,31 @@ func TestSmallRouterMTU(t *testing.T) {
 		assert.Len(t, got, 1280)
 		assert.Equal(t, v6[40:], got[40:])
 		assert.EqualValues(t, 1, fa.Stats().OuterFragmented)
+		require.Eventually(t, func() bool { return fa.Stats().OuterErrors > 0 }, waitTime, time.Millisecond)
+	}
+}
+
+// The network says that a locator is not reachable: the control plane is told,
+// and so is the host whose packet it was.
+func TestOuterUnreachableOnTheWire(t *testing.T) {
+	w := newWire(t, 1500)
+	w.r.MustRun("ip", "route", "add", "unreachable", "203.0.113.99/32")
+	w.r.MustRun("ip", "-6", "route", "add", "unreachable", "2001:db8:b::99/128")
+	a, fa := w.start(t, w.toA, []string{"10.1.0.1/32", "fd00:1::1/128"}, UDPConfig{}, mapTo("10.2.0.0/16", "203.0.113.99"), mapTo("fd00:2::/32", "2001:db8:b::99"))
+	for _, tt := range []struct{ src, dst, rloc string }{
+		{"10.1.0.1", "10.2.0.1", "203.0.113.99"},
+		{"fd00:1::1", "fd00:2::1", "2001:db8:b::99"},
+	} {
+		b := packetSpec{src: tt.src, dst: tt.dst, payloadLen: 100}.build()
+		a.send(b)
+		answer := a.next(t)
+		var p inner
+		require.Equal(t, DropNone, parseInner(answer, &p))
+		assert.Equal(t, addr(tt.src), p.dst)
+		assert.Equal(t, b[:100], answer[p.headerLen+8:][:100]) // RFC 9301-7-1
+		assert.Equal(t, mapcache.Discovery{
+			Kind: mapcache.DiscoveryUnreachable, Locator: mapcache.Locator{Addr: addr(tt.rloc), Port: 4341},
+		}, <-fa.Discoveries())
 	}
 }
 

@@ -213,7 +213,7 @@ func (f *Forwarder) liveLocator(view *mapcache.View, to netip.AddrPort) (mapcach
 	}
 	for id := range *t {
 		c := (*t)[id].Load()
-		if c != nil && c.locator.Addr == to.Addr() && c.locator.Port == to.Port() && c.out.packets.Load() > 0 && view.Locator(uint32(id)) == c.locator {
+		if c != nil && c.locator.Addr == to.Addr() && c.locator.Port == to.Port() && view.Locator(uint32(id)) == c.locator {
 			return c.locator, true
 		}
 	}

@@ -3,9 +3,17 @@ package encap
 import (
 	"encoding/binary"
 	"net/netip"
+	"time"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
+)
+
+// testTime is when tests store their mappings, which do not expire, and waitTime
+// how long they wait for what must come.
+var (
+	testTime = time.Unix(1e9, 0)
+	waitTime = 20 * time.Second
 )
 
 // packetSpec describes an inner packet of a test.

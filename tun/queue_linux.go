@@ -22,7 +22,8 @@ var _ Device = (*queue)(nil)
 // goroutines of its own, and must be read, since the host goes on sending to it.
 // To close a queue closes the device.
 func (i *Interface) Queues() []Device {
-	all := []Device{i}
+	all := make([]Device, 1, 1+len(i.more))
+	all[0] = i
 	for _, q := range i.more {
 		all = append(all, q)
 	}
@@ -30,7 +31,8 @@ func (i *Interface) Queues() []Device {
 }
 
 func (i *Interface) closeQueues() error {
-	errs := []error{i.dev.Close()}
+	errs := make([]error, 1, 1+len(i.more))
+	errs[0] = i.dev.Close()
 	for _, q := range i.more {
 		errs = append(errs, q.dev.Close())
 	}

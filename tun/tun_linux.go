@@ -62,7 +62,7 @@ func Create(cfg Config) (*Interface, error) {
 		return nil, err
 	}
 	i := &Interface{cfg: cfg, plan: makePlan(cfg)}
-	i.queue.of = i
+	i.of = i
 	if i.nl, err = openRTNL(); err != nil {
 		if file != nil {
 			_ = file.Close()
