@@ -214,6 +214,8 @@ type rates struct {
 	requests map[string]*history // of a node for an EID
 	register map[string]*history // of a node
 	nonces   map[string]*history // of a node for a nonce
+	asked    map[lisp.Nonce]bool // by a Map-Register
+	news     map[lisp.Nonce]*history
 	notifies int
 	wanted   int // Map-Registers that reached the Map-Server
 }
@@ -224,7 +226,10 @@ type history struct {
 }
 
 func newRates(t testing.TB) *rates {
-	return &rates{t: t, requests: make(map[string]*history), register: make(map[string]*history), nonces: make(map[string]*history)}
+	return &rates{
+		t: t, requests: make(map[string]*history), register: make(map[string]*history), nonces: make(map[string]*history),
+		asked: make(map[lisp.Nonce]bool), news: make(map[lisp.Nonce]*history),
+	}
 }
 
 func (r *rates) delivered(rec netsim.Record) {
@@ -238,6 +243,20 @@ func (r *rates) delivered(rec netsim.Record) {
 		}
 	default:
 	}
+}
+
+// unsolicited checks a Map-Notify that tells that a mapping moved.
+func (r *rates) unsolicited(rec netsim.Record, nonce lisp.Nonce) {
+	h := r.news[nonce]
+	if h == nil {
+		h = new(history)
+		r.news[nonce] = h
+	} else {
+		assert.GreaterOrEqual(r.t, rec.At.Sub(h.last), 3*time.Second) // RFC 9301-5.7-2
+	}
+	h.last = rec.At
+	h.n++
+	assert.LessOrEqual(r.t, h.n, 7, "sent again six times at most")
 }
 
 func (r *rates) sent(rec netsim.Record, m lisp.Message) {
@@ -273,6 +292,7 @@ func (r *rates) sent(rec netsim.Record, m lisp.Message) {
 			assert.Fail(r.t, "no silence after ten retransmissions", "%v", rec)
 		}
 	case *lisp.MapRegister:
+		r.asked[m.Nonce] = true
 		h := r.register[rec.Where]
 		if h == nil {
 			h = new(history)
@@ -283,6 +303,10 @@ func (r *rates) sent(rec netsim.Record, m lisp.Message) {
 		h.last = rec.At
 		h.n++
 	case *lisp.MapNotify:
+		if !r.asked[m.Nonce] {
+			r.unsolicited(rec, m.Nonce)
+			return
+		}
 		r.notifies++
 		assert.LessOrEqual(r.t, r.notifies, r.wanted, "a Map-Notify is never retransmitted") // RFC 9301-5.7-s1
 	}
