@@ -51,6 +51,7 @@ func (e *Engine) noteChange(now time.Time, c mapcache.Change) {
 		e.emit(CacheRemoved{Stamp{now}, c.Key, c.Reason})
 	}
 	e.useLocators(now, c.Key, c.Old.RLOCs, c.New.RLOCs)
+	e.noteSubscription(now, c.Key, c.New.Present)
 }
 
 // repeatChange hands the entry ent out again. A data plane that asks for what

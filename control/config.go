@@ -80,6 +80,8 @@ type Config struct {
 
 	// LISPSEC configures LISP-SEC.
 	LISPSEC LISPSEC
+	// Experimental is off by default.
+	Experimental Experimental
 	// Probe configures RLOC-probing.
 	Probe ProbeConfig
 	// SMR says who is told when the locators of our mappings change.
@@ -269,6 +271,9 @@ func (c Config) withDefaults() (Config, error) {
 		resolvers[i] = a
 	}
 	c.MapResolvers = resolvers
+	if c.Experimental.PubSub && c.XTRID == (lisp.XTRID{}) {
+		return c, fmt.Errorf("control: subscriptions need an xTR-ID: %w", ErrConfig)
+	}
 	if c.LISPSEC, err = c.LISPSEC.withDefaults(resolvers); err != nil {
 		return c, err
 	}

@@ -66,6 +66,8 @@ type Engine struct {
 	misses    queue[*pending]      // those of misses, oldest first, and some that are gone
 	requests  map[lisp.Nonce]request
 
+	subscriptions map[mapcache.Key]*subscription
+
 	targets map[mapcache.Locator]*probeTarget
 	paths   map[pathKey]*path
 	petrs   map[mapcache.Locator]bool
@@ -100,9 +102,11 @@ func New(cfg Config) (*Engine, error) {
 		cache:    mapcache.New(cacheConfig(cfg.Cache)),
 		pending:  make(map[mapcache.Key]*pending),
 		requests: make(map[lisp.Nonce]request),
-		targets:  make(map[mapcache.Locator]*probeTarget),
-		paths:    make(map[pathKey]*path),
-		petrs:    make(map[mapcache.Locator]bool),
+
+		subscriptions: make(map[mapcache.Key]*subscription),
+		targets:       make(map[mapcache.Locator]*probeTarget),
+		paths:         make(map[pathKey]*path),
+		petrs:         make(map[mapcache.Locator]bool),
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)

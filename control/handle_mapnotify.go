@@ -44,6 +44,9 @@ func (e *Engine) handleMapNotify(now time.Time, d lisp.Datagram) bool {
 		return true
 	}
 	e.stats.MapNotifiesReceived++
+	if e.handlePublication(now, d, m, server) {
+		return true
+	}
 	if m.Nonce >= e.firstNonce && m.Nonce <= e.registerNonce {
 		return true // a late duplicate: we have moved on
 	}

@@ -76,10 +76,10 @@ func (l *secLab) core(a netip.Addr) control.Core {
 	switch a {
 	case rlocA:
 		return l.itr
-	case rlocB:
-		return l.etr
-	default:
+	case msRLOC:
 		return l.ms
+	default: // the ETR may have several addresses
+		return l.etr
 	}
 }
 

@@ -28,6 +28,9 @@ type pending struct {
 	nonces   []lisp.Nonce
 	accepted netip.Prefix // what the Map-Reply covered, once settled
 	security secured
+
+	subscribe bool // it asks for a subscription
+	end       bool // or for the end of one
 }
 
 // reasons says why a mapping is asked for.
@@ -337,6 +340,7 @@ func (e *Engine) sendMapRequest(p *pending, r *mapResolver, n lisp.Nonce, securi
 	if haveEID && (!p.why.refresh || p.why.smr) && !m.PITR {
 		m.SourceEID = lisp.EIDAddress(p.ask.IID, source)
 	}
+	e.decorate(&m, p)
 	// The inner source is an RLOC of ours. With none of the EID's family there
 	// is only an EID of ours to take, or nothing: nobody answers to it, the
 	// ITR-RLOCs are for that.
@@ -410,6 +414,7 @@ func (e *Engine) hurryRequests(now time.Time) {
 		}
 		e.timers.set(&p.timer, later(now, p.lastSent.Add(rest)))
 	}
+	e.resubscribe(now)
 }
 
 func (e *Engine) forgetNonces(p *pending) {

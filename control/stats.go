@@ -100,6 +100,7 @@ type Stats struct {
 	MapRegistersSent    uint64 // retransmissions included
 	MapNotifiesReceived uint64 // verified ones
 	MapNotifyAcksSent   uint64
+	Publications        uint64 // Map-Notifies about subscriptions, confirmations included
 	ProbesSent          uint64
 	ProbeRepliesSent    uint64
 	ProbeRepliesRecv    uint64 // accepted ones
@@ -118,6 +119,7 @@ type Stats struct {
 	Registrations int // Map-Registers per round
 	Registered    int // of those, acknowledged
 	CacheEntries  int
+	Subscriptions int // asked for or confirmed, see Experimental
 }
 
 // Stats returns a snapshot of the counters.
@@ -137,5 +139,6 @@ func (e *Engine) Stats() Stats {
 		}
 	}
 	s.CacheEntries = e.cache.Len()
+	s.Subscriptions = len(e.subscriptions)
 	return s
 }

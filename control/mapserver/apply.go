@@ -22,12 +22,16 @@ func (s *Server) Apply(now time.Time, us ...*Update) {
 		}
 	}
 	s.transmit(now, ticks)
+	s.publishChanges(ticks)
 }
 
 func (s *Server) apply(now time.Time, ticks int64, u *Update) {
 	switch {
 	case u.acked != nil:
 		s.acknowledged(now, ticks, u)
+		return
+	case u.subscribe != nil:
+		s.subscribed(ticks, u)
 		return
 	case u.healthy != nil:
 		s.answered(now, ticks, u.healthy)
@@ -391,6 +395,7 @@ func (s *Server) report(now time.Time, ticks int64, r *registration, c *claim, f
 	site, iid, eid := r.site.name, r.key.inst.iid, r.key.prefix
 	if !live {
 		if wasLive {
+			s.remapped(ticks, r.key)
 			s.log.Info("registration withdrawn", "eid", eid, "iid", iid, "site", site, "peer", from)
 			s.addEvent(Withdrawn{Time: now, Site: site, IID: iid, EID: eid, From: from, XTRID: c.holder.xtr})
 		}
@@ -406,6 +411,7 @@ func (s *Server) report(now time.Time, ticks int64, r *registration, c *claim, f
 	if change == ChangeRefreshed {
 		s.worker.stats.refreshes.Add(1)
 	} else {
+		s.remapped(ticks, r.key)
 		s.log.Info("registration", "change", change.String(), "eid", eid, "iid", iid, "site", site, "peer", from)
 	}
 	if s.cfg.EventBuffer < 0 {
@@ -468,6 +474,7 @@ func (s *Server) expire(now time.Time, ticks int64, c *claim) (int64, bool) {
 			Time: now, Site: c.site.name, IID: c.key.inst.iid, EID: c.key.prefix, From: c.from, XTRID: c.holder.xtr,
 		})
 		s.fellBack(ticks, r, c)
+		s.remapped(ticks, r.key)
 	}
 	return drop, true
 }

@@ -59,6 +59,9 @@ type Config struct {
 	// LISPSEC configures LISP-SEC.
 	LISPSEC LISPSEC
 
+	// Experimental is off by default.
+	Experimental Experimental
+
 	// Locals are the server's own addresses. When given, a Map-Request is
 	// forwarded, and a Map-Reply sent, only to addresses of a family that occurs
 	// in it, and a Map-Request whose ETR is one of them is left to the ETR in
@@ -246,6 +249,7 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.Experimental.MaxSubscriptions = cmp.Or(cfg.Experimental.MaxSubscriptions, DefaultMaxSubscriptions)
 	if err := cfg.LISPSEC.check(); err != nil {
 		return nil, err
 	}

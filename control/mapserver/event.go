@@ -33,6 +33,7 @@ const (
 	ReasonNoRLOC                        // registered, but with no locator that can be forwarded to
 	ReasonSecurity                      // LISP-SEC data without a usable One-Time Key
 	ReasonUnprotectedPath               // a One-Time Key unencrypted, or to be sent so, on a path that is not protected
+	ReasonSubscriptions                 // MaxSubscriptions, or the part of one xTR, reached
 	ReasonRate                          // a token bucket was empty
 	ReasonUnexpected                    // a message that no Map-Server expects
 	ReasonQueue                         // the queue of datagrams to send was full
@@ -46,7 +47,7 @@ var reasonNames = [NumReasons]string{
 	"malformed", "no records", "unsupported EID", "EID-Prefix not configured", "too many sites", "unknown Key ID",
 	"algorithm not allowed", "authentication failed", "replay", "old Map-Version", "registration limit",
 	"not encapsulated", "bad inner packet", "RLOC-probe", "no usable ITR-RLOC", "no reply wanted",
-	"no usable RLOC", "no usable One-Time Key", "One-Time Key not encrypted", "rate limit", "unexpected message", "send queue full",
+	"no usable RLOC", "no usable One-Time Key", "One-Time Key not encrypted", "subscription limit", "rate limit", "unexpected message", "send queue full",
 	"answer too long", "several Map-Servers", "unacknowledged map-notify limit",
 }
 

@@ -377,6 +377,7 @@ func TestMapResolverAlone(t *testing.T) {
 		c.Resolver = []ResolverEntry{{Prefix: netip.MustParsePrefix("10.0.0.0/8"), MapServers: []netip.AddrPort{ms}}}
 	}
 	mr := netip.MustParseAddrPort("192.0.2.50:4342")
+	only := func(a netip.AddrPort) []netip.Prefix { return []netip.Prefix{netip.PrefixFrom(a.Addr(), 32)} }
 	for _, c := range []struct {
 		name      string
 		mr, ms    LISPSEC
@@ -386,8 +387,10 @@ func TestMapResolverAlone(t *testing.T) {
 	}{
 		{"wrapped again", LISPSEC{ITRKeys: itrKeys, MapServers: map[netip.AddrPort]lisp.Key{ms: mrms}}, LISPSEC{ITRKeys: []lisp.Key{mrms}}, lisp.WrapAES, 40, false},
 		{
-			"in the clear within the mapping system", LISPSEC{ITRKeys: itrKeys, ProtectedPaths: []netip.Prefix{netip.PrefixFrom(ms.Addr(), 32)}},
-			LISPSEC{ProtectedPaths: []netip.Prefix{netip.PrefixFrom(mr.Addr(), 32)}}, lisp.WrapNull, 0, false,
+			"in the clear within the mapping system",
+			LISPSEC{ITRKeys: itrKeys, ProtectedPaths: only(ms)},
+			LISPSEC{ProtectedPaths: only(mr)},
+			lisp.WrapNull, 0, false,
 		},
 		{"passed on", LISPSEC{}, LISPSEC{ITRKeys: itrKeys}, lisp.WrapAES, itrKeys[0].ID, true},
 	} {

@@ -50,6 +50,8 @@ type notifyAwaited struct {
 	peer  *notifyPeer // the writer's
 	nonce uint64
 	key   lisp.Key
+
+	subscription *subscription // instead of peer
 }
 
 // wait is the time from the transmission just made to the next, in ticks.
@@ -368,6 +370,10 @@ func (w *Worker) handleNotifyAck(d lisp.Datagram) {
 // acknowledged ends the retransmission of a Map-Notify; the next one for that
 // receiver, if any, is due.
 func (s *Server) acknowledged(now time.Time, ticks int64, u *Update) {
+	if u.acked.subscription != nil {
+		s.publicationAcked(ticks, u)
+		return
+	}
 	p := u.acked.peer
 	if p.awaited != u.acked {
 		return // it came twice, or too late

@@ -47,6 +47,8 @@ type Update struct {
 
 	acked   *notifyAwaited // a Map-Notify-Ack instead
 	healthy *healthCheck   // the answer to a health check instead
+
+	subscribe *subscribeRequest // a Map-Request for a subscription instead
 }
 
 // handleRegister verifies a Map-Register (RFC 9301 §8.2). No state is made and

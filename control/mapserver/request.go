@@ -76,6 +76,9 @@ func (w *Worker) resolve(d lisp.Datagram, m *lisp.MapRequest, port uint16) bool 
 		w.resolveElsewhere(d, m, servers)
 		return true
 	}
+	if w.subscribe(d, m) {
+		return true
+	}
 	if len(w.ecm.Security) > 0 && w.ecm.Security[0] == lisp.ADTypeLISPSEC {
 		return w.resolveProtected(d, m, to, local, answerable)
 	}

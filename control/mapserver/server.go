@@ -47,23 +47,26 @@ type Server struct {
 	checks    sync.Map // nonce (uint64) to *healthCheck; likewise
 
 	// The writer's.
-	worker      *Worker
-	last        time.Time
-	clock       uint64 // last order.seq given or seen
-	xtrs        map[xtrKey]*xtrState
-	dead        map[regKey]*registration // no live claim, kept for late Deltas
-	expiry      wheel
-	notifies    notifies
-	healthAt    int64 // ticks of the next step of a health check
-	claimCount  int
-	warnings    bucket // for log lines that others can provoke
-	out         []queued
-	outBuf      []byte
-	outNext     int
-	events      []Event
-	eventNext   int
-	journal     []Delta
-	journalLost bool
+	worker   *Worker
+	last     time.Time
+	clock    uint64 // last order.seq given or seen
+	xtrs     map[xtrKey]*xtrState
+	dead     map[regKey]*registration // no live claim, kept for late Deltas
+	expiry   wheel
+	notifies notifies
+
+	subscriptions     subscriptions
+	subscriptionCount atomic.Int64
+	healthAt          int64 // ticks of the next step of a health check
+	claimCount        int
+	warnings          bucket // for log lines that others can provoke
+	out               []queued
+	outBuf            []byte
+	outNext           int
+	events            []Event
+	eventNext         int
+	journal           []Delta
+	journalLost       bool
 
 	history history // anybody's
 
@@ -113,6 +116,7 @@ func (s *Server) Advance(now time.Time) {
 		}
 	}
 	s.transmit(now, ticks)
+	s.publishChanges(ticks)
 	s.checkHealth(now, ticks)
 }
 
@@ -125,6 +129,9 @@ func (s *Server) Deadline() time.Time {
 	}
 	if len(s.notifies.due) > 0 {
 		first = min(first, s.notifies.due[0].at)
+	}
+	if len(s.subscriptions.due) > 0 {
+		first = min(first, s.subscriptions.due[0].at)
 	}
 	if first == math.MaxInt64 {
 		return time.Time{}

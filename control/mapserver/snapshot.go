@@ -146,6 +146,7 @@ type Stats struct {
 	Dropped    [NumReasons]uint64
 
 	Registrations int // EID-Prefixes registered now
+	Subscriptions int // of Experimental.PubSub
 	XTRs          int // security associations remembered
 }
 
@@ -153,7 +154,7 @@ type Stats struct {
 func (s *Server) Stats() Stats {
 	st := Stats{
 		Registrations: int(s.registered.Load()), XTRs: int(s.xtrCount.Load()),
-		EventsLost: uint64(s.eventsLost.Load()),
+		EventsLost: uint64(s.eventsLost.Load()), Subscriptions: int(s.subscriptionCount.Load()),
 	}
 	s.workersMu.Lock()
 	defer s.workersMu.Unlock()
