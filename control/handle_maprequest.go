@@ -60,7 +60,7 @@ func (e *Engine) handleMapRequest(now time.Time, d lisp.Datagram, b []byte, sour
 	if ok {
 		e.hint(now, to)
 		if !m.Probe {
-			e.smrAnswered(m, eid)
+			e.smrAnswered(now, m, eid)
 		}
 	}
 	if ok && !m.Probe {

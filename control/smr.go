@@ -256,8 +256,10 @@ func (e *Engine) sendSMR(now time.Time, local mapcache.Local, to netip.Addr, it 
 }
 
 // smrAnswered takes note that a peer which we told asks for eid: it need not be
-// told again. What was not yet sent still is, for the request may be forged.
-func (e *Engine) smrAnswered(m *lisp.MapRequest, eid mapcache.Key) {
+// told again. What it was not told yet needs no SMR either if it asks for that of
+// its own, as one does that asks for all it knows of us after the first SMR; but
+// only right after an SMR, for the request may be forged.
+func (e *Engine) smrAnswered(now time.Time, m *lisp.MapRequest, eid mapcache.Key) {
 	if len(e.smr.peers) == 0 {
 		return
 	}
@@ -266,11 +268,14 @@ func (e *Engine) smrAnswered(m *lisp.MapRequest, eid mapcache.Key) {
 		if !ok {
 			continue
 		}
-		if p := e.smr.peers[ip.Unmap()]; p != nil {
-			p.items = slices.DeleteFunc(p.items, func(it smrItem) bool {
-				return it.sends > 0 && it.changed.IID == eid.IID && it.changed.Prefix.Overlaps(eid.Prefix)
-			})
+		p := e.smr.peers[ip.Unmap()]
+		if p == nil {
+			continue
 		}
+		invoked := m.SMRInvoked && !p.last.IsZero() && now.Sub(p.last) < smrInterval
+		p.items = slices.DeleteFunc(p.items, func(it smrItem) bool {
+			return (it.sends > 0 || invoked) && it.changed.IID == eid.IID && it.changed.Prefix.Overlaps(eid.Prefix)
+		})
 	}
 }
 

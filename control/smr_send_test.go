@@ -145,6 +145,49 @@ func TestSMRStops(t *testing.T) {
 	}
 }
 
+// TestSMRAnsweredAhead: a peer that asks for all it knows of us after the first SMR
+// is not told of the rest; one that asks before it was told anything is.
+func TestSMRAnsweredAhead(t *testing.T) {
+	peer := netip.MustParseAddr("203.0.113.101")
+	for _, tc := range []struct {
+		name    string
+		invoked bool
+		early   bool // the request comes before the first SMR
+		want    int  // SMRs that follow
+	}{
+		{"invoked", true, false, 0},
+		{"a request like any other", false, false, 1},
+		{"before any SMR", true, true, 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := talking(t, func(c *Config) { c.Database = []DatabaseMapping{{Key: hostKey(eid4)}, {Key: key("192.0.2.128/32")}} })
+			c.setLocals(moved()...)
+			ask := func() {
+				for _, eid := range []string{"192.0.2.1/32", "192.0.2.128/32"} {
+					q := mapRequest(eid, peer)
+					q.SMRInvoked = tc.invoked
+					require.True(t, c.handleAt(moved()[0].Addr, msAddr, ecm(t, q, netip.AddrPortFrom(peer, 4342), nil)))
+				}
+			}
+			if tc.early {
+				ask()
+			}
+			c.ackAll()
+			c.advance(10 * time.Millisecond)
+			require.Len(t, c.smrs(), 1, "one at a time")
+			if !tc.early {
+				ask()
+			}
+			c.advance(2 * smrInterval)
+			assert.GreaterOrEqual(t, len(c.smrs()), tc.want)
+			if tc.want == 0 {
+				c.advance(time.Minute)
+				assert.Empty(t, c.smrs())
+			}
+		})
+	}
+}
+
 // TestSMRAudience: who is told.
 func TestSMRAudience(t *testing.T) {
 	p := func(n byte) netip.Addr { return netip.AddrFrom4([4]byte{203, 0, 113, n}) }
