@@ -19,6 +19,9 @@ const (
 	echoDown                    // no echo; not used until something else finds it reachable
 )
 
+// maxEchoes bounds the locators that are tested.
+const maxEchoes = 1 << 16
+
 // echoPeer is a locator whose site echoes nonces.
 type echoPeer struct {
 	timer
@@ -45,7 +48,7 @@ func (e *Engine) noteEchoNonce(now time.Time, m *lisp.MapReply) {
 			switch {
 			case !m.EchoNonce && p != nil:
 				e.forgetEcho(now, p)
-			case m.EchoNonce && p == nil && e.listed(r.Addr):
+			case m.EchoNonce && p == nil && e.listed(r.Addr) && len(e.closed.echoes) < maxEchoes:
 				p = &echoPeer{rloc: r.Addr}
 				p.fire = func(now time.Time) { e.echoTimer(now, p) }
 				e.closed.echoes[r.Addr] = p

@@ -49,6 +49,8 @@ func FuzzEngine(f *testing.F) {
 	f.Add(cat([]byte{2, 3}, []byte{3, 7}, deliver(5, neg), []byte{3, 9}, deliver(4, request), deliver(4, msg(smr))))
 	f.Add(cat([]byte{2, 1}, deliver(4, msg(&lisp.EncapsulatedControl{Packet: inner})), []byte{2, 2, 1, 90}))
 	f.Add(cat([]byte{2, 3}, []byte{3, 7}, deliver(5, reply), []byte{11, 1, 2, 1, 1, 30}, deliver(4, msg(smr)), []byte{10, 2, 1, 90, 10, 6, 2, 3, 1, 255}))
+	echo := msg(&lisp.MapReply{EchoNonce: true, Records: []lisp.EIDRecord{record("198.51.100.0/24", 10, peerRLOC, rloc6)}})
+	f.Add(cat([]byte{132, 3, 3, 7}, deliver(5, echo), []byte{12, 2 | 1<<3, 1, 40, 11, 1, 1, 255, 11, 1, 12, 7, 1, 60, 12, 6, 12, 3, 12, 0x44, 12, 0x45}))
 	f.Add(cat([]byte{2, 3}, deliver(7, notify), []byte{1, 90, 8}, deliver(7, notify), []byte{1, 255, 9}))
 
 	f.Fuzz(func(t *testing.T, in []byte) {
@@ -63,6 +65,10 @@ func FuzzEngine(f *testing.F) {
 		cfg.SMR.MaxPeers = 4
 		cfg.ProxyETRs = []mapcache.RLOC{{Locator: mapcache.Locator{Addr: netip.MustParseAddr("203.0.113.77")}}}
 		cfg.Rand = rand.NewChaCha8([32]byte{9})
+		if len(in) > 0 && in[0] >= 0x80 {
+			cfg.Closed = Closed{MapVersions: true, LocatorStatusBits: true, EchoNonce: true}
+			cfg.Database[0].MapVersion = RandomMapVersion
+		}
 		e, err := New(cfg)
 		require.NoError(t, err)
 		fz := fuzzer{t: t, e: e, now: start, told: make(map[netip.Addr]time.Time)}
@@ -96,12 +102,12 @@ type fuzzer struct {
 func (f *fuzzer) step(in []byte) []byte {
 	op, in := in[0], in[1:]
 	arg := byte(0)
-	if op%12 < 4 || op%12 > 9 {
+	if op%13 < 4 || op%13 > 9 {
 		if len(in) > 0 {
 			arg, in = in[0], in[1:]
 		}
 	}
-	switch op % 12 {
+	switch op % 13 {
 	case 0: // a clock that jumps
 		f.now = f.now.Add(time.Duration(int8(arg)) * time.Hour)
 		f.e.Advance(f.now)
@@ -146,6 +152,19 @@ func (f *fuzzer) step(in []byte) []byte {
 			f.e.AddUsage(f.now, mapcache.Usage{Locator: mapcache.Locator{Addr: netip.AddrFrom4([4]byte{203, 0, 113, arg>>2 + i})}, PacketsIn: 1})
 		}
 		f.e.AddUsage(f.now, mapcache.Usage{Locator: mapcache.Locator{Addr: peerRLOC}, PacketsOut: uint64(arg & 1)})
+	case 12:
+		d := mapcache.Discovery{
+			Kind: mapcache.DiscoveryKind(arg & 7), LSBs: uint32(arg >> 3), MapVersion: uint16(arg) << 4,
+			Locator: mapcache.Locator{Addr: peerRLOC}, Source: netip.AddrFrom4([4]byte{198, 51, 100, arg}),
+			Key: mapcache.HostKey(uint32(arg>>7), netip.AddrFrom4([4]byte{198, 51, 100, arg >> 3})),
+		}
+		switch {
+		case arg&0x48 == 0x48:
+			d.Locator.Addr = netip.AddrFrom4([4]byte{203, 0, 113, arg})
+		case arg&0x40 != 0:
+			d.Key = hostKey(eid4)
+		}
+		f.e.Discover(f.now, d)
 	}
 	return in
 }
@@ -258,7 +277,20 @@ func (f *fuzzer) check() {
 	// One for what there is, and one for each change of the last three minutes.
 	require.LessOrEqual(f.t, s.Registrations, 1+int(f.e.registerNonce-f.e.firstNonce)+1)
 	require.LessOrEqual(f.t, len(f.e.smr.peers), 4)
-	require.LessOrEqual(f.t, len(f.e.timers.h), 16+8+s.Registrations+1+4+1)
+	closed := 0
+	if c := f.e.closed; c != nil {
+		require.LessOrEqual(f.t, len(c.sites), s.CacheEntries)
+		require.LessOrEqual(f.t, len(c.stale), maxStale)
+		require.LessOrEqual(f.t, len(c.refused), len(c.stale))
+		require.LessOrEqual(f.t, len(c.echoes), maxEchoes)
+		require.LessOrEqual(f.t, len(c.nonces), len(c.echoes))
+		closed = 1 + len(c.stale) + len(c.echoes)
+		for _, l := range f.e.Signals().Locals {
+			require.False(f.t, mapcache.NewerMapVersion(l.Oldest, l.MapVersion))
+			require.LessOrEqual(f.t, l.MapVersion, uint16(0xfff))
+		}
+	}
+	require.LessOrEqual(f.t, len(f.e.timers.h), 16+8+s.Registrations+1+4+1+closed)
 	for i, t := range f.e.timers.h {
 		require.Equal(f.t, i+1, t.index)
 	}

@@ -245,9 +245,15 @@ func (e *Engine) staleVersion(now time.Time, d mapcache.Discovery) {
 		e.timers.set(&p.timer, now.Add(staleForget))
 	}
 	p.seen = now
-	local, ok := e.localFor(k.rloc)
-	if now.Before(p.next) || !ok {
+	if now.Before(p.next) {
 		return
+	}
+	record := mapcache.HostKey(own.IID, d.Source)
+	if !d.Source.IsValid() || !sameKind(record, own.Key) {
+		record = own.Key
+	}
+	if !e.smrNow(now, k.rloc, smrItem{changed: own.Key, record: record, sends: p.sends + 1}) {
+		return // the next report comes soon
 	}
 	p.sends++
 	wait := smrInterval
@@ -258,11 +264,32 @@ func (e *Engine) staleVersion(now time.Time, d mapcache.Discovery) {
 		}
 	}
 	p.next = now.Add(wait)
-	record := mapcache.HostKey(own.IID, d.Source)
-	if !sameKind(record, own.Key) || !d.Source.IsValid() {
-		record = own.Key
+}
+
+// smrNow sends one SMR, unless one has just been sent there or none can be.
+func (e *Engine) smrNow(now time.Time, to netip.Addr, it smrItem) bool {
+	local, ok := e.localFor(to)
+	p := e.smr.peers[to]
+	if !ok || p != nil && !p.last.IsZero() && now.Sub(p.last) < smrInterval {
+		return false
 	}
-	e.sendSMR(now, local, k.rloc, smrItem{changed: own.Key, record: record, sends: p.sends})
+	if p == nil {
+		if len(e.smr.peers) >= e.cfg.SMR.MaxPeers {
+			e.drop(now, DropTooManyPeers, netip.AddrPortFrom(to, lisp.ControlPort), it.changed.String)
+			return false
+		}
+		p = &smrPeer{rloc: to}
+		p.fire = func(now time.Time) { e.peerTimer(now, p) }
+		e.smr.peers[to] = p
+	}
+	p.last = now
+	e.sendSMR(now, local, to, it)
+	next := now.Add(smrInterval) // what else is to be told, or nothing
+	if p.index != 0 {
+		next = later(next, p.at)
+	}
+	e.timers.set(&p.timer, next)
+	return true
 }
 
 func (e *Engine) staleTimer(now time.Time, k staleKey, p *stalePeer) {

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xtrkit/xtrkit/lisp"
+	"github.com/xtrkit/xtrkit/mapcache"
 )
 
 // pull takes datagrams as if they had been received, without Run, and returns
@@ -302,7 +303,8 @@ func TestReencapsulation(t *testing.T) {
 }
 
 // FuzzDecapsulate feeds anything to the receiving side: nothing but whole IP
-// packets to EIDs of ours may reach the device.
+// packets to EIDs of ours may reach the device, of the public Internet and of a
+// closed network.
 func FuzzDecapsulate(f *testing.F) {
 	v4 := packetSpec{src: eidB4, dst: eidA4, payloadLen: 20}.build()
 	v6 := packetSpec{src: eidB6, dst: eidA6, payloadLen: 20}.build()
@@ -310,39 +312,60 @@ func FuzzDecapsulate(f *testing.F) {
 	f.Add(encapsulated(0, 0, 0, v6), uint16(0), uint8(1), uint8(0))
 	f.Add(encapsulated(0x08, 0, 0xffffff00, v6), uint16(20), uint8(1), uint8(0))
 	f.Add(append(encapsulated(0, 0, 0, v4), encapsulated(0x04, 1, 0, v4)...), uint16(len(v4)+8), uint8(1), uint8(0))
-	x := newA(f, &memNet{}, "")
-	g := newIngress(x.Forwarder, x.underlay)
-	f.Fuzz(func(t *testing.T, b []byte, segment uint16, ttl, tos uint8) {
-		in := from(rlocB4, rlocA4, clone(b))
-		in.Segment, in.TTL, in.TOS = int(segment), ttl, tos
-		before := x.Stats()
-		g.receive([]Incoming{in})
-		after := x.Stats()
-		count := after.Decapsulated.Packets - before.Decapsulated.Packets
-		for range count {
-			out := x.device.next(t)
-			var p inner
-			require.Equal(t, DropNone, parseInner(out, &p))
-			require.Equal(t, len(out), p.length)
-			require.Contains(t, []netip.Addr{addr(eidA4), addr(eidA6)}, p.dst)
-			require.True(t, p.routable())
-			if !p.v6 {
-				require.EqualValues(t, 0xffff, fold(sum(0, out[:p.headerLen])))
-			}
-			if ttl != 0 {
-				require.LessOrEqual(t, p.ttl, ttl)
-			}
-		}
-		segments := 1
-		if segment > 0 && len(b) > 0 {
-			segments = (len(b) + int(segment) - 1) / int(segment)
-		}
-		for i := range after.Drops {
-			count += after.Drops[i] - before.Drops[i]
-		}
-		require.LessOrEqual(t, count, uint64(segments), "each datagram is delivered or dropped, once")
-		require.NotZero(t, count)
+	f.Add(encapsulated(0x50, 0x005001, 2, v4), uint16(0), uint8(1), uint8(0))
+	f.Add(encapsulated(0xe8, 7, 0x00000002, v4), uint16(0), uint8(1), uint8(0))
+	open := newA(f, &memNet{}, "")
+	closed := newClosedNode(f, allClosed)
+	closed.SetSignals(mapcache.Signals{
+		Locals:   []mapcache.LocalSignal{{Key: hostKey(eidA4), MapVersion: 1}, {Key: hostKey(eidA6), MapVersion: 0xfff, Oldest: 0xff0}},
+		Entries:  []mapcache.EntrySignal{{EntryID: closed.entry(f, eidB4), MapVersion: 5, LSBs: 3, Locators: 2}},
+		Locators: []mapcache.LocatorSignal{{Addr: addr(rlocB4), Nonce: 7, Ask: true}},
 	})
+	receivers := map[*node]*ingress{open: newIngress(open.Forwarder, open.underlay), closed: newIngress(closed.Forwarder, closed.underlay)}
+	f.Fuzz(func(t *testing.T, b []byte, segment uint16, ttl, tos uint8) {
+		for x, g := range receivers {
+			decapsulateAny(t, x, g, b, segment, ttl, tos)
+		}
+		for d := closed.discovered(); d != (mapcache.Discovery{}); d = closed.discovered() {
+			require.Equal(t, addr(rlocB4), d.Locator.Addr)
+			require.True(t, d.Kind != mapcache.DiscoveryLSBs || d.LSBs <= 3)
+			require.LessOrEqual(t, d.MapVersion, uint16(0xfff))
+		}
+	})
+}
+
+// decapsulateAny receives anything.
+func decapsulateAny(t *testing.T, x *node, g *ingress, b []byte, segment uint16, ttl, tos uint8) {
+	t.Helper()
+	in := from(rlocB4, rlocA4, clone(b))
+	in.Segment, in.TTL, in.TOS = int(segment), ttl, tos
+	before := x.Stats()
+	g.receive([]Incoming{in})
+	after := x.Stats()
+	count := after.Decapsulated.Packets - before.Decapsulated.Packets
+	for range count {
+		out := x.device.next(t)
+		var p inner
+		require.Equal(t, DropNone, parseInner(out, &p))
+		require.Equal(t, len(out), p.length)
+		require.Contains(t, []netip.Addr{addr(eidA4), addr(eidA6)}, p.dst)
+		require.True(t, p.routable())
+		if !p.v6 {
+			require.EqualValues(t, 0xffff, fold(sum(0, out[:p.headerLen])))
+		}
+		if ttl != 0 {
+			require.LessOrEqual(t, p.ttl, ttl)
+		}
+	}
+	segments := 1
+	if segment > 0 && len(b) > 0 {
+		segments = (len(b) + int(segment) - 1) / int(segment)
+	}
+	for i := range after.Drops {
+		count += after.Drops[i] - before.Drops[i]
+	}
+	require.LessOrEqual(t, count, uint64(segments), "each datagram is delivered or dropped, once")
+	require.NotZero(t, count)
 }
 
 // FuzzEncapsulate feeds anything to the sending side.
