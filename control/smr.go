@@ -258,7 +258,8 @@ func (e *Engine) sendSMR(now time.Time, local mapcache.Local, to netip.Addr, it 
 // smrAnswered takes note that a peer which we told asks for eid: it need not be
 // told again. What it was not told yet needs no SMR either if it asks for that of
 // its own, as one does that asks for all it knows of us after the first SMR; but
-// only right after an SMR, for the request may be forged.
+// only right after an SMR, for the request may be forged. Its S-bit says nothing:
+// a request that is one of several causes may not carry it.
 func (e *Engine) smrAnswered(now time.Time, m *lisp.MapRequest, eid mapcache.Key) {
 	if len(e.smr.peers) == 0 {
 		return
@@ -272,7 +273,7 @@ func (e *Engine) smrAnswered(now time.Time, m *lisp.MapRequest, eid mapcache.Key
 		if p == nil {
 			continue
 		}
-		invoked := m.SMRInvoked && !p.last.IsZero() && now.Sub(p.last) < smrInterval
+		invoked := !p.last.IsZero() && now.Sub(p.last) < smrInterval
 		p.items = slices.DeleteFunc(p.items, func(it smrItem) bool {
 			return (it.sends > 0 || invoked) && it.changed.IID == eid.IID && it.changed.Prefix.Overlaps(eid.Prefix)
 		})
