@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"time"
 
@@ -68,7 +69,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 		return nil, err
 	}
 	s.load(s.started)
-	var listen control.ListenConfig
+	listen := control.ListenConfig{Sockets: workers()}
 	if cfg.Conf.ControlIface != "" {
 		for _, a := range addrs {
 			listen.Addrs = append(listen.Addrs, netip.AddrPortFrom(a, lisp.ControlPort))
@@ -79,8 +80,9 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 		return nil, err
 	}
 	s.runner, err = control.NewRunner(control.RunnerConfig{
-		Conn:  conn,
-		Cores: map[control.Role]control.Core{control.RoleMapServer: s.core},
+		Conn:      conn,
+		Cores:     map[control.Role]control.Core{control.RoleMapServer: s.core},
+		NewWorker: func() control.Worker { return s.core.NewWorker() },
 		AfterStep: func(now time.Time) {
 			for e, ok := s.core.NextEvent(); ok; e, ok = s.core.NextEvent() {
 				s.publish(now, e)
@@ -93,6 +95,15 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// workers is how many sockets share each address, and goroutines answer: one
+// for each processor, where the system can spread peers over sockets.
+func workers() int {
+	if runtime.GOOS != "linux" {
+		return 1
+	}
+	return runtime.GOMAXPROCS(0)
 }
 
 // Socket is the path of the unix socket with the status.
