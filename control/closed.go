@@ -116,9 +116,22 @@ func (e *Engine) Signals() mapcache.Signals {
 	return s
 }
 
-// Discover takes what a data plane noticed in packets of a closed network. Other
-// discoveries, and those of mechanisms that are off, are ignored.
+// Discover takes what a data plane noticed: that a locator is said to be
+// unreachable, which is then probed, a source without a mapping, which is asked
+// for, and what packets of a closed network say. Other discoveries, and those of
+// mechanisms that are off, are ignored.
 func (e *Engine) Discover(now time.Time, d mapcache.Discovery) {
+	switch d.Kind {
+	case mapcache.DiscoverySource:
+		e.Resolve(now, []mapcache.Key{d.Key})
+		return
+	case mapcache.DiscoveryUnreachable:
+		now = e.tick(now)
+		defer e.collect(now)
+		e.unreachable(now, d.Locator)
+		return
+	default:
+	}
 	if e.closed == nil {
 		return
 	}

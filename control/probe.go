@@ -291,9 +291,21 @@ const hintInterval = 3 * time.Second
 // came from it. That may be forged, so it is only a reason to probe now.
 func (e *Engine) hint(now time.Time, a netip.Addr) {
 	t := e.targets[cleanLocator(mapcache.Locator{Addr: a})]
-	if t == nil || !t.down {
-		return
+	if t != nil && t.down {
+		e.probeSoon(now, t)
 	}
+}
+
+// unreachable is told that an ICMP error says that packets to a locator do not
+// arrive. That may be forged, too.
+func (e *Engine) unreachable(now time.Time, l mapcache.Locator) {
+	if t := e.targets[cleanLocator(l)]; t != nil && !t.down {
+		e.probeSoon(now, t)
+	}
+}
+
+// probeSoon probes t as soon as hintInterval allows.
+func (e *Engine) probeSoon(now time.Time, t *probeTarget) {
 	for _, p := range t.paths {
 		if at := p.cycle.Add(hintInterval); !p.waiting && at.Before(p.at) {
 			e.timers.set(&p.timer, later(at, now.Add(time.Millisecond)))

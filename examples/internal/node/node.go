@@ -101,6 +101,14 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
+	undo = append(undo, native.Close)
+	icmp, err := encap.NewICMP()
+	if err != nil {
+		return nil, permission(err)
+	}
+	for _, r := range icmp {
+		undo = append(undo, r.Close)
+	}
 	n.device, err = tun.Create(tun.Config{
 		Name: cfg.Conf.Device.Name, MTU: cfg.Conf.Device.MTU, Table: cfg.Conf.Device.Table, EIDs: n.eids, Logger: n.log,
 	})
@@ -113,7 +121,10 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 		View:     n.engine.Cache().View,
 		Underlay: underlay,
 		Native:   native,
-		Logger:   n.log,
+		ICMP:     icmp,
+		// Who sets an MTU means it.
+		KeepDeviceMTU: cfg.Conf.Device.MTU != 0,
+		Logger:        n.log,
 	})
 	if err != nil {
 		return nil, err
