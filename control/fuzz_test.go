@@ -291,7 +291,7 @@ func (f *fuzzer) check() {
 		}
 	}
 	require.LessOrEqual(f.t, len(f.e.timers.h), 16+8+s.Registrations+1+4+1+closed)
-	for i, t := range f.e.timers.h {
-		require.Equal(f.t, i+1, t.index)
+	for i, d := range f.e.timers.h {
+		require.Equal(f.t, i+1, d.t.index)
 	}
 }

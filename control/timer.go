@@ -9,9 +9,7 @@ import (
 // fire is set once.
 type timer struct {
 	at    time.Time
-	since time.Duration // at, from the base of the heap: quick to compare
-	seq   uint64        // orders equal deadlines, so that runs repeat exactly
-	index int           // position in the heap plus one; 0: not set
+	index int // position in the heap plus one; 0: not set
 	fire  func(now time.Time)
 }
 
@@ -28,12 +26,17 @@ func (ts *timers) set(t *timer, at time.Time) {
 	if ts.seq == 1 {
 		ts.base = at
 	}
-	t.at, t.since, t.seq = at, at.Sub(ts.base), ts.seq
+	t.at = at
 	if t.index != 0 {
+		p := &ts.h[t.index-1]
+		p.since, p.seq = at.Sub(ts.base), ts.seq
 		heap.Fix(&ts.h, t.index-1)
 		return
 	}
-	heap.Push(&ts.h, t)
+	// What heap.Push does, without an allocation.
+	ts.h = append(ts.h, deadline{at.Sub(ts.base), ts.seq, t})
+	t.index = len(ts.h)
+	heap.Fix(&ts.h, t.index-1)
 }
 
 // stop takes t out, if it is in.
@@ -48,21 +51,30 @@ func (ts *timers) deadline() time.Time {
 	if len(ts.h) == 0 {
 		return time.Time{}
 	}
-	return ts.h[0].at
+	return ts.h[0].t.at
 }
 
 // advance fires what is due. What a firing timer sets for now or earlier waits
 // for the next call, so one call always ends.
 func (ts *timers) advance(now time.Time) {
 	last := ts.seq
-	for len(ts.h) > 0 && !ts.h[0].at.After(now) && ts.h[0].seq <= last {
-		t := ts.h[0]
-		heap.Pop(&ts.h)
+	for len(ts.h) > 0 && !ts.h[0].t.at.After(now) && ts.h[0].seq <= last {
+		t := ts.h[0].t
+		heap.Remove(&ts.h, 0)
 		t.fire(now)
 	}
 }
 
-type timerHeap []*timer
+// deadline is when a timer fires, counted from the base of the heap, so that
+// comparing takes no look at the timer. seq orders equal ones, so that runs repeat
+// exactly.
+type deadline struct {
+	since time.Duration
+	seq   uint64
+	t     *timer
+}
+
+type timerHeap []deadline
 
 func (h timerHeap) Len() int { return len(h) }
 
@@ -75,20 +87,16 @@ func (h timerHeap) Less(i, j int) bool {
 
 func (h timerHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i+1, j+1
+	h[i].t.index, h[j].t.index = i+1, j+1
 }
 
-func (h *timerHeap) Push(x any) {
-	t := x.(*timer)
-	t.index = len(*h) + 1
-	*h = append(*h, t)
-}
+func (h *timerHeap) Push(x any) { *h = append(*h, x.(deadline)) }
 
 func (h *timerHeap) Pop() any {
 	old := *h
-	t := old[len(old)-1]
-	old[len(old)-1] = nil
+	t := old[len(old)-1].t
+	old[len(old)-1] = deadline{}
 	*h = old[:len(old)-1]
 	t.index = 0
-	return t
+	return nil
 }
