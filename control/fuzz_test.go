@@ -52,6 +52,10 @@ func FuzzEngine(f *testing.F) {
 	echo := msg(&lisp.MapReply{EchoNonce: true, Records: []lisp.EIDRecord{record("198.51.100.0/24", 10, peerRLOC, rloc6)}})
 	f.Add(cat([]byte{132, 3, 3, 7}, deliver(5, echo), []byte{12, 2 | 1<<3, 1, 40, 11, 1, 1, 255, 11, 1, 12, 7, 1, 60, 12, 6, 12, 3, 12, 0x44, 12, 0x45}))
 	f.Add(cat([]byte{2, 3}, deliver(7, notify), []byte{1, 90, 8}, deliver(7, notify), []byte{1, 255, 9}))
+	// With LISP-SEC, required and preferred: an answer, one by other functions, one without, a publication.
+	good := append([]byte{0x9c}, reply...)
+	f.Add(cat([]byte{0x4d, 0, 0, 2, 3, 3, 7}, deliver(5, reply), deliver(13, good), []byte{1, 20}, deliver(14, append([]byte{0}, reply...)), deliver(14, append([]byte{1}, neg...)), []byte{1, 255}))
+	f.Add(cat([]byte{0x5a, 0, 0, 2, 3, 3, 7}, deliver(13, append([]byte{0}, reply...)), []byte{1, 15}, deliver(13, append([]byte{0x9d}, neg...)), []byte{1, 15}, deliver(5, reply)))
 
 	f.Fuzz(func(t *testing.T, in []byte) {
 		if len(in) > 4096 {
@@ -68,6 +72,9 @@ func FuzzEngine(f *testing.F) {
 		if len(in) > 0 && in[0] >= 0x80 {
 			cfg.Closed = Closed{MapVersions: true, LocatorStatusBits: true, EchoNonce: true}
 			cfg.Database[0].MapVersion = RandomMapVersion
+		}
+		if len(in) > 0 && in[0]&0x40 != 0 {
+			fuzzProtected(&cfg, LISPSECMode(in[0]>>4&1)+LISPSECPreferred)
 		}
 		e, err := New(cfg)
 		require.NoError(t, err)
@@ -96,18 +103,22 @@ type fuzzer struct {
 	// The last messages of each kind, for their nonces.
 	request, probe, register lisp.Nonce
 	told                     map[netip.Addr]time.Time // when an SMR went there
+
+	otk          lisp.OTK // of request
+	subscription lisp.Nonce
+	about        lisp.RequestRecord
 }
 
 // step does what the first octets say, and returns the rest.
 func (f *fuzzer) step(in []byte) []byte {
 	op, in := in[0], in[1:]
 	arg := byte(0)
-	if op%13 < 4 || op%13 > 9 {
+	if op%15 < 4 || op%15 > 9 && op%15 < 13 {
 		if len(in) > 0 {
 			arg, in = in[0], in[1:]
 		}
 	}
-	switch op % 13 {
+	switch op % 15 {
 	case 0: // a clock that jumps
 		f.now = f.now.Add(time.Duration(int8(arg)) * time.Hour)
 		f.e.Advance(f.now)
@@ -139,6 +150,10 @@ func (f *fuzzer) step(in []byte) []byte {
 		in = f.deliver(in, msAddr, 0, true)
 	case 9:
 		f.e.Withdraw(f.now)
+	case 13:
+		in = f.deliverProtected(in)
+	case 14:
+		in = f.publish(in)
 	case 10:
 		db := testConfig().Database
 		db = append(db, DatabaseMapping{Key: key("198.51.0.0/17"), TTL: time.Duration(arg+1) * time.Minute},
@@ -229,7 +244,7 @@ func (f *fuzzer) drain() {
 			require.NoError(f.t, q.DecodeFromBytes(in.Payload))
 			require.Len(f.t, q.Records, 1)
 			require.False(f.t, q.Probe)
-			f.request = q.Nonce
+			f.seeECM(m, &q)
 		case *lisp.MapRequest:
 			require.NotEqual(f.t, m.Probe, m.SMR, "anything else goes to the mapping system")
 			require.Len(f.t, m.Records, 1)
@@ -290,7 +305,8 @@ func (f *fuzzer) check() {
 			require.LessOrEqual(f.t, l.MapVersion, uint16(0xfff))
 		}
 	}
-	require.LessOrEqual(f.t, len(f.e.timers.h), 16+8+s.Registrations+1+4+1+closed)
+	require.LessOrEqual(f.t, len(f.e.timers.h), 16+8+s.Registrations+1+4+1+closed+s.Subscriptions)
+	f.checkProtected(s)
 	for i, d := range f.e.timers.h {
 		require.Equal(f.t, i+1, d.t.index)
 	}

@@ -15,14 +15,15 @@ import (
 
 // Operations of FuzzMapServer: an octet, two octets of length or time, content.
 const (
-	opAdvance = iota // time in 100 ms
-	opRaw            // a datagram
-	opSigned         // a Map-Register to sign with the right key
-	opInner          // a control message to encapsulate with right checksums
-	opMerge          // a Delta
-	opFrom           // who sends from now on
-	opAck            // a Map-Notify-Ack for one of those awaited
-	opHealth         // the answer to one of the health checks under way
+	opAdvance   = iota // time in 100 ms
+	opRaw              // a datagram
+	opSigned           // a Map-Register to sign with the right key
+	opInner            // a control message to encapsulate with right checksums
+	opMerge            // a Delta
+	opFrom             // who sends from now on
+	opAck              // a Map-Notify-Ack for one of those awaited
+	opHealth           // the answer to one of the health checks under way
+	opProtected        // a Map-Request to protect by LISP-SEC, see protectedOp
 	numOps
 )
 
@@ -75,11 +76,14 @@ func FuzzMapServer(f *testing.F) {
 	)
 	f.Add(moves)
 	f.Add(append(moves, session...))
+	for _, seed := range securedSeeds(f) {
+		f.Add(seed)
+	}
 
 	const limit = 16
 	sources := []netip.AddrPort{etr1, etr2, itr, upA, msAddr6}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		b := newBench(t, resolver, func(c *Config) {
+		b := newBench(t, resolver, fuzzSecured(limit), func(c *Config) {
 			c.MaxRegistrations, c.Journal, c.EventBuffer, c.MaxNotifies, c.History = limit, 8, 8, limit, 4
 		})
 		source := etr1
@@ -130,7 +134,7 @@ func FuzzMapServer(f *testing.F) {
 				if content, err = m.AppendSigned(nil, key); err != nil {
 					continue
 				}
-				most = 1 + limit
+				most = 1 + 2*limit
 			case opInner:
 				packet, err := lisp.AppendInner(nil, lisp.Inner{
 					Source: itr, Destination: netip.MustParseAddrPort("10.1.2.3:4342"), Payload: content,
@@ -143,6 +147,10 @@ func FuzzMapServer(f *testing.F) {
 					continue
 				}
 				from = itr
+			case opProtected:
+				if content = fuzzProtect(t, content); content == nil {
+					continue
+				}
 			case opMerge:
 				var d Delta
 				if d.UnmarshalBinary(content) == nil {
@@ -194,7 +202,7 @@ func checkNotifies(t testing.TB, b *bench, limit int) {
 	n := &b.s.notifies
 	require.LessOrEqual(t, n.count, limit)
 	require.Len(t, n.due, len(n.peers))
-	pairs, awaited := 0, 0
+	pairs, awaited := 0, subscriptionsUnderWay(t, b, limit)
 	for k, p := range n.peers {
 		require.Equal(t, k, p.key)
 		require.Same(t, p, n.due[p.index])
@@ -253,6 +261,7 @@ func checkSent(t testing.TB, d lisp.Datagram) {
 	require.True(t, d.Remote.Addr().IsValid())
 	require.NotZero(t, d.Remote.Port())
 	require.EqualValues(t, lisp.ControlPort, d.Local.Port())
+	checkSecured(t, d.Bytes)
 	switch lisp.TypeOf(d.Bytes) {
 	case lisp.TypeMapNotify:
 		if lisp.Verify(d.Bytes, key1) != nil {
