@@ -64,7 +64,7 @@ func New(cfg Config) *Network {
 		start: cfg.Start,
 		wake:  make(chan struct{}, 1),
 	}
-	n.trace.hash = fnvOffset
+	n.trace.hash = hashSeed
 	n.outside = n.newSegment("internet")
 	return n
 }
@@ -82,6 +82,14 @@ func (n *Network) Internet() *Segment { return n.outside }
 // After calls f when d has passed. f may do anything but run the network.
 func (n *Network) After(d time.Duration, f func()) {
 	n.push(event{at: n.now + int64(max(d, 0)), call: f})
+}
+
+// Inject puts a datagram onto the Internet with whatever source, as an attacker
+// does whose network lets that pass.
+func (n *Network) Inject(from, to netip.AddrPort, b []byte) {
+	p := n.newPacket(from, to, b)
+	n.record(Injected, n.outside.name, p)
+	n.push(event{at: n.now, segment: n.outside, packet: p})
 }
 
 // Run lets time go by.

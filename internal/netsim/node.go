@@ -11,6 +11,8 @@ import (
 type Node struct {
 	net    *Network
 	name   string
+	index  int
+	skew   time.Duration // of its clock
 	ifaces []*Interface
 	cores  []Core
 	conns  map[netip.AddrPort]*PacketConn
@@ -20,13 +22,27 @@ type Node struct {
 
 // AddNode makes a host without interfaces. Names show up in the trace.
 func (n *Network) AddNode(name string) *Node {
-	nd := &Node{net: n, name: name, conns: make(map[netip.AddrPort]*PacketConn), wakeAt: -1}
+	nd := &Node{net: n, name: name, index: len(n.nodes), conns: make(map[netip.AddrPort]*PacketConn), wakeAt: -1}
 	n.nodes = append(n.nodes, nd)
 	return nd
 }
 
 // Name returns the name of the node.
 func (nd *Node) Name() string { return nd.name }
+
+// Index counts the nodes from 0, in the order they were added.
+func (nd *Node) Index() int { return nd.index }
+
+// Now is the time by the clock of the node.
+func (nd *Node) Now() time.Time { return nd.net.Now().Add(nd.skew) }
+
+// SetClock has the clock of the node jump to d ahead of that of the network, or
+// behind it. Its cores see the new time when something happens next.
+func (nd *Node) SetClock(d time.Duration) {
+	nd.skew = d
+	nd.wakeAt = -1 // in the time before
+	nd.settle()
+}
 
 // AddInterface connects the node to a segment. Its index is one more than that
 // of the node's last.
@@ -44,6 +60,17 @@ func (nd *Node) Attach(c Core) {
 	nd.settle()
 }
 
+// Replace puts a core in the place of another one, as a restart does.
+func (nd *Node) Replace(old, c Core) {
+	for i := range nd.cores {
+		if nd.cores[i] == old {
+			nd.cores[i] = c
+		}
+	}
+	nd.wakeAt = -1
+	nd.settle()
+}
+
 // AfterStep has f called whenever the node's cores have been stepped, before what
 // they want to send is sent.
 func (nd *Node) AfterStep(f func(now time.Time)) { nd.after = f }
@@ -51,7 +78,7 @@ func (nd *Node) AfterStep(f func(now time.Time)) { nd.after = f }
 // Step calls f, which may call methods of the cores, then sends what they have
 // to send.
 func (nd *Node) Step(f func(now time.Time)) {
-	f(nd.net.Now())
+	f(nd.Now())
 	nd.settle()
 }
 
@@ -65,7 +92,7 @@ func (nd *Node) Send(d lisp.Datagram) {
 	}
 	i, addr := nd.source(from.Addr().Unmap(), d.IfIndex, to.Addr())
 	p := n.newPacket(netip.AddrPortFrom(addr, from.Port()), to, d.Bytes)
-	n.record(Sent, nd.name, p)
+	n.note(Sent, nd, nd.name, p)
 	if i == nil || !to.IsValid() {
 		n.drop(NoRoute, nd.name, p)
 		return
@@ -104,16 +131,16 @@ func (nd *Node) receive(i *Interface, p *packet) {
 	n := nd.net
 	if c := nd.conn(p.to); c != nil {
 		if c.deliver(p) {
-			n.record(Delivered, nd.name, p)
+			n.note(Delivered, nd, nd.name, p)
 		} else {
-			n.record(QueueFull, nd.name, p)
+			n.note(QueueFull, nd, nd.name, p)
 		}
 		n.release(p)
 		return
 	}
 	d := lisp.Datagram{Local: p.to, Remote: p.from, IfIndex: i.index, Bytes: p.bytes}
-	n.record(Delivered, nd.name, p)
-	now := n.Now()
+	n.note(Delivered, nd, nd.name, p)
+	now := nd.Now()
 	claimed := false
 	for _, c := range nd.cores {
 		if claimed = c.Handle(now, d); claimed {
@@ -121,7 +148,7 @@ func (nd *Node) receive(i *Interface, p *packet) {
 		}
 	}
 	if !claimed {
-		n.record(Unclaimed, nd.name, p)
+		n.note(Unclaimed, nd, nd.name, p)
 	}
 	n.release(p)
 	nd.settle()
@@ -130,7 +157,7 @@ func (nd *Node) receive(i *Interface, p *packet) {
 // settle sends what the cores have to send and has them woken when they ask.
 func (nd *Node) settle() {
 	if nd.after != nil {
-		nd.after(nd.net.Now())
+		nd.after(nd.Now())
 	}
 	for _, c := range nd.cores {
 		for d, ok := c.Next(); ok; d, ok = c.Next() {
@@ -143,7 +170,7 @@ func (nd *Node) settle() {
 		if t.IsZero() {
 			continue
 		}
-		d := max(int64(t.Sub(nd.net.start)), nd.net.now)
+		d := max(int64(t.Add(-nd.skew).Sub(nd.net.start)), nd.net.now)
 		if at < 0 || d < at {
 			at = d
 		}
@@ -161,7 +188,7 @@ func (nd *Node) woken(at int64) {
 		return
 	}
 	nd.wakeAt = -1
-	now := nd.net.Now()
+	now := nd.Now()
 	for _, c := range nd.cores {
 		if t := c.Deadline(); !t.IsZero() && !t.After(now) {
 			c.Advance(now)

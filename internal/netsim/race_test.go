@@ -2,6 +2,10 @@
 
 package netsim_test
 
-// many is how many xTRs there are where there are many. Stepping is one
-// goroutine's work, in which the race detector finds nothing but takes its time.
-const many = 30
+// Stepping is one goroutine's work, in which the race detector finds nothing but
+// takes its time.
+const (
+	many  = 30
+	crowd = 8
+	slow  = 4
+)

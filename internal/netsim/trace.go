@@ -1,6 +1,7 @@
 package netsim
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"time"
@@ -21,11 +22,12 @@ const (
 	NATBlocked             // no binding, or it is not for this peer
 	Unclaimed              // delivered, but no core wanted it
 	QueueFull              // of a PacketConn
+	Injected               // see Network.Inject
 	numKinds
 )
 
 var kindNames = [numKinds]string{
-	"sent", "delivered", "duplicated", "lost", "too big", "link down", "no route", "blocked by nat", "unclaimed", "queue full",
+	"sent", "delivered", "duplicated", "lost", "too big", "link down", "no route", "blocked by nat", "unclaimed", "queue full", "injected",
 }
 
 func (k Kind) String() string {
@@ -40,6 +42,7 @@ type Record struct {
 	Kind     Kind
 	At       time.Time
 	Where    string // the node, NAT or segment
+	Node     *Node  // that sent it or got it, if Kind says so
 	From, To netip.AddrPort
 	Bytes    []byte // valid during the call of Config.Trace
 }
@@ -51,50 +54,65 @@ func (r Record) String() string {
 
 // trace sums up the records.
 type trace struct {
-	hash   uint64
+	hash   traceHash
 	counts [numKinds]uint64
 }
 
-// FNV-1a, 64 bits.
 const (
-	fnvOffset = 14695981039346656037
-	fnvPrime  = 1099511628211
+	hashSeed  = 14695981039346656037
+	hashPrime = 0x9e3779b97f4a7c15 // odd, so that no step loses anything
 )
 
-func (n *Network) record(k Kind, where string, p *packet) {
+// traceHash is fast rather than strong: eight octets at a time.
+type traceHash uint64
+
+func (h *traceHash) word(v uint64) {
+	x := (uint64(*h) ^ v) * hashPrime
+	*h = traceHash(x ^ x>>32)
+}
+
+func (h *traceHash) bytes(b []byte) {
+	h.word(uint64(len(b)))
+	for ; len(b) >= 8; b = b[8:] {
+		h.word(binary.LittleEndian.Uint64(b))
+	}
+	var rest uint64
+	for _, c := range b {
+		rest = rest<<8 | uint64(c)
+	}
+	h.word(rest)
+}
+
+func (h *traceHash) addr(a netip.AddrPort) {
+	b := a.Addr().As16()
+	h.word(binary.LittleEndian.Uint64(b[:8]))
+	h.word(binary.LittleEndian.Uint64(b[8:]))
+	h.word(uint64(a.Port()))
+}
+
+// record notes what happened to p.
+func (n *Network) record(k Kind, where string, p *packet) { n.note(k, nil, where, p) }
+
+func (n *Network) note(k Kind, nd *Node, where string, p *packet) {
 	t := &n.trace
 	t.counts[k]++
-	h := t.hash
-	mix := func(v uint64) {
-		for range 8 {
-			h = (h ^ v&0xff) * fnvPrime
-			v >>= 8
-		}
-	}
-	mix(uint64(k))
-	mix(uint64(n.now))
+	h := &t.hash
+	h.word(uint64(k))
+	h.word(uint64(n.now))
 	for i := range len(where) {
-		h = (h ^ uint64(where[i])) * fnvPrime
+		h.word(uint64(where[i]))
 	}
-	for _, a := range [...]netip.AddrPort{p.from, p.to} {
-		b := a.Addr().As16()
-		for _, c := range b {
-			h = (h ^ uint64(c)) * fnvPrime
-		}
-		mix(uint64(a.Port()))
-	}
-	for _, c := range p.bytes {
-		h = (h ^ uint64(c)) * fnvPrime
-	}
-	t.hash = h
+	h.addr(p.from)
+	h.addr(p.to)
+	h.bytes(p.bytes)
 	if n.cfg.Trace != nil {
-		n.cfg.Trace(Record{Kind: k, At: n.Now(), Where: where, From: p.from, To: p.to, Bytes: p.bytes})
+		n.cfg.Trace(Record{Kind: k, At: n.Now(), Where: where, Node: nd, From: p.from, To: p.to, Bytes: p.bytes})
 	}
 }
 
 // TraceHash is a hash of everything that has happened to any datagram, when and
 // where. Two runs with the same hash were the same.
-func (n *Network) TraceHash() uint64 { return n.trace.hash }
+func (n *Network) TraceHash() uint64 { return uint64(n.trace.hash) }
 
 // Count is how many records of a kind there have been.
 func (n *Network) Count(k Kind) uint64 {
