@@ -227,6 +227,52 @@ func (b *bench) healthEvents() []string {
 	return s
 }
 
+// TestHealthChecksInDetail: asked again after three seconds, down after three
+// times; an answer counts once, and only while it is waited for.
+func TestHealthChecksInDetail(t *testing.T) {
+	b := newBench(t, standAlone)
+	health := func() Health { return b.s.MapServers()[0].Health }
+	var nonces []lisp.Nonce
+	var at []time.Duration
+	begin := b.now
+	step := func() {
+		b.s.Advance(b.now)
+		for _, d := range b.drain() {
+			if d.Remote != upA {
+				continue
+			}
+			in, err := parse[*lisp.EncapsulatedControl](t, d.Bytes).Inner()
+			require.NoError(t, err)
+			nonces = append(nonces, parse[*lisp.MapRequest](t, in.Payload).Nonce)
+			at = append(at, b.now.Sub(begin))
+		}
+	}
+	answer := func(n lisp.Nonce) *Update {
+		m, err := (&lisp.MapReply{Nonce: n, Records: []lisp.EIDRecord{record("0.0.0.0/1", 15)}}).MarshalBinary()
+		require.NoError(t, err)
+		return b.s.worker.Handle(b.now, lisp.Datagram{Local: msAddr, Remote: upA, Bytes: m}).Update
+	}
+	step()
+	late := answer(nonces[0])
+	require.NotNil(t, late, "verified in time, but applied too late")
+	for _, want := range []Health{HealthUp, HealthDoubtful, HealthDoubtful, HealthDown} {
+		assert.Equal(t, want, health())
+		b.now = b.now.Add(3 * time.Second)
+		step()
+	}
+	assert.Equal(t, []time.Duration{0, 3 * time.Second, 6 * time.Second, 9 * time.Second}, at)
+	b.s.Apply(b.now, late)
+	assert.Equal(t, HealthDown, health())
+	assert.Nil(t, answer(nonces[1]))
+	for len(nonces) < 5 {
+		b.now = b.now.Add(time.Second)
+		step()
+	}
+	b.s.Apply(b.now, answer(nonces[4]))
+	assert.Equal(t, HealthUp, health())
+	assert.Nil(t, answer(nonces[4]), "once")
+}
+
 // TestForgedHealth: without the nonce nobody brings a Map-Server up, and what
 // comes from one doesn't go back to it.
 func TestForgedHealth(t *testing.T) {
