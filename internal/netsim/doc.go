@@ -13,6 +13,10 @@
 //	a.Attach(core)
 //	n.Run(time.Hour)
 //
+// Faults and attacks: links change and go down while the network runs, interfaces
+// get other addresses, [Node.SetClock] has a clock jump, [Node.Replace] restarts a
+// core, and [Network.Inject] sends with a forged source.
+//
 // The second way is for code with goroutines: [Node.ListenPacket] gives a
 // net.PacketConn, and [Network.Serve] drives the network by the clock. In a
 // testing/synctest bubble that clock is virtual too. The order of things that

@@ -181,7 +181,7 @@ func (j *judge) judge(n *rates, r netsim.Record) what {
 			w = anSMR
 			j.smr(n, r)
 		default:
-			j.bad(r, "a Map-Request to an EID must be encapsulated") // RFC 9301-5.3-1
+			j.bad(r, "a Map-Request to an EID must be encapsulated")
 		}
 	case lisp.TypeMapReply:
 		w = aReply
