@@ -150,10 +150,23 @@ func TestFloodOfWrongRegisters(t *testing.T) {
 	}
 	assert.Equal(t, 20, good)
 	assert.Len(t, state(t, b.s), len(before)+1)
-	assert.Len(t, b.s.xtrs, 2)
+	assert.Equal(t, 2, b.s.xtrs.len())
 	assert.Equal(t, 2, b.s.claimCount)
 	assert.EqualValues(t, 20_000, b.s.Stats().Dropped[ReasonAuth])
+	assert.Empty(t, b.drain())
 	b.notNotifying()
+	b.advance(time.Minute)
+	last := b.now
+	for range 1000 {
+		b.put(etr1, register(t, wrong, record("10.1.0.0/16", 10, "192.0.2.66")))
+	}
+	now := 0
+	for _, e := range b.s.History() {
+		if e.Time.Equal(last) {
+			now++
+		}
+	}
+	assert.Equal(t, 10, now, "a second's worth")
 	changes, refusals := 0, 0
 	for _, e := range b.s.History() {
 		if _, ok := e.Event.(Refused); ok {

@@ -39,11 +39,11 @@ func (s *Server) apply(now time.Time, ticks int64, u *Update) {
 	}
 	x := s.association(u)
 	if x == nil {
-		if s.full(len(s.xtrs)) {
+		if s.full(s.xtrs.len()) {
 			s.refuse(now, u, ReasonLimit)
 			return
 		}
-		x = &xtrState{key: u.xtr}
+		x = newXTR(u.xtr)
 	}
 	v, relaxed := x.judge(ticks, int64(s.cfg.RegisterTimeout), u.algorithm, u.nonce, u.fingerprint)
 	switch v {
@@ -72,8 +72,7 @@ func (s *Server) apply(now time.Time, ticks int64, u *Update) {
 			"peer", u.from, "site", u.xtr.site.name)
 		x.run = 0
 	}
-	s.xtrs[u.xtr] = x
-	s.xtrCount.Store(int64(len(s.xtrs)))
+	s.keepXTR(x)
 	x.accept(ticks, u.algorithm, u.nonce, u.fingerprint)
 	s.worker.stats.accepted.Add(1)
 	for i := range u.items {
@@ -239,7 +238,8 @@ func (s *Server) mergeClaim(now time.Time, ticks int64, ch *claimChange, local b
 	due := old == nil || newContent || !old.live(ticks) || ch.expires < old.expires.Load()
 	c := old
 	if newContent || old == nil {
-		c = &claim{key: ch.key, site: ch.site, holder: ch.holder}
+		c = newClaim(ch.key, ch.site)
+		c.from = ch.holder.addr
 		if old != nil {
 			c.xtr, c.stamp = old.xtr, old.stamp
 			c.expires.Store(old.expires.Load())
@@ -250,7 +250,7 @@ func (s *Server) mergeClaim(now time.Time, ticks int64, ch *claimChange, local b
 			s.claimCount++
 		}
 		if newContent {
-			c.content, c.record, c.from = ch.content, ch.record, ch.from.Addr()
+			c.content, c.record, c.from = ch.content, string(ch.record), ch.from.Addr()
 			c.keyID, c.algorithm, c.flags = ch.keyID, ch.algorithm, ch.flags
 		}
 		s.setXTR(c, ch.xtr)
@@ -284,7 +284,7 @@ func (s *Server) setXTR(c *claim, x *xtrState) {
 	x.claims++
 	if x.idle {
 		x.idle = false
-		x.key.site.idle--
+		x.site.idle--
 	}
 	c.xtr = x
 	s.releaseXTR(old)
@@ -302,36 +302,29 @@ func (s *Server) releaseXTR(x *xtrState) {
 	// One whose nonces are enforced is remembered (RFC 9301 §5.6).
 	if x.enforced(x.algorithm) {
 		x.idle = true
-		if x.key.site.idle++; x.key.site.idle > maxIdle {
-			s.forgetIdle(x.key.site)
+		if x.site.idle++; x.site.idle > maxIdle {
+			s.forgetIdle(x.site)
 		}
 		return
 	}
 	s.forgetXTR(x)
-	s.xtrCount.Store(int64(len(s.xtrs)))
-}
-
-func (s *Server) forgetXTR(x *xtrState) {
-	x.forgotten = true
-	delete(s.xtrs, x.key)
 }
 
 // forgetIdle forgets the longer silent half of a site's idle xTRs.
 func (s *Server) forgetIdle(of *site) {
 	idle := make([]*xtrState, 0, of.idle)
-	for _, x := range s.xtrs {
-		if x.idle && x.key.site == of {
+	for x := range s.xtrs.all() {
+		if x.idle && x.site == of {
 			idle = append(idle, x)
 		}
 	}
 	slices.SortFunc(idle, func(a, b *xtrState) int {
-		return cmp.Or(cmp.Compare(a.seen, b.seen), bytes.Compare(a.key.xtr[:], b.key.xtr[:]))
+		return cmp.Or(cmp.Compare(a.seen, b.seen), bytes.Compare(a.xtr[:], b.xtr[:]))
 	})
 	for _, x := range idle[:len(idle)/2] {
 		s.forgetXTR(x)
 		of.idle--
 	}
-	s.xtrCount.Store(int64(len(s.xtrs)))
 	s.log.Warn("forgot the nonces of xTRs that have nothing registered", "site", of.name, "xtrs", len(idle)/2)
 }
 
@@ -343,8 +336,8 @@ func (s *Server) retire(c *claim) {
 
 // boundClaims drops the oldest claims of an EID-Prefix that has too many.
 func (s *Server) boundClaims(r *registration) *registration {
-	for len(r.claims) > maxClaimsPerEID {
-		c := r.claims[len(r.claims)-1]
+	for len(r.claims()) > maxClaimsPerEID {
+		c := r.claims()[len(r.claims())-1]
 		r = r.with(nil, c)
 		s.dropClaim(c)
 	}
@@ -382,7 +375,7 @@ func (s *Server) publish(ticks int64, r *registration) {
 		t.remove(k.prefix)
 		s.registered.Add(-1)
 	}
-	if len(r.claims) > 0 {
+	if len(r.claims()) > 0 {
 		s.dead[k] = r
 	} else {
 		delete(s.dead, k)
@@ -397,7 +390,7 @@ func (s *Server) report(now time.Time, ticks int64, r *registration, c *claim, f
 		if wasLive {
 			s.remapped(ticks, r.key)
 			s.log.Info("registration withdrawn", "eid", eid, "iid", iid, "site", site, "peer", from)
-			s.addEvent(Withdrawn{Time: now, Site: site, IID: iid, EID: eid, From: from, XTRID: c.holder.xtr})
+			s.addEvent(Withdrawn{Time: now, Site: site, IID: iid, EID: eid, From: from, XTRID: c.holder().xtr})
 		}
 		return
 	}
@@ -418,7 +411,7 @@ func (s *Server) report(now time.Time, ticks int64, r *registration, c *claim, f
 		return
 	}
 	e := Registered{
-		Time: now, Change: change, Site: site, IID: iid, EID: eid, From: from, XTRID: c.holder.xtr,
+		Time: now, Change: change, Site: site, IID: iid, EID: eid, From: from, XTRID: c.holder().xtr,
 		Lifetime: time.Duration(c.expires.Load() - ticks),
 	}
 	if change != ChangeRefreshed {
@@ -471,7 +464,7 @@ func (s *Server) expire(now time.Time, ticks int64, c *claim) (int64, bool) {
 		}
 		s.log.Info("registration expired", "eid", c.key.prefix, "iid", c.key.inst.iid, "site", c.site.name, "peer", c.from)
 		s.addEvent(Expired{
-			Time: now, Site: c.site.name, IID: c.key.inst.iid, EID: c.key.prefix, From: c.from, XTRID: c.holder.xtr,
+			Time: now, Site: c.site.name, IID: c.key.inst.iid, EID: c.key.prefix, From: c.from, XTRID: c.holder().xtr,
 		})
 		s.fellBack(ticks, r, c)
 		s.remapped(ticks, r.key)

@@ -304,7 +304,7 @@ func New(cfg Config) (*Server, error) {
 		sites:     byName,
 		upstreams: upstreams,
 		healthAt:  math.MaxInt64,
-		xtrs:      make(map[xtrKey]*xtrState),
+		xtrs:      newXTRs(),
 		dead:      make(map[regKey]*registration),
 		limits:    newLimits(cfg.RatePerSource, cfg.RateTotal, binary.BigEndian.Uint64(seeds[:8])),
 	}

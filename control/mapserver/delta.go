@@ -57,7 +57,7 @@ type Delta struct {
 // EIDRecord decodes Record.
 func (d *Delta) EIDRecord() (lisp.EIDRecord, error) {
 	var decoder recordDecoder
-	r, err := decoder.decode(d.Record)
+	r, err := decoder.decode(string(d.Record))
 	if err != nil {
 		return lisp.EIDRecord{}, fmt.Errorf("%w: record: %w", ErrDelta, err)
 	}
@@ -81,20 +81,17 @@ func (d Delta) String() string {
 func (s *Server) delta(c *claim, content bool) Delta {
 	d := Delta{
 		Seq: c.stamp.seq, Origin: c.stamp.origin, Site: c.site.name, IID: c.key.inst.iid, EID: c.key.prefix,
-		XTRID: c.holder.xtr, SiteID: c.holder.site, From: c.from, KeyID: c.keyID, Algorithm: c.algorithm,
+		XTRID: c.holder().xtr, SiteID: c.holder().site, From: c.from, KeyID: c.keyID, Algorithm: c.algorithm,
 		Content: c.content.seq, ContentOrigin: c.content.origin,
 		Nonce: lisp.Nonce(c.nonce.Load()), Seen: s.fromTicks(c.seen.Load()), Expiry: s.fromTicks(c.expires.Load()),
 	}
-	if c.holder.addr.IsValid() {
-		d.From = c.holder.addr
-	}
 	if x := c.xtr; x != nil {
-		d.KeyID, d.Algorithm, d.NonceRun = x.key.keyID, x.algorithm, x.run
+		d.KeyID, d.Algorithm, d.NonceRun = x.keyID, x.algorithm, x.run
 	}
 	if content {
 		d.ProxyReply, d.SecurityCapable = c.flags&flagProxy != 0, c.flags&flagSecurity != 0
 		d.UseTTL, d.Merge, d.MobileNode = c.flags&flagUseTTL != 0, c.merge(), c.flags&flagMobile != 0
-		d.Record = c.record
+		d.Record = []byte(c.record)
 	}
 	return d
 }
@@ -135,7 +132,7 @@ func (s *Server) Snapshot() iter.Seq[Delta] {
 			}
 			slices.SortFunc(all, func(a, b *registration) int { return a.key.prefix.Compare(b.key.prefix) })
 			for _, r := range all {
-				for _, c := range r.claims {
+				for _, c := range r.claims() {
 					if !yield(s.delta(c, true)) {
 						return
 					}
@@ -203,17 +200,18 @@ func (s *Server) Merge(now time.Time, d Delta) (bool, error) {
 	if (r == nil || r.find(ch.holder) == nil) && s.full(s.claimCount) {
 		return false, fmt.Errorf("%w: registration limit", ErrDelta)
 	}
-	x := s.xtrs[xk]
+	x := s.findXTR(xk)
 	if x == nil {
-		if s.full(len(s.xtrs)) {
+		if s.full(s.xtrs.len()) {
 			return false, fmt.Errorf("%w: xTR limit", ErrDelta)
 		}
-		x = &xtrState{key: xk}
-		s.xtrs[xk] = x
+		x = newXTR(xk)
+		s.keepXTR(x)
 	}
 	if ch.stamp.compare(x.stamp) > 0 {
 		x.stamp = ch.stamp
 		x.known, x.run, x.algorithm = true, min(d.NonceRun, countingRun), d.Algorithm
+		x.unordered = x.unordered || uint64(d.Nonce) < x.nonce.Load()
 		x.seen = max(x.seen, ch.seen)
 		x.nonce.Store(uint64(d.Nonce))
 	}
@@ -223,7 +221,6 @@ func (s *Server) Merge(now time.Time, d Delta) (bool, error) {
 	if x.claims == 0 && !x.enforced(x.algorithm) {
 		s.forgetXTR(x)
 	}
-	s.xtrCount.Store(int64(len(s.xtrs)))
 	return changed, nil
 }
 

@@ -39,8 +39,8 @@
 // goroutine of its own. What changes state comes out of a Worker as an
 // [Update], which the one goroutine that owns the Server feeds to
 // [Server.Apply]: changed registrations, and stamps (nonce and expiry) of
-// unchanged ones, which may be collected into batches; and Map-Notify-Acks. [Server.Handle] is both
-// steps in one for a caller that needs no parallelism.
+// unchanged ones, which may be collected into batches; and Map-Notify-Acks.
+// [Server.Handle] is both steps in one for a caller that needs no parallelism.
 //
 // # Replication and restart
 //
@@ -50,8 +50,6 @@
 //
 // # Not here
 //
-// DDT (RFC 8111), the NAT traversal draft and Publish/Subscribe. EIDs other than
-// IPv4 and IPv6 prefixes, with or without an instance ID, are refused. A
-// Map-Resolver forwards a Map-Request that carries LISP-SEC data (RFC 9303) to
-// another Map-Server without it.
+// DDT (RFC 8111) and the NAT traversal draft. EIDs other than IPv4 and IPv6
+// prefixes, with or without an instance ID, are refused.
 package mapserver

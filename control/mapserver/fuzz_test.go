@@ -169,7 +169,7 @@ func FuzzMapServer(f *testing.F) {
 			checkNotifies(t, b, limit)
 			require.LessOrEqual(t, len(b.s.History()), 8)
 			require.LessOrEqual(t, b.s.claimCount, limit)
-			require.LessOrEqual(t, len(b.s.xtrs), limit)
+			require.LessOrEqual(t, b.s.xtrs.len(), limit)
 			require.LessOrEqual(t, len(b.s.expiry.soon), 4*limit+1024+1)
 			require.LessOrEqual(t, b.s.expiry.linked(), b.s.claimCount)
 			require.LessOrEqual(t, len(b.s.journal), 8)

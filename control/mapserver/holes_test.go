@@ -57,7 +57,7 @@ func (b *bench) nothing(out []lisp.Datagram) {
 	assert.Empty(b.t, out, "no Map-Notify")
 	assert.Empty(b.t, b.s.Registrations(b.now))
 	assert.Empty(b.t, state(b.t, b.s))
-	assert.Empty(b.t, b.s.xtrs)
+	assert.Zero(b.t, b.s.xtrs.len())
 	assert.Zero(b.t, b.s.Deadline())
 	assert.Zero(b.t, b.s.Stats().Notifies)
 }

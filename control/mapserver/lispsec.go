@@ -170,9 +170,8 @@ func (w *Worker) dropProtected(reason Reason, d lisp.Datagram) {
 // the MS-OTK and the EID-Prefix that we vouch for (RFC 9303 §6.7.1). It returns
 // false when that is in this process.
 func (w *Worker) forwardProtected(d lisp.Datagram, m *lisp.MapRequest, iid uint32, asked netip.Prefix, r *registration) bool {
-	signers := &registration{key: r.key, site: r.site, claims: slices.DeleteFunc(slices.Clone(w.claims), func(c *claim) bool {
-		return c.flags&flagSecurity == 0
-	})}
+	able := slices.DeleteFunc(slices.Clone(w.claims), func(c *claim) bool { return c.flags&flagSecurity == 0 })
+	signers := &registration{key: r.key, site: r.site, many: &able}
 	to, ok := w.chooseRLOC(d, uint64(m.Nonce), signers)
 	if !ok {
 		w.drop(ReasonNoRLOC, lisp.TypeMapRequest, d)
@@ -255,7 +254,7 @@ func (w *Worker) passOn(d lisp.Datagram, n lisp.Nonce, to netip.AddrPort) ([]byt
 
 // keyOfETR is the key that the ETR with that locator registers with.
 func (w *Worker) keyOfETR(r *registration, rloc netip.Addr) (lisp.Key, bool) {
-	for _, c := range r.claims {
+	for _, c := range r.claims() {
 		rec, err := w.decoder.decode(c.record)
 		if err != nil || !slices.ContainsFunc(rec.Locators, func(l lisp.RLOCRecord) bool {
 			ip, ok := l.RLOC.IP()

@@ -108,8 +108,8 @@ func (s *Server) moved(now time.Time, ticks int64, u *Update, k regKey, before *
 		return
 	}
 	told := []netip.Addr{u.from.Addr()}
-	for _, c := range after.claims {
-		if c.holder != u.holder && c.live(ticks) {
+	for _, c := range after.claims() {
+		if c.holder() != u.holder && c.live(ticks) {
 			told = s.tell(ticks, c, c.from, u.local, told)
 		}
 	}
@@ -139,12 +139,12 @@ func (s *Server) moved(now time.Time, ticks int64, u *Update, k regKey, before *
 // fellBack is called when a claim of r has expired: if others go on, and the
 // mapping is another one now, they hear of it.
 func (s *Server) fellBack(ticks int64, r *registration, expired *claim) {
-	if len(r.claims) < 2 || s.cfg.MaxNotifies < 0 || !r.live(ticks) ||
+	if len(r.claims()) < 2 || s.cfg.MaxNotifies < 0 || !r.live(ticks) ||
 		s.effective(r, expired.expires.Load()-1) == s.effective(r, ticks) {
 		return
 	}
 	var told []netip.Addr
-	for _, c := range r.claims {
+	for _, c := range r.claims() {
 		if c.live(ticks) {
 			told = s.tell(ticks, c, c.from, netip.Addr{}, told)
 		}
@@ -153,11 +153,11 @@ func (s *Server) fellBack(ticks int64, r *registration, expired *claim) {
 
 // sameContent tells quickly that one xTR has repeated what it had registered.
 func sameContent(before, after *registration) bool {
-	if len(before.claims) != 1 || len(after.claims) != 1 {
+	if len(before.claims()) != 1 || len(after.claims()) != 1 {
 		return false
 	}
-	a, b := before.claims[0], after.claims[0]
-	return a.holder == b.holder && string(a.record) == string(b.record)
+	a, b := before.claims()[0], after.claims()[0]
+	return a.holder() == b.holder() && a.record == b.record
 }
 
 // tell notes that the xTR of c is to hear, at addr, of what c is about, unless
@@ -168,7 +168,7 @@ func (s *Server) tell(ticks int64, c *claim, addr, local netip.Addr, told []neti
 	}
 	told = append(told, addr)
 	nk := notifyKey{
-		assoc:     xtrKey{site: c.site, keyID: c.keyID, xtr: c.holder.xtr, siteID: c.holder.site},
+		assoc:     xtrKey{site: c.site, keyID: c.keyID, xtr: c.holder().xtr, siteID: c.holder().site},
 		algorithm: c.algorithm, addr: addr,
 	}
 	p := s.notifies.peers[nk]

@@ -1,7 +1,6 @@
 package mapserver
 
 import (
-	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"sync"
@@ -119,12 +118,12 @@ func (w *Worker) sameRecords(u *Update, b []byte, n int) bool {
 			return false
 		}
 		c := r.find(u.holder)
-		if c == nil || len(c.record) == 0 || !bytes.HasPrefix(b, c.record) || !c.sameTerms(u) || u.nonce <= c.xtr.nonce.Load() {
+		if c == nil || len(c.record) == 0 || len(b) < len(c.record) || string(b[:len(c.record)]) != c.record || !c.sameTerms(u) || u.nonce <= c.xtr.nonce.Load() {
 			return false
 		}
 		if site == nil {
 			site = c.site
-			u.xtr = c.xtr.key
+			u.xtr = c.xtr.key()
 			u.assoc = c.xtr
 		}
 		if c.site != site || c.xtr != u.assoc || !w.isCurrent(r, c) {
@@ -137,7 +136,7 @@ func (w *Worker) sameRecords(u *Update, b []byte, n int) bool {
 }
 
 func (w *Worker) isCurrent(r *registration, c *claim) bool {
-	if len(r.claims) == 1 {
+	if len(r.claims()) == 1 {
 		return c.live(w.ticks)
 	}
 	w.claims = r.current(w.ticks, w.claims[:0])
@@ -248,5 +247,5 @@ func (s *Server) association(u *Update) *xtrState {
 	if u.assoc != nil && !u.assoc.forgotten {
 		return u.assoc
 	}
-	return s.xtrs[u.xtr]
+	return s.findXTR(u.xtr)
 }

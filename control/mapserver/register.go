@@ -239,7 +239,7 @@ func (w *Worker) unchanged(u *Update, m *lisp.MapRegister) []*claim {
 			return nil
 		}
 		var err error
-		if w.scratch, err = w.encoder.append(w.scratch[:0], &m.Records[i]); err != nil || string(w.scratch) != string(c.record) {
+		if w.scratch, err = w.encoder.append(w.scratch[:0], &m.Records[i]); err != nil || string(w.scratch) != c.record {
 			return nil
 		}
 		claims = append(claims, c)
@@ -324,7 +324,7 @@ type recordDecoder struct {
 }
 
 // decode is the reverse of recordEncoder.append. The result is valid until the next call.
-func (d *recordDecoder) decode(record []byte) (*lisp.EIDRecord, error) {
+func (d *recordDecoder) decode(record string) (*lisp.EIDRecord, error) {
 	d.b = append(d.b[:0], byte(lisp.TypeMapReply)<<4, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0)
 	d.b = append(d.b, record...)
 	if err := d.m.DecodeFromBytes(d.b); err != nil {

@@ -176,7 +176,7 @@ func TestRefused(t *testing.T) {
 			assert.Equal(t, tc.reason, b.lastReason())
 			assert.EqualValues(t, 1, b.s.Stats().Dropped[tc.reason])
 			assert.Empty(t, b.s.Registrations(b.now))
-			assert.Empty(t, b.s.xtrs, "no state before authentication")
+			assert.Zero(t, b.s.xtrs.len(), "no state before authentication")
 			assert.Empty(t, b.s.dead)
 			assert.Zero(t, b.s.Deadline())
 		})
@@ -235,7 +235,7 @@ func TestExpiry(t *testing.T) {
 			assert.Zero(t, b.s.Deadline(), "nothing is left")
 			assert.Zero(t, b.s.claimCount)
 			assert.Empty(t, b.s.dead)
-			assert.Empty(t, b.s.xtrs)
+			assert.Zero(t, b.s.xtrs.len())
 			assert.Zero(t, b.s.Stats().Registrations)
 		})
 	}
@@ -306,6 +306,9 @@ func TestMerge(t *testing.T) {
 	r := wantReply(t, b.put(itr, request(t, itr, "10.1.2.3")))
 	assert.Equal(t, []string{"192.0.2.11", "192.0.2.12", "2001:db8::12"}, rlocsOf(r.Locators))
 	assert.EqualValues(t, 10, r.TTL, "the least of all")
+	two.TTL = 5
+	require.Len(t, b.put(etr2, register(t, key1, two, withXTR(xtr2), withMerge)), 1)
+	assert.EqualValues(t, 5, wantReply(t, b.put(itr, request(t, itr, "10.1.2.3"))).TTL, "wherever that is")
 	// One withdraws, the other remains.
 	require.Len(t, b.put(etr1, register(t, key1, record("10.1.0.0/16", 0, "192.0.2.11"), withXTR(xtr1), withMerge)), 1)
 	r = wantReply(t, b.put(itr, request(t, itr, "10.1.2.3")))
@@ -378,7 +381,7 @@ func TestXTRsOfOneEIDAreBounded(t *testing.T) {
 		require.Len(t, b.put(etr1, register(t, key1, record("10.1.0.0/16", 10, "192.0.2.11"), withXTR(x), withMerge)), 1)
 	}
 	assert.Equal(t, maxClaimsPerEID, b.s.claimCount)
-	assert.Len(t, b.s.xtrs, maxClaimsPerEID)
+	assert.Equal(t, maxClaimsPerEID, b.s.xtrs.len())
 }
 
 func TestHeapIsSwept(t *testing.T) {

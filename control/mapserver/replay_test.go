@@ -1,6 +1,8 @@
 package mapserver
 
 import (
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -127,6 +129,46 @@ func TestRestartOfACountingXTR(t *testing.T) {
 	}
 }
 
+// TestRelaxationIsLogged: by the replay and by letting off after a restart.
+func TestRelaxationIsLogged(t *testing.T) {
+	var log strings.Builder
+	b := newBench(t, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	put := func(n lisp.Nonce) {
+		b.put(etr1, register(t, key1, record("10.1.0.0/16", 10, "192.0.2.11"), withXTR(xtr1), withNonce(n)))
+	}
+	for _, n := range seq(100, 12) {
+		put(n)
+	}
+	assert.NotContains(t, log.String(), "nonce")
+	put(3)
+	assert.Contains(t, log.String(), "possibly replayed") // RFC 9301-5.6-7
+	assert.NotContains(t, log.String(), "no longer enforced")
+	b.advance(3 * time.Minute)
+	put(3)
+	assert.Contains(t, log.String(), "no longer enforced")
+	assert.NotContains(t, log.String(), string(key1.Secret))
+	put(2) // it has to count again first
+	assert.Equal(t, []string{"192.0.2.11"}, rlocsOf(b.s.Registrations(b.now)[0].RLOCs))
+	assert.EqualValues(t, 1, b.s.Stats().Dropped[ReasonReplay])
+}
+
+// TestReorderedRegistersOfACountingXTR: nothing older than the newest counts
+// once it is seen to count; one that doesn't count can't be helped.
+func TestReorderedRegistersOfACountingXTR(t *testing.T) {
+	b := newBench(t, func(c *Config) { c.MaxNotifies = -1 })
+	put := func(n lisp.Nonce, rloc string) int {
+		return len(b.put(etr1, register(t, key1, record("10.1.0.0/16", 10, rloc), withXTR(xtr1), withNonce(n))))
+	}
+	for _, n := range seq(100, 12) {
+		require.Equal(t, 1, put(n, "192.0.2.11"))
+	}
+	assert.Equal(t, 1, put(115, "192.0.2.13")) // some are still on the way
+	assert.Zero(t, put(113, "192.0.2.12"))
+	assert.Zero(t, put(114, "192.0.2.12"))
+	assert.Equal(t, 1, put(116, "192.0.2.13"))
+	assert.Equal(t, []string{"192.0.2.13"}, rlocsOf(b.s.Registrations(b.now)[0].RLOCs))
+}
+
 // TestReorderedRegisters of a peer that counts: the late one is refused, the
 // newest stays.
 func TestReorderedRegisters(t *testing.T) {
@@ -151,8 +193,8 @@ func TestOnlyTheLastRegistersAreRemembered(t *testing.T) {
 	b.put(etr1, register(t, key1, record("10.1.0.0/16", 10, "192.0.2.11")))
 	b.put(etr1, first)
 	assert.EqualValues(t, 1, b.s.Stats().Duplicates)
-	for _, x := range b.s.xtrs {
-		assert.Len(t, x.recent, recentRegisters)
+	for x := range b.s.xtrs.all() {
+		assert.EqualValues(t, recentRegisters, x.count)
 	}
 }
 
@@ -168,10 +210,10 @@ func TestIdleXTRsAreBounded(t *testing.T) {
 		b.put(etr1, last)
 		b.advance(time.Millisecond)
 	}
-	assert.LessOrEqual(t, len(b.s.xtrs), maxIdle+maxClaimsPerEID)
-	assert.Greater(t, len(b.s.xtrs), maxIdle/2)
+	assert.LessOrEqual(t, b.s.xtrs.len(), maxIdle+maxClaimsPerEID)
+	assert.Greater(t, b.s.xtrs.len(), maxIdle/2)
 	idle := 0
-	for _, x := range b.s.xtrs {
+	for x := range b.s.xtrs.all() {
 		if x.idle {
 			idle++
 			assert.Zero(t, x.claims)

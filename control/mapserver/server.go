@@ -50,7 +50,7 @@ type Server struct {
 	worker   *Worker
 	last     time.Time
 	clock    uint64 // last order.seq given or seen
-	xtrs     map[xtrKey]*xtrState
+	xtrs     xtrs
 	dead     map[regKey]*registration // no live claim, kept for late Deltas
 	expiry   wheel
 	notifies notifies

@@ -52,12 +52,12 @@ func (s *Server) Registrations(now time.Time) []Registration {
 				continue
 			}
 			reg := Registration{Site: r.site.name, IID: iid, EID: p, RLOCs: mergedRLOCs(current), Proxy: r.site.proxy}
-			for _, c := range r.claims {
+			for _, c := range r.claims() {
 				if !c.live(ticks) {
 					continue
 				}
 				x := RegisteredXTR{
-					XTRID: c.holder.xtr, SiteID: c.holder.site, From: c.from, KeyID: c.keyID, Algorithm: c.algorithm,
+					XTRID: c.holder().xtr, SiteID: c.holder().site, From: c.from, KeyID: c.keyID, Algorithm: c.algorithm,
 					Merge: c.merge(), Current: slices.Contains(current, c), Nonce: lisp.Nonce(c.nonce.Load()),
 					Seen: s.fromTicks(c.seen.Load()), Expiry: s.fromTicks(c.expires.Load()),
 				}

@@ -2,7 +2,6 @@ package mapserver
 
 import (
 	"cmp"
-	"encoding/binary"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -28,12 +27,25 @@ type regKey struct {
 }
 
 // registration is everything registered for one EID-Prefix. It is immutable;
-// the stamps inside its claims are not.
+// the stamps inside its claims are not. That of a single claim is part of the
+// claim, since most are.
 type registration struct {
-	item   trieItem // the trie's
-	key    regKey
-	site   *site
-	claims []*claim // newest content first
+	item trieItem // the trie's
+	key  regKey
+	site *site
+	one  [1]*claim // the claim, if it is one
+	many *[]*claim // all of them, if they are several
+}
+
+// claims are those registered, the newest content first.
+func (r *registration) claims() []*claim {
+	switch {
+	case r.many != nil:
+		return *r.many
+	case r.one[0] == nil:
+		return nil
+	}
+	return r.one[:]
 }
 
 // holder says whose claim it is: an xTR by its identifiers, or by the address
@@ -63,16 +75,21 @@ const (
 
 // claim is what one xTR has registered for one EID-Prefix.
 type claim struct {
+	registration // with this claim alone
+
 	// Content: fixed.
-	key       regKey
-	site      *site
-	holder    holder
 	from      netip.Addr
 	algorithm lisp.Algorithm
 	keyID     uint8
 	flags     uint8
-	record    []byte // EID-Record as it came; empty when only a stamp has arrived
-	content   order
+	// The writer's own, here for their size.
+	replaced bool   // another claim stands in its place, or none
+	ended    bool   // its end has been told
+	inSoon   bool   // of the wheel
+	slot     uint16 // of the wheel plus one; 0: in none
+
+	record  string // EID-Record as it came; empty when only a stamp has arrived
+	content order
 
 	// Stamps: written by the writer, read by workers.
 	expires atomic.Int64 // ticks
@@ -84,20 +101,34 @@ type claim struct {
 	// The writer's own.
 	stamp      order
 	next, prev *claim // of the wheel, as the following
-	slot       uint16
-	linked     bool
-	inSoon     bool
-	ended      bool // its end has been told
-	replaced   bool // another claim stands in its place, or none
+}
+
+func newClaim(key regKey, of *site) *claim {
+	c := &claim{registration: registration{key: key, site: of}}
+	c.one[0] = c
+	return c
+}
+
+// holder says whose c is.
+func (c *claim) holder() holder {
+	if c.xtr.xtr == (lisp.XTRID{}) {
+		return holder{addr: c.from}
+	}
+	return holder{xtr: c.xtr.xtr, site: c.xtr.siteID}
 }
 
 // withdrawn tells by the Record TTL, the first word of an EID-Record.
 func (c *claim) withdrawn() bool { return c.ttl() == 0 }
 
-func (c *claim) ttl() uint32 { return binary.BigEndian.Uint32(c.record) }
+func (c *claim) ttl() uint32 { return recordTTL(c.record) }
+
+// recordTTL is the Record TTL of an encoded EID-Record.
+func recordTTL(r string) uint32 {
+	return uint32(r[0])<<24 | uint32(r[1])<<16 | uint32(r[2])<<8 | uint32(r[3])
+}
 
 // recordVersion is the Map-Version of an encoded EID-Record.
-func recordVersion(record []byte) uint16 { return binary.BigEndian.Uint16(record[8:]) & 0xfff }
+func recordVersion[T []byte | string](r T) uint16 { return (uint16(r[8])<<8 | uint16(r[9])) & 0xfff }
 
 func (c *claim) live(now int64) bool {
 	return len(c.record) > 0 && c.expires.Load() > now && !c.withdrawn()
@@ -109,7 +140,7 @@ func (c *claim) merge() bool { return c.flags&flagMerge != 0 }
 // and with it, if it asks for merging, all live ones that ask for the same
 // (RFC 9301 §5.6, a bit).
 func (r *registration) current(now int64, dst []*claim) []*claim {
-	for _, c := range r.claims {
+	for _, c := range r.claims() {
 		switch {
 		case !c.live(now):
 		case len(dst) == 0:
@@ -125,12 +156,12 @@ func (r *registration) current(now int64, dst []*claim) []*claim {
 }
 
 func (r *registration) live(now int64) bool {
-	return slices.ContainsFunc(r.claims, func(c *claim) bool { return c.live(now) })
+	return slices.ContainsFunc(r.claims(), func(c *claim) bool { return c.live(now) })
 }
 
 // newest is the live claim with the newest content.
 func (r *registration) newest(now int64) *claim {
-	for _, c := range r.claims {
+	for _, c := range r.claims() {
 		if c.live(now) {
 			return c
 		}
@@ -139,27 +170,33 @@ func (r *registration) newest(now int64) *claim {
 }
 
 func (r *registration) find(h holder) *claim {
-	for _, c := range r.claims {
-		if c.holder == h {
+	for _, c := range r.claims() {
+		if c.holder() == h {
 			return c
 		}
 	}
 	return nil
 }
 
-// with is a copy of r in which c replaces old; either may be nil.
+// with is r with c instead of old; either may be nil.
 func (r *registration) with(c, old *claim) *registration {
-	n := &registration{key: r.key, site: r.site, claims: make([]*claim, 0, len(r.claims)+1)}
-	for _, e := range r.claims {
+	list := make([]*claim, 0, len(r.claims())+1)
+	for _, e := range r.claims() {
 		if e != old {
-			n.claims = append(n.claims, e)
+			list = append(list, e)
 		}
 	}
 	if c != nil {
-		i, _ := slices.BinarySearchFunc(n.claims, c, func(e, c *claim) int { return c.content.compare(e.content) })
-		n.claims = slices.Insert(n.claims, i, c)
+		i, _ := slices.BinarySearchFunc(list, c, func(e, c *claim) int { return c.content.compare(e.content) })
+		list = slices.Insert(list, i, c)
 	}
-	return n
+	switch len(list) {
+	case 0:
+		return &registration{key: r.key, site: r.site}
+	case 1:
+		return &list[0].registration
+	}
+	return &registration{key: r.key, site: r.site, many: &list}
 }
 
 // match finds the longest live registration that covers p.

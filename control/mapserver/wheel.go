@@ -41,7 +41,7 @@ func (w *wheel) add(c *claim, at int64) {
 		return
 	}
 	slot = min(slot, w.reached+wheelSlots-1) % wheelSlots
-	c.slot = uint16(slot)
+	c.slot = uint16(slot) + 1
 	w.used[slot/64] |= 1 << (slot % 64)
 	w.link(&w.slots[slot], c)
 }
@@ -74,12 +74,12 @@ func (w *wheel) link(head **claim, c *claim) {
 	if c.next = *head; c.next != nil {
 		c.next.prev = c
 	}
-	*head, c.prev, c.linked = c, nil, true
+	*head, c.prev = c, nil
 }
 
 // remove takes c out. If it is in the heap it stays there until its time.
 func (w *wheel) remove(c *claim) {
-	if !c.linked {
+	if c.slot == 0 {
 		return
 	}
 	switch {
@@ -88,15 +88,16 @@ func (w *wheel) remove(c *claim) {
 	case w.current == c:
 		w.current = c.next
 	default:
-		w.slots[c.slot] = c.next
+		slot := c.slot - 1
+		w.slots[slot] = c.next
 		if c.next == nil {
-			w.used[c.slot/64] &^= 1 << (c.slot % 64)
+			w.used[slot/64] &^= 1 << (slot % 64)
 		}
 	}
 	if c.next != nil {
 		c.next.prev = c.prev
 	}
-	c.next, c.prev, c.linked = nil, nil, false
+	c.next, c.prev, c.slot = nil, nil, 0
 }
 
 // next is when there is something to do, at the latest; false when never.

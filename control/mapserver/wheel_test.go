@@ -14,7 +14,7 @@ func (w *wheel) linked() int {
 	n := 0
 	count := func(c *claim) {
 		for prev := (*claim)(nil); c != nil; prev, c = c, c.next {
-			if c.prev != prev || !c.linked {
+			if c.prev != prev || c.slot == 0 {
 				panic("links")
 			}
 			n++
