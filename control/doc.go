@@ -20,6 +20,10 @@
 //	proxy.go              the Proxy-ITR role, Proxy-ETRs, gleaning
 //	reply.go              Map-Replies
 //	probe.go              RLOC-probes and their answers
+//	closed.go             what only closed networks use: signals to the data plane
+//	mapversion.go         Map-Version Numbers, of us and of others
+//	lsb.go                Locator-Status-Bits
+//	echononce.go          Echo-Nonce
 //	changes.go            the map-cache: changes, expiry, refresh
 //	event.go, stats.go    what is told about all that
 //	runner.go, routes.go  Runner, and which core gets which message
@@ -105,8 +109,9 @@
 //
 // # What is not here
 //
-// NAT traversal. Locators that are LCAFs are skipped. Echo-Nonce and Locator-Status-Bits are
-// for closed networks and not used (RFC 9300 §4.1).
+// NAT traversal. Locators that are LCAFs are skipped. Map-Versioning,
+// Locator-Status-Bits and Echo-Nonce are for closed networks (RFC 9300 §4.1): see
+// Closed.
 //
 // # Concurrency
 //

@@ -20,10 +20,11 @@
 //   - Linux sockets in batches, with segmentation and receive offload where the
 //     kernel has them ([NewUDP], [NewNative]).
 //
+//   - Map-Versions, Locator-Status-Bits and nonces, for closed networks only ([Closed]).
+//
 // # What it does not
 //
-// Locator-Status-Bits, echo-nonce and Map-Versioning are neither sent nor obeyed:
-// they are not for the public Internet (RFC 9300 §4.1). Encrypted payloads
+// Encrypted payloads
 // (RFC 8061) are dropped. LISP-GPE (RFC 9305) is accepted with an IPv4 or IPv6
 // payload and never sent. There is no multicast.
 //
