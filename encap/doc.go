@@ -7,16 +7,21 @@
 //   - The header rules of RFC 9300 §5.3: all four combinations of inner and outer
 //     family, TTL and DSCP both ways, ECN by RFC 6040, outer DF, source ports by
 //     flow hash, Instance IDs.
+//
 //   - The stateless MTU rule of RFC 9300 §7.1: an inner IPv4 packet without DF is
 //     cut before it is encapsulated, the source of any other is told the size
 //     that fits. What the kernel knows of a path MTU counts too.
+//
 //   - Checks before anything is tunnelled or delivered; a counter per reason for
 //     what is dropped, and ICMP errors, rate-limited, to sources of packets that
 //     can't be forwarded.
+//
 //   - A hold table: the first packets to an EID wait for its mapping and leave in
 //     order when it comes.
+//
 //   - Native forwarding of what is not for an EID: unmodified, by a raw socket
 //     bound to the uplink.
+//
 //   - Linux sockets in batches, with segmentation and receive offload where the
 //     kernel has them ([NewUDP], [NewNative]).
 //
