@@ -40,7 +40,7 @@ func TestImportArrows(t *testing.T) {
 		require.True(t, known, "package %q is not in the list of arrows", pkg)
 		for _, imp := range fields[1:] {
 			rel, ours := strings.CutPrefix(imp, module+"/")
-			if !ours || strings.HasPrefix(rel, "internal/") && !strings.HasPrefix(imp, program) {
+			if !ours || strings.HasPrefix(rel, "internal/") && !isProgram(imp) {
 				continue
 			}
 			require.Contains(t, allowed, rel, "%s must not import %s", pkg, rel)
@@ -48,15 +48,18 @@ func TestImportArrows(t *testing.T) {
 	}
 }
 
-// program is no helper of library packages but a program and its parts.
-const program = module + "/internal/msload"
+// isProgram reports whether an internal package is no helper of library packages
+// but a program or a part of one.
+func isProgram(pkg string) bool {
+	return strings.HasPrefix(pkg, module+"/internal/msload") || strings.HasPrefix(pkg, module+"/internal/dpbench")
+}
 
 // TestInternalLeaves checks that private helpers used by library packages do
 // not import the library in turn.
 func TestInternalLeaves(t *testing.T) {
 	for _, line := range goList(t, "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./internal/...") {
 		fields := strings.Fields(line)
-		if strings.HasPrefix(fields[0], program) {
+		if isProgram(fields[0]) {
 			continue
 		}
 		for _, imp := range fields[1:] {

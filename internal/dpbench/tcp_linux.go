@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// tcpBuffer is the size of each write and read.
+const tcpBuffer = 256 << 10
+
+// dialTime bounds the wait for a connection.
+const dialTime = 10 * time.Second
+
+type tcpResult struct {
+	rate   float64 // octets a second that arrived, after a warm-up
+	octets uint64  // that arrived at all
+}
+
+// tcp sends from a to b over a number of connections.
+func tcp(c *contender, flows int, d time.Duration) (tcpResult, error) {
+	l, err := c.b.Listen("tcp", netip.AddrPortFrom(c.target, 0).String())
+	if err != nil {
+		return tcpResult{}, err
+	}
+	defer func() { _ = l.Close() }()
+	var received atomic.Uint64
+	var wg sync.WaitGroup
+	var conns []net.Conn
+	defer func() {
+		for _, conn := range conns {
+			_ = conn.Close()
+		}
+		wg.Wait()
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), dialTime)
+	defer cancel()
+	senders := make([]net.Conn, 0, flows)
+	for range flows {
+		out, err := c.a.Dial(ctx, "tcp", l.Addr().String())
+		if err != nil {
+			return tcpResult{}, err
+		}
+		conns = append(conns, out)
+		senders = append(senders, out)
+		in, err := l.Accept()
+		if err != nil {
+			return tcpResult{}, err
+		}
+		conns = append(conns, in)
+		wg.Go(func() {
+			buf := make([]byte, tcpBuffer)
+			for {
+				n, err := in.Read(buf)
+				received.Add(uint64(n))
+				if err != nil {
+					return
+				}
+			}
+		})
+	}
+	end := time.Now().Add(d + d/4)
+	for _, s := range senders {
+		if err := s.SetWriteDeadline(end); err != nil {
+			return tcpResult{}, err
+		}
+		wg.Go(func() {
+			buf := make([]byte, tcpBuffer)
+			for {
+				if _, err := s.Write(buf); err != nil {
+					return // the deadline
+				}
+			}
+		})
+	}
+	time.Sleep(d / 4) // slow start
+	first, start := received.Load(), time.Now()
+	time.Sleep(time.Until(end))
+	took := time.Since(start)
+	total := received.Load()
+	if total == first {
+		return tcpResult{}, errors.New("nothing arrived")
+	}
+	if took <= 0 {
+		return tcpResult{}, fmt.Errorf("the machine slept for %v", d)
+	}
+	return tcpResult{float64(total-first) / took.Seconds(), total}, nil
+}
