@@ -317,6 +317,7 @@ func TestClockJumps(t *testing.T) {
 			w.net.Run(10*time.Minute - tc.within)
 			assert.LessOrEqual(t, w.judge.total-before, usual*3/2, "no storm")
 			assert.GreaterOrEqual(t, w.judge.total-before, usual*3/4, "no silence")
+			assert.True(t, w.allRegistered(), "%v", w.ms.Stats().Registrations)
 			// And back again.
 			jump(0)
 			w.net.Run(tc.within)
