@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/google/gopacket/layers"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -226,13 +227,19 @@ func TestOverlays(t *testing.T) {
 // decap(encap(p)) = p, but for TTL and ECN, for random packets of all kinds.
 func TestRoundTrip(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
-	for _, tt := range []struct{ local, remote string }{{rlocA4, rlocB4}, {rlocA6, rlocB6}} {
-		a := newA(t, &memNet{}, tt.remote, func(c *nodeConfig) { c.mtu = 65535 })
+	protos := []layers.IPProtocol{layers.IPProtocolUDP, layers.IPProtocolTCP, layers.IPProtocolSCTP, layers.IPProtocolICMPv4, layers.IPProtocolICMPv6, 200}
+	for i := range 6 {
+		tt := []struct{ local, remote string }{{rlocA4, rlocB4}, {rlocA6, rlocB6}}[i%2]
+		format := mapcache.Format(i / 2)
+		a := newA(t, &memNet{}, "", func(c *nodeConfig) { c.mtu = 65535 })
+		a.learnFormat(t, 0, eidB4+"/32", tt.remote, format)
+		a.learnFormat(t, 0, eidB6+"/128", tt.remote, format)
 		b := newNode(t, &memNet{}, nodeConfig{eids: []string{eidB4 + "/32", eidB6 + "/128"}, rlocs: []string{tt.remote}})
-		for range 500 {
+		for range 200 {
 			spec := packetSpec{
 				src: eidA4, dst: eidB4, tos: uint8(r.Uint32()), ttl: uint8(r.Uint32())%255 + 1,
 				sport: uint16(r.Uint32()), dport: uint16(r.Uint32()), df: r.IntN(2) == 0, payloadLen: r.IntN(60000),
+				proto: protos[r.IntN(len(protos))],
 			}
 			if r.IntN(2) == 0 {
 				spec.src, spec.dst = eidA6, eidB6
@@ -242,7 +249,7 @@ func TestRoundTrip(t *testing.T) {
 			out := a.underlay.take()
 			require.Len(t, out, 1)
 			in := from(tt.local, tt.remote, out[0].Bytes)
-			in.TTL, in.TOS = out[0].TTL, out[0].TOS
+			in.TTL, in.TOS, in.Format = out[0].TTL, out[0].TOS, format
 			if hops := uint8(r.IntN(10)); hops < in.TTL {
 				in.TTL -= hops
 			}
