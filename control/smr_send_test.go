@@ -353,3 +353,37 @@ func TestSMRPaced(t *testing.T) {
 	tc.advance(time.Minute)
 	assert.Empty(t, tc.e.smr.peers)
 }
+
+// TestSMRNotPutOff: changes without end put the SMR off for a second, not longer.
+func TestSMRNotPutOff(t *testing.T) {
+	tc := talking(t)
+	at := tc.now
+	for i := range 10 {
+		l := moved()
+		l[0].Priority = uint8(i)
+		tc.setLocals(l...)
+		tc.advance(200 * time.Millisecond)
+	}
+	lines := tc.smrLines(at)
+	require.Len(t, lines, 1)
+	assert.Equal(t, "1.0s 192.0.2.1 to 203.0.113.101:4342 for 198.51.1.0/24", lines[0])
+}
+
+// TestSMRRoom: SMRs that nobody answers for leave room for what expires.
+func TestSMRRoom(t *testing.T) {
+	tc := up(t, quiet, func(c *Config) { c.MaxPending = 10 })
+	for i := range 30 {
+		k := mapcache.HostKey(0, netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}))
+		require.NoError(t, tc.e.Cache().Insert(tc.now, mapcache.Mapping{
+			Key: k, TTL: time.Hour, RLOCs: []mapcache.RLOC{{Locator: mapcache.Locator{Addr: peerRLOC}}},
+		}))
+		smr := mapRequest("192.0.2.1/32")
+		smr.SMR, smr.SourceEID = true, lisp.AddressFrom(k.Prefix.Addr())
+		require.True(t, tc.handle(netip.AddrPortFrom(peerRLOC, 4342), encode(t, smr)))
+	}
+	assert.Equal(t, 5, tc.e.Stats().Pending)
+	take[*lisp.MapRequest](tc)
+	tc.e.refresh(tc.now, key("10.0.0.29/32"), reasons{expiring: true})
+	tc.drain()
+	one[*lisp.MapRequest](tc)
+}
