@@ -206,6 +206,9 @@ func (s *Server) tell(ticks int64, c *claim, addr, local netip.Addr, told []neti
 
 // untell forgets that a receiver is to hear of k.
 func (s *Server) untell(nk notifyKey, k regKey) {
+	if len(s.notifies.peers) == 0 {
+		return
+	}
 	p := s.notifies.peers[nk]
 	if p == nil {
 		return

@@ -40,12 +40,13 @@ type Server struct {
 	core    *mapserver.Server
 	runner  *control.Runner
 	status  *statusd.Server
+	every   time.Duration // between two savings
 }
 
 // New takes the control socket and the control port. Run makes them work and
 // gives them back.
 func New(ctx context.Context, cfg Config) (_ *Server, err error) {
-	s := &Server{cfg: cfg, log: cfg.Logger, started: time.Now()}
+	s := &Server{cfg: cfg, log: cfg.Logger, started: time.Now(), every: saveInterval}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

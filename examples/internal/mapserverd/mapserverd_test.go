@@ -100,6 +100,7 @@ func TestRun(t *testing.T) {
 	require.NoError(t, err)
 	_, err = New(t.Context(), Config{Conf: cfg})
 	require.ErrorIs(t, err, statusd.ErrRunning)
+	s.every = time.Millisecond
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
@@ -107,6 +108,7 @@ func TestRun(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "lispms", st.Program)
 	assert.Equal(t, []statusd.Site{{Name: "lab", Prefixes: []string{"198.51.100.0/24", "2001:db8::/48"}}}, st.MapServer.Sites)
+	assert.Eventually(t, func() bool { _, err := os.Stat(state); return err == nil }, time.Minute, time.Millisecond, "saved while it runs")
 	cancel()
 	require.NoError(t, <-done)
 	assert.NoFileExists(t, socket)

@@ -36,12 +36,12 @@ func (s *Server) load(now time.Time) {
 	s.log.Info("registrations loaded", "file", path, "registrations", used, "skipped", skipped)
 }
 
-// saveOften saves every saveInterval until the context ends.
+// saveOften saves again and again until the context ends.
 func (s *Server) saveOften(ctx context.Context) {
 	if s.cfg.Conf.StateFile == "" {
 		return
 	}
-	t := time.NewTicker(saveInterval)
+	t := time.NewTicker(s.every)
 	defer t.Stop()
 	for {
 		select {
