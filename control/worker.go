@@ -50,7 +50,7 @@ func (r *Runner) newReader(rd Reader) *reader {
 func (r *Runner) work(s *reader, b *batch, stop <-chan struct{}) bool {
 	now := time.Now()
 	left := 0
-	for i := 0; i < b.n; i++ {
+	for i := range b.n {
 		d := b.ds[i]
 		b.declined[left] = false
 		if len(d.Bytes) <= maxDatagram && r.firstFor(lisp.TypeOf(d.Bytes)) == RoleMapServer {

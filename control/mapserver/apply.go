@@ -3,6 +3,8 @@ package mapserver
 import (
 	"bytes"
 	"cmp"
+	"context"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"time"
@@ -197,7 +199,8 @@ func (s *Server) get(k regKey) *registration {
 	if r, ok := k.inst.regs.Get(k.prefix); ok {
 		return r
 	}
-	return s.dead[k]
+	r, _ := k.inst.dead.Get(k.prefix)
+	return r
 }
 
 // claimChange is a claim as it shall become: content, stamp, or both.
@@ -362,7 +365,7 @@ func (s *Server) publish(ticks int64, r *registration) {
 	t := k.inst.regs
 	old, had := t.Get(k.prefix)
 	if r.live(ticks) {
-		delete(s.dead, k)
+		k.inst.dead.remove(k.prefix)
 		if old != r {
 			t.set(r)
 		}
@@ -376,11 +379,15 @@ func (s *Server) publish(ticks int64, r *registration) {
 		s.registered.Add(-1)
 	}
 	if len(r.claims()) > 0 {
-		s.dead[k] = r
+		k.inst.dead.set(r)
 	} else {
-		delete(s.dead, k)
+		k.inst.dead.remove(k.prefix)
 	}
 }
+
+// logs tells whether what happens to registrations is logged, so that a million
+// of them cost nothing if not.
+func (s *Server) logs() bool { return s.log.Enabled(context.Background(), slog.LevelInfo) }
 
 // report makes the event of a change.
 func (s *Server) report(now time.Time, ticks int64, r *registration, c *claim, from netip.AddrPort, before string, wasLive bool) {
@@ -405,7 +412,9 @@ func (s *Server) report(now time.Time, ticks int64, r *registration, c *claim, f
 		s.worker.stats.refreshes.Add(1)
 	} else {
 		s.remapped(ticks, r.key)
-		s.log.Info("registration", "change", change.String(), "eid", eid, "iid", iid, "site", site, "peer", from)
+		if s.logs() {
+			s.log.Info("registration", "change", change.String(), "eid", eid, "iid", iid, "site", site, "peer", from)
+		}
 	}
 	if s.cfg.EventBuffer < 0 {
 		return
@@ -462,7 +471,9 @@ func (s *Server) expire(now time.Time, ticks int64, c *claim) (int64, bool) {
 		if !r.live(ticks) {
 			s.publish(ticks, r)
 		}
-		s.log.Info("registration expired", "eid", c.key.prefix, "iid", c.key.inst.iid, "site", c.site.name, "peer", c.from)
+		if s.logs() {
+			s.log.Info("registration expired", "eid", c.key.prefix, "iid", c.key.inst.iid, "site", c.site.name, "peer", c.from)
+		}
 		s.addEvent(Expired{
 			Time: now, Site: c.site.name, IID: c.key.inst.iid, EID: c.key.prefix, From: c.from, XTRID: c.holder().xtr,
 		})

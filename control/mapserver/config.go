@@ -240,7 +240,7 @@ func compileSites(sites []Site) (map[uint32]*instance, map[string]*site, error) 
 }
 
 func newInstance(iid uint32) *instance {
-	return &instance{iid: iid, sites: new(bart.Table[*sitePrefix]), regs: new(regTrie)}
+	return &instance{iid: iid, sites: new(bart.Table[*sitePrefix]), regs: new(regTrie), dead: new(regTrie)}
 }
 
 // New makes a Server. The error wraps ErrConfig and says which site is wrong.
@@ -305,7 +305,6 @@ func New(cfg Config) (*Server, error) {
 		upstreams: upstreams,
 		healthAt:  math.MaxInt64,
 		xtrs:      newXTRs(),
-		dead:      make(map[regKey]*registration),
 		limits:    newLimits(cfg.RatePerSource, cfg.RateTotal, binary.BigEndian.Uint64(seeds[:8])),
 	}
 	for _, a := range cfg.Locals {

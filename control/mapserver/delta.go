@@ -120,23 +120,38 @@ func (s *Server) Changes() (changes []Delta, complete bool) {
 // the order of instance and EID-Prefix. The Server must not be used meanwhile.
 func (s *Server) Snapshot() iter.Seq[Delta] {
 	return func(yield func(Delta) bool) {
-		dead := make(map[*instance][]*registration)
-		for k, r := range s.dead {
-			dead[k.inst] = append(dead[k.inst], r)
-		}
 		for _, iid := range slices.Sorted(maps.Keys(s.instances)) {
 			inst := s.instances[iid]
-			all := dead[inst]
-			for _, r := range inst.regs.All() {
-				all = append(all, r)
-			}
-			slices.SortFunc(all, func(a, b *registration) int { return a.key.prefix.Compare(b.key.prefix) })
-			for _, r := range all {
+			for r := range inst.all() {
 				for _, c := range r.claims() {
 					if !yield(s.delta(c, true)) {
 						return
 					}
 				}
+			}
+		}
+	}
+}
+
+// all yields the registrations, live or not, in the order of their EID-Prefixes.
+func (inst *instance) all() iter.Seq[*registration] {
+	return func(yield func(*registration) bool) {
+		next, stop := iter.Pull2(inst.dead.All())
+		defer stop()
+		p, dead, more := next()
+		for q, live := range inst.regs.All() {
+			for ; more && p.Compare(q) < 0; p, dead, more = next() {
+				if !yield(dead) {
+					return
+				}
+			}
+			if !yield(live) {
+				return
+			}
+		}
+		for ; more; _, dead, more = next() {
+			if !yield(dead) {
+				return
 			}
 		}
 	}

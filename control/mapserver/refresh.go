@@ -3,6 +3,7 @@ package mapserver
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/xtrkit/xtrkit/lisp"
@@ -140,12 +141,7 @@ func (w *Worker) isCurrent(r *registration, c *claim) bool {
 		return c.live(w.ticks)
 	}
 	w.claims = r.current(w.ticks, w.claims[:0])
-	for _, e := range w.claims {
-		if e == c {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(w.claims, c)
 }
 
 // recordPrefix is the EID-Prefix at the start of an encoded record.

@@ -177,7 +177,7 @@ func TestRefused(t *testing.T) {
 			assert.EqualValues(t, 1, b.s.Stats().Dropped[tc.reason])
 			assert.Empty(t, b.s.Registrations(b.now))
 			assert.Zero(t, b.s.xtrs.len(), "no state before authentication")
-			assert.Empty(t, b.s.dead)
+			assert.Zero(t, b.dead())
 			assert.Zero(t, b.s.Deadline())
 		})
 	}
@@ -234,7 +234,7 @@ func TestExpiry(t *testing.T) {
 			assert.Empty(t, b.events())
 			assert.Zero(t, b.s.Deadline(), "nothing is left")
 			assert.Zero(t, b.s.claimCount)
-			assert.Empty(t, b.s.dead)
+			assert.Zero(t, b.dead())
 			assert.Zero(t, b.s.xtrs.len())
 			assert.Zero(t, b.s.Stats().Registrations)
 		})

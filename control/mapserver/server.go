@@ -51,7 +51,6 @@ type Server struct {
 	last     time.Time
 	clock    uint64 // last order.seq given or seen
 	xtrs     xtrs
-	dead     map[regKey]*registration // no live claim, kept for late Deltas
 	expiry   wheel
 	notifies notifies
 

@@ -41,3 +41,13 @@ func TestMemoryPerEID(t *testing.T) {
 		assert.Less(t, got, 500+fixed/float64(n))
 	}
 }
+
+// dead counts the registrations kept without a live claim.
+func (b *bench) dead() (n int) {
+	for _, inst := range b.s.instances {
+		for range inst.dead.All() {
+			n++
+		}
+	}
+	return n
+}

@@ -18,6 +18,8 @@ type instance struct {
 
 	// regs is what workers read: the registrations that have a live claim.
 	regs *regTrie
+	// dead are those that have none, kept for late Deltas. It is the writer's own.
+	dead *regTrie
 }
 
 // regKey names a registration.

@@ -11,8 +11,8 @@ import (
 // wheel holds the claims by the time at or before which they have to be looked
 // at. Refreshing a claim does not touch it: a claim that turns out to live on is
 // put off when it comes up. Claims wait in slots of 50 ms, and only those that
-// end in a slot that is reached are sorted, so that each step of the work is
-// small however many claims there are. One due further away than the wheel
+// end later in a slot that is reached are sorted, so that each step of the work
+// is small however many claims there are. One due further away than the wheel
 // reaches comes up early.
 type wheel struct {
 	slots   [wheelSlots]*claim
@@ -140,7 +140,11 @@ func (w *wheel) firstUsed() (int64, bool) {
 func (w *wheel) step(now int64) (*claim, bool) {
 	if c := w.current; c != nil {
 		w.remove(c)
-		w.add(c, c.expires.Load())
+		at := c.expires.Load()
+		if at <= now {
+			return c, true
+		}
+		w.add(c, at)
 		return nil, true
 	}
 	if slot, ok := w.firstUsed(); ok && slot*slotWidth <= now {

@@ -75,12 +75,12 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer) 
 	tw := tabwriter.NewWriter(stdout, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(stdout, "%s %s/%s, %d processors; server with %d\n\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), o.workers)
 	fmt.Fprintln(tw, "EIDs\tHMAC\tmessages\tanswered\tlost\twrong\tanswers/s\tper s of server's CPU\tCPU each\tp50\tp99\tp99.9\tserver memory")
-	for _, n := range strings.Split(o.eids, ",") {
+	for n := range strings.SplitSeq(o.eids, ",") {
 		eids, err := strconv.Atoi(n)
 		if err != nil {
 			return fmt.Errorf("-eids: %w", err)
 		}
-		for _, name := range strings.Split(o.algs, ",") {
+		for name := range strings.SplitSeq(o.algs, ",") {
 			alg, ok := algorithms[name]
 			if !ok {
 				return fmt.Errorf("-algorithm: %q is none of sha1, sha256, hkdf", name)

@@ -114,7 +114,7 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 		if pc, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(local, 0))); err != nil {
 			return Report{}, fmt.Errorf("load: %w", err)
 		}
-		defer pc.Close()
+		defer func() { _ = pc.Close() }()
 		_ = pc.SetReadBuffer(4 << 20)
 		senders[i] = newSender(&cfg, i, pc)
 	}
