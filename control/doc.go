@@ -19,6 +19,8 @@
 //	smr.go                SMRs are sent: to whom, when, how often
 //	proxy.go              the Proxy-ITR role, Proxy-ETRs, gleaning
 //	reply.go              Map-Replies
+//	lispsec*.go           LISP-SEC of ITR and ETR
+//	pubsub.go             subscriptions, and what is published to us
 //	probe.go              RLOC-probes and their answers
 //	closed.go             what only closed networks use: signals to the data plane
 //	mapversion.go         Map-Version Numbers, of us and of others
@@ -106,6 +108,18 @@
 // are down; any later answer brings it back. Mappings that are left without a
 // reachable locator are asked for again. With ProbeConfig.Fast the interval is
 // shorter while packets go to a locator or come from it.
+//
+// # LISP-SEC
+//
+// With Config.LISPSEC Map-Requests for resolution carry a One-Time Key wrapped
+// for the Map-Resolver, and only a Map-Reply that verifies by it is believed,
+// once, and as far as the Map-Server vouches for its EID-Prefixes (RFC 9303). As
+// an ETR an Engine answers protected Map-Requests in any case. RLOC-probes are
+// not protected: nothing of their answers gets into the map-cache.
+//
+// # Publish/Subscribe
+//
+// Experimental and off by default: see Experimental.
 //
 // # What is not here
 //

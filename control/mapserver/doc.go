@@ -48,6 +48,17 @@
 // and any number of times: the newest wins, see [Server.Merge]. A snapshot is a
 // stream of Deltas too ([Server.Save], [Server.Load]).
 //
+// # LISP-SEC
+//
+// A protected Map-Request (RFC 9303) is answered or forwarded under the same
+// protection, see [LISPSEC]; one whose One-Time Key does not unwrap is dropped.
+// A Map-Resolver wraps the key anew for its Map-Servers.
+//
+// # Publish/Subscribe
+//
+// Experimental and off by default, see [Experimental]: xTRs subscribe to mappings
+// and are told of changes by signed and numbered Map-Notifies.
+//
 // # Not here
 //
 // DDT (RFC 8111) and the NAT traversal draft. EIDs other than IPv4 and IPv6
