@@ -276,7 +276,7 @@ func TestCommandLine(t *testing.T) {
 	require.NoError(t, os.WriteFile(good, []byte(`
 map-resolver = 192.0.2.53
 map-server { address = 192.0.2.1 key = k }
-proxy-itrs = { 192.0.2.7 }
+map-request-retries = 3
 database-mapping { eid-prefix = 198.51.100.1/32 interface = eth0 }`), 0o600))
 	bad := filepath.Join(dir, "bad.conf")
 	require.NoError(t, os.WriteFile(bad, []byte("map-sever { }"), 0o600))
@@ -288,7 +288,7 @@ database-mapping { eid-prefix = 198.51.100.1/32 interface = eth0 }`), 0o600))
 		{[]string{"-version"}, daemon.ExitOK, "lispmn "},
 		{[]string{"-help"}, daemon.ExitOK, "lispmn demo"},
 		{[]string{"-check", "-f", good}, daemon.ExitOK, "good.conf: can be used"},
-		{[]string{"-check", "-f", good}, daemon.ExitOK, "good.conf:4: proxy-itrs: ignored"},
+		{[]string{"-check", "-f", good}, daemon.ExitOK, "good.conf:4: map-request-retries: ignored"},
 		{[]string{"-check", "-f", bad}, daemon.ExitUsage, "bad.conf:1: map-sever: unknown option; did you mean 'map-server'?"},
 		{[]string{"-f", filepath.Join(dir, "none.conf")}, daemon.ExitFailure, "does not exist"},
 		{[]string{"dmeo"}, daemon.ExitUsage, "unexpected argument"},

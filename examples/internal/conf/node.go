@@ -18,7 +18,8 @@ type Node struct {
 	MapServers    []MapServer
 	Mappings      []DatabaseMapping // one per EID-Prefix
 	Static        []StaticMapping
-	ProxyETRs     []RLOC // take packets to destinations that are not EIDs
+	ProxyETRs     []RLOC       // take packets to destinations that are not EIDs
+	ProxyITRs     []netip.Addr // are told of each handover
 	Probing       Probing
 	SiteScope     bool   // ipv6-scope = SITE: prefer unique local IPv6 addresses as locators
 	ControlSocket string // where the status can be read; empty: the default of the program
@@ -129,6 +130,7 @@ func (r *reader) node(g *group, n *Node) {
 	}
 	n.Probing = r.probing(g)
 	r.mapResolvers(g, n)
+	n.ProxyITRs = r.addressList(g, "proxy-itrs")
 	r.mapServers(g, n)
 	for _, d := range g.groups["database-mapping"] {
 		r.databaseMapping(d, n)
@@ -194,14 +196,20 @@ func (r *reader) probing(g *group) Probing {
 }
 
 func (r *reader) mapResolvers(g *group, n *Node) {
-	for _, v := range g.list("map-resolver") {
+	n.MapResolvers = r.addressList(g, "map-resolver")
+}
+
+// addressList reads a list of addresses and names.
+func (r *reader) addressList(g *group, name string) (out []netip.Addr) {
+	for _, v := range g.list(name) {
 		as, err := r.addresses(v.text)
 		if err != nil {
-			r.probs.errorf(v.line, "map-resolver", "%v", err)
+			r.probs.errorf(v.line, name, "%v", err)
 			continue
 		}
-		n.MapResolvers = append(n.MapResolvers, as...)
+		out = append(out, as...)
 	}
+	return out
 }
 
 func (r *reader) mapServers(g *group, n *Node) {

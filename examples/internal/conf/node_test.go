@@ -63,6 +63,7 @@ func TestLISPmobFile(t *testing.T) {
 	assert.Equal(t, []netip.Addr{addr("192.0.2.53"), addr("192.0.2.54"), addr("2001:db8:ffff::54")}, n.MapResolvers)
 	assert.Equal(t, []MapServer{{Addr: addr("192.0.2.1"), Key: Key{Type: 2, Secret: "foo#bar baz"}, ProxyReply: true}}, n.MapServers)
 	assert.Equal(t, []RLOC{{Addr: addr("192.0.2.99"), Priority: 2, Weight: 100}}, n.ProxyETRs)
+	assert.Equal(t, []netip.Addr{addr("192.0.2.100"), addr("192.0.2.101")}, n.ProxyITRs)
 	assert.Equal(t, []StaticMapping{{Prefix: prefix("203.0.113.0/24"), RLOCs: []RLOC{{Addr: addr("192.0.2.7"), Priority: 3, Weight: 10}}}}, n.Static)
 	assert.Equal(t, Probing{}, n.Probing)
 	assert.Equal(t, []DatabaseMapping{
@@ -77,7 +78,6 @@ func TestLISPmobFile(t *testing.T) {
 	}, n.Mappings)
 	assert.Equal(t, []string{
 		"lispd.conf:3: map-request-retries: ignored: a Map-Request is sent again ten times, with growing pauses (RFC 9301 §5.3)",
-		"lispd.conf:43: proxy-itrs: ignored: " + whySMR,
 	}, texts(n.Warnings))
 }
 

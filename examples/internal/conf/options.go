@@ -98,7 +98,6 @@ const (
 	whyDDT  = "DDT is not supported yet; use map-resolver"
 	whyLCAF = "explicit locator paths, replication lists and multicast information are not supported; give addresses"
 	whyDNS  = "the resolver configuration of the system is left alone"
-	whySMR  = "nobody is told of a handover by SMR yet; peers notice when their mapping expires"
 )
 
 // known holds every option of lispd.conf (all versions), oor.conf and our own,
@@ -165,6 +164,7 @@ func knownOptions() options {
 		"encapsulation":    {role: xtr},
 		"rloc-probing":     {kind: kindSection, once: true, role: xtr, sub: probing},
 		"map-resolver":     {kind: kindList, role: xtr},
+		"proxy-itrs":       {kind: kindList, role: xtr},
 		"map-server":       {kind: kindSection, role: xtr, sub: server},
 		"database-mapping": {kind: kindSection, role: xtr, sub: database},
 		"static-map-cache": {kind: kindSection, role: xtr, sub: static},
@@ -177,7 +177,6 @@ func knownOptions() options {
 		"tun-table":        number(1, 1<<32-1).of(xtr),
 
 		"map-request-retries":    not(ignored, kindInt, "a Map-Request is sent again ten times, with growing pauses (RFC 9301 §5.3)").of(xtr),
-		"proxy-itrs":             not(ignored, kindList, whySMR).of(xtr),
 		"allowed-dst-eids":       not(refused, kindList, "which destinations are resolved cannot be limited yet").of(xtr),
 		"nat_traversal_support":  notUnless(refused, kindBool, "off", whyNAT).of(xtr),
 		"use-nat-tunneling":      notUnless(refused, kindBool, "off", whyNAT).of(xtr),

@@ -24,6 +24,7 @@ func controlConfig(cfg *conf.Node, db []control.DatabaseMapping, id identity, lo
 		c.MapResolvers = append(c.MapResolvers, netip.AddrPortFrom(a, lisp.ControlPort))
 	}
 	c.ProxyETRs = rlocs(cfg.ProxyETRs)
+	c.SMR.ProxyITRs = cfg.ProxyITRs
 	for _, m := range cfg.Static {
 		c.StaticMappings = append(c.StaticMappings, mapcache.Mapping{
 			Key: mapcache.Key{IID: m.IID, Prefix: m.Prefix}, RLOCs: rlocs(m.RLOCs),
