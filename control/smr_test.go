@@ -115,3 +115,43 @@ func TestSMRInvokedAgain(t *testing.T) {
 	}
 	assert.Less(t, tc.now.Sub(asked), 10*time.Second, "it was repeated")
 }
+
+// TestSMRSiblings: a node that moves takes all its EIDs along, so an SMR for one
+// has the others with the same locators asked for too; a few, and through the
+// mapping system as ever.
+func TestSMRSiblings(t *testing.T) {
+	tc := up(t, prober)
+	tc.learn(hostKey(peerEID), record("198.51.100.7/32", 1440, peerRLOC))
+	tc.learn(hostKey(peerEID6), record("2001:db8:2::7/128", 1440, peerRLOC))
+	tc.learn(key("198.51.101.1/32"), record("198.51.101.0/24", 1440, netip.MustParseAddr("203.0.113.9")))
+	tc.learn(key("198.51.102.1/32"), record("198.51.102.0/24", 1440, peerRLOC, netip.MustParseAddr("203.0.113.9")))
+	tc.e.Advance(tc.now.Add(2 * time.Second))
+	tc.now = tc.now.Add(2 * time.Second)
+	tc.drain()
+	tc.sent = nil
+	smr := mapRequest("192.0.2.1/32")
+	smr.SMR, smr.SourceEID = true, lisp.AddressFrom(peerEID.Addr())
+	require.True(t, tc.handle(netip.MustParseAddrPort("203.0.113.50:4342"), encode(t, smr)))
+	asked := make(map[string]bool)
+	for _, s := range take[*lisp.MapRequest](tc) {
+		m := s.msg.(*lisp.MapRequest)
+		require.NotNil(t, s.inner) // RFC 9301-6.1-1
+		assert.True(t, m.SMRInvoked)
+		asked[m.Records[0].String()] = true
+	}
+	assert.Equal(t, map[string]bool{"198.51.100.7/32": true, "2001:db8:2::7/128": true}, asked)
+	ent, ok := tc.e.Cache().Get(hostKey(peerEID))
+	require.True(t, ok)
+	assert.Equal(t, uint32(1), ent.SMRs)
+	assert.True(t, ent.Solicited)
+
+	for i := range 20 {
+		tc.learn(mapcache.HostKey(0, netip.AddrFrom4([4]byte{198, 51, 103, byte(i)})),
+			record(netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 51, 103, byte(i)}), 32).String(), 1440, netip.MustParseAddr("203.0.113.77")))
+	}
+	tc.advance(1500 * time.Millisecond)
+	tc.sent = nil
+	smr.SourceEID = lisp.AddressFrom(netip.MustParseAddr("198.51.103.5"))
+	require.True(t, tc.handle(netip.MustParseAddrPort("203.0.113.50:4342"), encode(t, smr)))
+	assert.Len(t, take[*lisp.MapRequest](tc), 1+maxSiblings)
+}
