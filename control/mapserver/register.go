@@ -18,9 +18,9 @@ type registerItem struct {
 	ttl  uint32
 }
 
-// Update is an authenticated Map-Register or Map-Notify-Ack, or the answer to a
-// health check, on its way from a Worker to Server.Apply. It refers to the
-// Server that made it.
+// Update is an authenticated Map-Register or Map-Notify-Ack, a Map-Request for a
+// subscription, or the answer to a health check, on its way from a Worker to
+// Server.Apply. It refers to the Server that made it.
 type Update struct {
 	// Urgent tells that it changes something. Updates that are not
 	// urgent are stamps and may wait to be applied in a batch, for as long as the
