@@ -42,6 +42,9 @@
 // unchanged ones, which may be collected into batches; and Map-Notify-Acks.
 // [Server.Handle] is both steps in one for a caller that needs no parallelism.
 //
+// For batches of datagrams there are [Worker.Step] and [Worker.Flush], which are
+// what control.Runner calls on the goroutines that receive.
+//
 // # Replication and restart
 //
 // Every accepted change is a [Delta]. Deltas may arrive anywhere in any order
