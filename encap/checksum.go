@@ -38,6 +38,19 @@ func fold(acc uint64) uint16 {
 // checksum is the Internet checksum of b (RFC 1071).
 func checksum(b []byte) uint16 { return ^fold(sum(0, b)) }
 
+// headerOK verifies the checksum of the IPv4 header of n octets at the start of b.
+func headerOK(b []byte, n int) bool {
+	if n != ipv4HeaderLen {
+		return fold(sum(0, b[:n])) == 0xffff
+	}
+	b = b[:ipv4HeaderLen]
+	v, w := binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])
+	s := v>>32 + v&0xffffffff + w>>32 + w&0xffffffff + uint64(binary.BigEndian.Uint32(b[16:]))
+	s = s>>16 + s&0xffff
+	s = s>>16 + s&0xffff
+	return s>>16+s&0xffff == 0xffff
+}
+
 // pseudoSum is the sum of the IPv4 or IPv6 pseudo-header.
 func pseudoSum(src, dst netip.Addr, proto uint8, length int) uint64 {
 	var acc uint64

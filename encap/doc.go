@@ -8,13 +8,22 @@
 //     family, TTL and DSCP both ways, ECN by RFC 6040, outer DF, source ports by
 //     flow hash, Instance IDs.
 //
-//   - The stateless MTU rule of RFC 9300 §7.1: an inner IPv4 packet without DF is
-//     cut before it is encapsulated, the source of any other is told the size
-//     that fits. What the kernel knows of a path MTU counts too.
+//   - Three formats, by the locator: LISP, LISP-GPE (RFC 9305) and VXLAN-GPE, with
+//     a UDP checksum by format and peer ([UDPConfig]). The kernel's VXLAN-GPE
+//     device is a peer, and what it leaves to a network card on the same host,
+//     segmentation and checksums, is done here.
+//
+//   - Both MTU rules of RFC 9300 §7: an inner IPv4 packet without DF is cut before
+//     it is encapsulated, the source of any other is told the size that fits; the
+//     path MTU of a locator is learned from the kernel and from ICMP errors about
+//     outer packets ([NewICMP]). The device's MTU follows the uplinks.
 //
 //   - Checks before anything is tunnelled or delivered; a counter per reason for
 //     what is dropped, and ICMP errors, rate-limited, to sources of packets that
-//     can't be forwarded.
+//     can't be forwarded. Outer sources are checked by the map-cache if that is
+//     wanted ([SourceCheck]).
+//
+//   - Proxy-ITR and Proxy-ETR ([Overlay]), and several queues of a device.
 //
 //   - A hold table: the first packets to an EID wait for its mapping and leave in
 //     order when it comes.
@@ -29,9 +38,9 @@
 //
 // # What it does not
 //
-// Encrypted payloads
-// (RFC 8061) are dropped. LISP-GPE (RFC 9305) is accepted with an IPv4 or IPv6
-// payload and never sent. There is no multicast.
+// Encrypted payloads (RFC 8061) are dropped. Ethernet frames are received for
+// whoever takes them (Overlay.Ethernet), and never sent; shim headers are
+// neither. There is no multicast.
 //
 // # Shape
 //
@@ -44,6 +53,6 @@
 // # Concurrency
 //
 // All methods of a Forwarder are safe for concurrent use. Run has one goroutine
-// per device and one per receiving socket. Packets take one mapcache.View per
+// per queue of a device and one per receiving socket. Packets take one mapcache.View per
 // batch, no lock while nothing is held, and allocate nothing in steady state.
 package encap

@@ -347,3 +347,21 @@ func TestEIDSet(t *testing.T) {
 	}
 	assert.False(t, s.contains(addr("fd00::1")))
 }
+
+func TestHeaderOK(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 10))
+	for range 5000 {
+		b := make([]byte, 24)
+		for i := range b {
+			b[i] = byte(r.Uint32())
+		}
+		for _, n := range []int{20, 24} {
+			b[10], b[11] = 0, 0
+			binary.BigEndian.PutUint16(b[10:], checksum(b[:n]))
+			require.True(t, headerOK(b, n))
+			bad := clone(b)
+			bad[r.IntN(n)] ^= 1 << r.IntN(8)
+			require.False(t, headerOK(bad, n))
+		}
+	}
+}

@@ -160,7 +160,7 @@ func (g *ingress) datagram(in *Incoming, b []byte) DropReason {
 	switch {
 	case next == lisp.NextIPv4 && p.v6, next == lisp.NextIPv6 && !p.v6:
 		return DropProtocol
-	case !p.v6 && fold(sum(0, b[:p.headerLen])) != 0xffff:
+	case !p.v6 && !headerOK(b, p.headerLen):
 		return DropChecksum
 	case !p.routable():
 		return DropScope
@@ -192,9 +192,11 @@ func (g *ingress) datagram(in *Incoming, b []byte) DropReason {
 		ttl = decapTTL(p.ttl, in.TTL)
 	}
 	b = b[:p.length]
-	var t transport
-	if t.find(b, &p) {
-		return g.deliverTransport(o, b, &p, &t, tos, ttl)
+	if !p.ordinary(b) {
+		var t transport
+		if t.find(b, &p) {
+			return g.deliverTransport(o, b, &p, &t, tos, ttl)
+		}
 	}
 	g.deliverLater(o, b, &p, tos, ttl)
 	return DropNone

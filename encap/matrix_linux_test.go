@@ -52,8 +52,10 @@ func newMatrix(t *testing.T, f mapcache.Format, mtu int) *matrix {
 		me, peer := fmt.Sprint(i+1), fmt.Sprint(2-i)
 		var ms []mapcache.Mapping
 		for _, e := range [][2]string{
-			{"10." + peer + ".0.1/32", "198.51." + peer + ".2"}, {"fd00:" + peer + "::1/128", "198.51." + peer + ".2"},
-			{"10." + peer + ".1.1/32", "2001:db8:" + peer + "::2"}, {"fd00:" + peer + ":1::1/128", "2001:db8:" + peer + "::2"},
+			{"10." + peer + ".0.1/32", "198.51." + peer + ".2"},
+			{"fd00:" + peer + "::1/128", "198.51." + peer + ".2"},
+			{"10." + peer + ".1.1/32", "2001:db8:" + peer + "::2"},
+			{"fd00:" + peer + ":1::1/128", "2001:db8:" + peer + "::2"},
 		} {
 			mapping := mapPrefix(e[0], e[1])
 			mapping.RLOCs[0].Format = f

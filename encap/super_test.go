@@ -2,6 +2,7 @@ package encap
 
 import (
 	"encoding/binary"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/google/gopacket/layers"
@@ -245,4 +246,34 @@ func TestSuperPacketBatches(t *testing.T) {
 	assert.Len(t, x.pull(in), 600)
 	assert.EqualValues(t, 600, x.Stats().Decapsulated.Packets)
 	assert.EqualValues(t, 600, x.Stats().Locators[0].In.Packets)
+}
+
+// What is passed over without a closer look would not change by it.
+func TestOrdinary(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	for _, proto := range []layers.IPProtocol{layers.IPProtocolUDP, layers.IPProtocolTCP, layers.IPProtocolSCTP, 0, 43, 60, 200} {
+		for _, e := range [][2]string{{eidB4, eidA4}, {eidB6, eidA6}} {
+			passed := 0
+			for i := range 300 {
+				b := packetSpec{src: e[0], dst: e[1], proto: proto, sport: uint16(r.Uint32()), payloadLen: r.IntN(1800)}.build()
+				var p inner
+				var tr transport
+				require.Equal(t, DropNone, parseInner(b, &p))
+				if i%3 == 0 && tr.find(b, &p) {
+					leaveUnfinished(t, b)
+				}
+				if !p.ordinary(b) {
+					continue
+				}
+				passed++
+				if tr.find(b, &p) {
+					require.False(t, tr.unfinished(b))
+					require.False(t, tr.proto == protoTCP && p.length > minIPv6MTU)
+				}
+			}
+			if proto != 0 && proto != 43 && proto != 60 || addr(e[0]).Is4() {
+				assert.NotZero(t, passed, "%v %v", proto, e)
+			}
+		}
+	}
 }
