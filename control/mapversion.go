@@ -256,9 +256,15 @@ func (e *Engine) staleVersion(now time.Time, d mapcache.Discovery) {
 		return // the next report comes soon
 	}
 	p.sends++
-	wait := smrInterval
+	// All of the mappings that it has old versions of take turns.
+	wait := time.Duration(0)
+	for o := range e.closed.stale {
+		if o.rloc == k.rloc {
+			wait += smrInterval
+		}
+	}
 	if p.sends > requestRetries {
-		wait = requestSilence
+		wait = max(wait, requestSilence)
 		if p.sends == requestRetries+1 {
 			e.refuseStale(k.rloc, 1)
 		}

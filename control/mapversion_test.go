@@ -280,6 +280,31 @@ func TestStaleMapVersion(t *testing.T) {
 	assert.Len(t, tc.e.closed.stale, maxStale)
 }
 
+// RFC 9302-7.1-3: one ITR is not told more often for using old versions of two
+// mappings.
+func TestStaleMapVersionPace(t *testing.T) {
+	other := key("192.0.2.9/32")
+	tc := up(t, inClosed(Closed{MapVersions: true}), func(c *Config) {
+		c.Database = append(c.Database, DatabaseMapping{Key: other, MapVersion: 100})
+	})
+	told := map[string]int{}
+	var last time.Time
+	for range 30 {
+		for _, k := range []mapcache.Key{hostKey(eid4), other} {
+			tc.discover(mapcache.Discovery{Kind: mapcache.DiscoveryStaleVersion, Key: k, Source: peerEID.Addr(), MapVersion: 99})
+		}
+		for _, s := range take[*lisp.MapRequest](tc) {
+			if !last.IsZero() {
+				assert.GreaterOrEqual(t, s.at.Sub(last), smrInterval) // RFC 9302-7.1-3
+			}
+			last = s.at
+			told[s.msg.(*lisp.MapRequest).SourceEID.String()]++
+		}
+		tc.advance(time.Second)
+	}
+	assert.Len(t, told, 2)
+}
+
 // RFC 9302-7.2-2: a newer version of a site is asked for.
 func TestNewerSourceVersion(t *testing.T) {
 	for _, cl := range []Closed{{MapVersions: true}, {LocatorStatusBits: true}, {}} {
