@@ -309,11 +309,11 @@ func TestKeyOfETR(t *testing.T) {
 // TestOneProtectedReply: however many more specific EID-Prefixes there are, the
 // answer is one Map-Reply, since the key is for one.
 func TestOneProtectedReply(t *testing.T) {
-	for _, n := range []int{3, 40} {
+	for _, n := range []int{3, 14, 40} { // the second has few enough of them, but not of octets
 		b := newBench(t, withLISPSEC)
 		b.put(etr1, register(t, key1, record("10.0.0.0/12", 10, "192.0.2.11"), withProxy))
 		for i := range n {
-			b.put(etr1, register(t, key1, record(fmt.Sprintf("10.1.%d.0/24", i), 10, "192.0.2.11"), withProxy))
+			b.put(etr1, register(t, key1, record(fmt.Sprintf("10.1.%d.0/24", i), 10, "192.0.2.11", "192.0.2.12"), withProxy))
 		}
 		r := newSecureRequest()
 		out := r.ask(b, "10.1.200.1")

@@ -179,6 +179,13 @@ func TestNotSubscribed(t *testing.T) {
 			assert.Zero(t, b.s.Stats().Subscriptions)
 		})
 	}
+	t.Run("withdrawn", func(t *testing.T) {
+		b := pubSub(t)
+		b.put(itr, register(t, key1, record("10.9.0.0/16", 0, "192.0.2.99"), withXTR(xtr1)))
+		b.put(etr2, register(t, key1, record("10.9.0.0/16", 10, "192.0.2.12"), withXTR(xtr2)))
+		b.put(itr, request(t, itr, "10.1.0.0/16", subscribing))
+		assert.Zero(t, b.s.Stats().Subscriptions)
+	})
 	t.Run("protected wrongly", func(t *testing.T) {
 		b := pubSub(t, withLISPSEC)
 		r := newSecureRequest(func(r *secureRequest) { r.key.Secret = []byte("wrong") })
