@@ -29,6 +29,32 @@ type Device interface {
 	Close() error
 }
 
+// VirtioDevice is a Device that may also exchange packets with the host as a
+// network card does: segments of one large TCP or UDP send as one packet, and
+// with checksums to be finished. The Forwarder then uses these methods instead
+// of Read and Write, which saves most of the work for large sends. A TUN device
+// with IFF_VNET_HDR is one.
+type VirtioDevice interface {
+	Device
+	// HasVirtio reports whether the methods below work. It does not change.
+	HasVirtio() bool
+	// ReadVirtio is like Read, but for segments of a packet that stay in one
+	// piece of up to 65535 octets: the 10 octets before bufs[i][offset] get
+	// Linux's struct virtio_net_hdr, which says what there is to do.
+	ReadVirtio(bufs [][]byte, sizes []int, offset int) (n int, err error)
+	// WriteVirtio delivers one packet, gathered from parts: the first starts with
+	// its virtio_net_hdr. It does not change or keep them.
+	WriteVirtio(parts [][]byte) error
+}
+
+// virtioOf returns d if it has what VirtioDevice is about, else nil.
+func virtioOf(d Device) VirtioDevice {
+	if v, ok := d.(VirtioDevice); ok && v.HasVirtio() {
+		return v
+	}
+	return nil
+}
+
 // Headroom is how many octets the Forwarder keeps free in front of every packet
 // it reads from a Device or writes to one: room for a data header and for what
 // a TUN device puts before a packet.

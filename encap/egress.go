@@ -24,6 +24,11 @@ type egress struct {
 	parts fragments
 	cut   []Outgoing // fragments of one packet
 	icmp  [1][]byte
+
+	super  superPacket // the one at hand
+	arena  []byte      // headers of segments that wait for flush
+	pieces [][]byte    // segments of super-packets that can't go as they are
+	joined []byte      // a packet of two parts as one
 }
 
 func newEgress(f *Forwarder) *egress {
@@ -38,6 +43,7 @@ func (e *egress) begin() {
 	e.locals = e.f.locals.Load()
 	e.clear = netip.Addr{}
 	e.last.packet = nil
+	e.arena = e.arena[:0]
 	for len(e.out) < len(e.locals.locals) {
 		e.out = append(e.out, make([]Outgoing, 0, 128))
 	}
@@ -156,28 +162,11 @@ func (e *egress) refuse(o *overlay, b []byte, p *inner, why DropReason) {
 // encapsulate puts the packet into the batch of the local locator it leaves by.
 func (e *egress) encapsulate(o *overlay, buf []byte, p *inner, hash uint32, d *mapcache.Decision) {
 	b := buf[Headroom : Headroom+p.length]
-	remote := d.Locator.Addr
-	if remote == p.dst || e.locals.owns(remote) {
-		e.refuse(o, b, p, DropLoop)
+	out, local, room, why := e.route(o, p, hash, d)
+	if why != DropNone {
+		e.refuse(o, b, p, why)
 		return
 	}
-	local, ok := e.locals.choose(&d.Locator, hash)
-	if !ok {
-		e.refuse(o, b, p, DropNoSource)
-		return
-	}
-	out := Outgoing{
-		Remote:  netip.AddrPortFrom(remote, d.Locator.Port),
-		Format:  d.Locator.Format,
-		Hash:    hash,
-		counter: e.f.remotes.forID(d.LocatorID, &d.Locator),
-		overlay: o,
-		header:  o.header(d.Locator.Format, p),
-	}
-	if e.f.closedNet != nil {
-		e.f.closedNet.mark(&out, p, d.EntryID)
-	}
-	room := e.f.paths.limit(remote, e.locals.mtus[local]) - Overhead(remote)
 	if p.length > room {
 		e.flushLocal(local) // what came before leaves before
 		out.fill(buf, p)
@@ -188,6 +177,31 @@ func (e *egress) encapsulate(o *overlay, buf []byte, p *inner, hash uint32, d *m
 	if followable(b, p) {
 		e.last = lastFlow{b, out, local, room}
 	}
+}
+
+// route says how a packet with a locator leaves: what is the same for all packets
+// of the flow, by which locator of ours, and the largest inner packet that may.
+func (e *egress) route(o *overlay, p *inner, hash uint32, d *mapcache.Decision) (out Outgoing, local, room int, why DropReason) {
+	remote := d.Locator.Addr
+	if remote == p.dst || e.locals.owns(remote) {
+		return out, 0, 0, DropLoop
+	}
+	local, ok := e.locals.choose(&d.Locator, hash)
+	if !ok {
+		return out, 0, 0, DropNoSource
+	}
+	out = Outgoing{
+		Remote:  netip.AddrPortFrom(remote, d.Locator.Port),
+		Format:  d.Locator.Format,
+		Hash:    hash,
+		counter: e.f.remotes.forID(d.LocatorID, &d.Locator),
+		overlay: o,
+		header:  o.header(d.Locator.Format, p),
+	}
+	if e.f.closedNet != nil {
+		e.f.closedNet.mark(&out, p, d.EntryID)
+	}
+	return out, local, e.f.paths.limit(remote, e.locals.mtus[local]) - Overhead(remote), DropNone
 }
 
 // queue completes out and adds it to the batch of a locator.
@@ -201,7 +215,7 @@ func (e *egress) queue(out *Outgoing, buf []byte, p *inner, local int) {
 func (o *Outgoing) fill(buf []byte, p *inner) {
 	const at = Headroom - dataHeaderLen
 	lisp.PutDataHeader(buf[at:], o.header)
-	o.Bytes = buf[at : Headroom+p.length]
+	o.Bytes, o.Payload = buf[at:Headroom+p.length], nil
 	o.TTL = p.ttl
 	o.TOS = p.tos // with its ECN field: the normal mode of RFC 6040 §4.1
 	o.inner = p.length
@@ -293,6 +307,10 @@ func (e *egress) account(out []Outgoing) {
 
 // failed deals with a packet that the network did not take.
 func (e *egress) failed(local int, out *Outgoing) {
+	if e.joined == nil {
+		e.joined = newSlots(1)[0]
+	}
+	out.join(e.joined)
 	b := out.Bytes[dataHeaderLen:]
 	var p inner
 	if parseInner(b, &p) != DropNone {

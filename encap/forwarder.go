@@ -210,11 +210,15 @@ func (f *Forwarder) readDevice(o *overlay, d Device) error {
 	n := max(1, d.BatchSize())
 	slots, sizes := newSlots(n), make([]int, n)
 	e := newEgress(f)
+	read, forward := d.Read, e.packet
+	if v := virtioOf(d); v != nil {
+		read, forward = v.ReadVirtio, e.virtioPacket
+	}
 	for {
-		n, err := d.Read(slots, sizes, Headroom)
+		n, err := read(slots, sizes, Headroom)
 		e.begin()
 		for i := range n {
-			e.packet(o, slots[i], sizes[i])
+			forward(o, slots[i], sizes[i])
 		}
 		e.flush()
 		if err != nil && n == 0 {

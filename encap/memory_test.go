@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -180,7 +181,7 @@ func (p *memPath) Send(out []Outgoing) bool {
 	for i := range out {
 		o := &out[i]
 		o.Err = nil
-		outer := len(o.Bytes) + Overhead(p.local) - dataHeaderLen
+		outer := len(o.Bytes) + len(o.Payload) + Overhead(p.local) - dataHeaderLen
 		switch {
 		case o.MayFragment:
 		case outer > p.u.mtu, p.u.path > 0 && outer > p.u.path:
@@ -189,7 +190,7 @@ func (p *memPath) Send(out []Outgoing) bool {
 			continue
 		}
 		c := *o
-		c.Bytes = append([]byte(nil), o.Bytes...)
+		c.Bytes, c.Payload = slices.Concat(o.Bytes, o.Payload), nil
 		p.u.mu.Lock()
 		p.u.sent = append(p.u.sent, c)
 		p.u.mu.Unlock()

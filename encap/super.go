@@ -133,7 +133,6 @@ func (g *ingress) deliverTransport(o *overlay, b []byte, p *inner, t *transport,
 // segments of size octets of payload.
 func (g *ingress) deliverSegments(o *overlay, b []byte, p *inner, t *transport, header, size int, tos, ttl uint8) {
 	g.f.c.segmented.Add(1)
-	const flagsFINPSH, flagsCWR = 0x09, 0x80
 	payload := b[header:]
 	for i, at := 0, 0; at < len(payload); i++ {
 		end := min(at+size, len(payload))
@@ -143,30 +142,41 @@ func (g *ingress) deliverSegments(o *overlay, b []byte, p *inner, t *transport, 
 		s := slot[:n]
 		part := *p
 		part.length = n
-		if p.v6 {
-			binary.BigEndian.PutUint16(s[4:], uint16(n-ipv6HeaderLen))
-		} else {
-			binary.BigEndian.PutUint16(s[2:], uint16(n))
-			binary.BigEndian.PutUint16(s[4:], binary.BigEndian.Uint16(b[4:])+uint16(i))
-			s[10], s[11] = 0, 0
-			binary.BigEndian.PutUint16(s[10:], checksum(s[:p.headerLen]))
-		}
-		if t.proto == protoTCP {
-			binary.BigEndian.PutUint32(s[t.at+4:], binary.BigEndian.Uint32(b[t.at+4:])+uint32(at))
-			if end < len(payload) {
-				s[t.at+13] &^= flagsFINPSH
-			}
-			if i > 0 {
-				s[t.at+13] &^= flagsCWR // one reaction to one mark (RFC 3168 §6.1.2)
-			}
-		} else {
-			binary.BigEndian.PutUint16(s[t.at+4:], uint16(n-t.at))
-		}
-		whole := *t
-		whole.pseudo -= uint64(p.length - n)
-		whole.finish(s)
+		t.segment(s[:header], s[header:], p, i, at, end == len(payload))
 		setTOSTTL(s, &part, tos, ttl)
 		g.keep(n)
 		at = end
 	}
+}
+
+// segment makes h, a copy of the headers of a super-packet, those of its segment
+// number i, whose payload starts at an offset in that of the super-packet.
+func (t *transport) segment(h, payload []byte, super *inner, i, at int, last bool) {
+	const flagsFINPSH, flagsCWR = 0x09, 0x80
+	n := len(h) + len(payload)
+	if super.v6 {
+		binary.BigEndian.PutUint16(h[4:], uint16(n-ipv6HeaderLen))
+	} else {
+		binary.BigEndian.PutUint16(h[2:], uint16(n))
+		binary.BigEndian.PutUint16(h[4:], binary.BigEndian.Uint16(h[4:])+uint16(i))
+		h[10], h[11] = 0, 0
+		binary.BigEndian.PutUint16(h[10:], checksum(h[:super.headerLen]))
+	}
+	if t.proto == protoTCP {
+		binary.BigEndian.PutUint32(h[t.at+4:], binary.BigEndian.Uint32(h[t.at+4:])+uint32(at))
+		if !last {
+			h[t.at+13] &^= flagsFINPSH
+		}
+		if i > 0 {
+			h[t.at+13] &^= flagsCWR // one reaction to one mark (RFC 3168 §6.1.2)
+		}
+	} else {
+		binary.BigEndian.PutUint16(h[t.at+4:], uint16(n-t.at))
+	}
+	h[t.checksum], h[t.checksum+1] = 0, 0
+	c := ^fold(sum(sum(t.pseudo-uint64(super.length-n), h[t.at:]), payload))
+	if c == 0 && t.proto == protoUDP {
+		c = 0xffff // 0 says that there is none
+	}
+	binary.BigEndian.PutUint16(h[t.checksum:], c)
 }

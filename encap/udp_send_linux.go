@@ -24,6 +24,8 @@ const (
 	// UDP_MAX_SEGMENTS when it came, and the whole must be a UDP datagram.
 	maxSegments  = 64
 	maxSegmented = 65535 - ipv6HeaderLen - udpHeaderLen
+
+	partsPerPacket = 2 // Bytes and Payload of an Outgoing
 )
 
 // udpPath sends from one local locator, from one of several source ports.
@@ -240,8 +242,8 @@ func (p *udpPath) Send(out []Outgoing) (ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	ok = true
-	if len(p.iovs) < len(out) {
-		p.iovs = make([]unix.Iovec, len(out)+maxSegments)
+	if len(p.iovs) < len(out)*partsPerPacket {
+		p.iovs = make([]unix.Iovec, (len(out)+maxSegments)*partsPerPacket)
 	}
 	n := 0
 	var socket *udpSocket
@@ -270,21 +272,29 @@ func (p *udpPath) Send(out []Outgoing) (ok bool) {
 // and returns the index behind the run. Without segment it is of one packet.
 func (p *udpPath) message(m int, out []Outgoing, first int, segment bool) int {
 	o := &out[first]
-	size, total, n := len(o.Bytes), 0, 0
+	size, total, n := len(o.Bytes)+len(o.Payload), 0, 0
+	iov := first * partsPerPacket // packets before this one had at most as many
+	start := iov
 	for i := first; i < len(out); i++ {
 		x := &out[i]
+		length := len(x.Bytes) + len(x.Payload)
 		if n > 0 {
-			if !segment || n == maxSegments || len(x.Bytes) > size || total+len(x.Bytes) > maxSegmented ||
+			if !segment || n == maxSegments || length > size || total+length > maxSegmented ||
 				x.Hash != o.Hash || x.TTL != o.TTL || x.TOS != o.TOS || x.MayFragment || o.MayFragment || x.Remote != o.Remote || x.Format != o.Format {
 				break
 			}
 		}
 		x.Err = nil
-		p.iovs[i].Base = &x.Bytes[0]
-		p.iovs[i].SetLen(len(x.Bytes))
-		total += len(x.Bytes)
+		for _, part := range [partsPerPacket][]byte{x.Bytes, x.Payload} {
+			if len(part) > 0 {
+				p.iovs[iov].Base = &part[0]
+				p.iovs[iov].SetLen(len(part))
+				iov++
+			}
+		}
+		total += length
 		n++
-		if len(x.Bytes) < size {
+		if length < size {
 			break // a short one is the last
 		}
 	}
@@ -299,8 +309,8 @@ func (p *udpPath) message(m int, out []Outgoing, first int, segment bool) int {
 		h.SetControllen(p.controlLen)
 	}
 	h.Namelen = p.names[m].Set(o.Remote)
-	h.Iov = &p.iovs[first]
-	h.SetIovlen(n)
+	h.Iov = &p.iovs[start]
+	h.SetIovlen(iov - start)
 	p.runs[m].first, p.runs[m].n = first, n
 	return first + n
 }
@@ -349,12 +359,18 @@ func segmentError(err error) bool {
 func (p *udpPath) singly(s *udpSocket, out []Outgoing, m int, cause error) (ok bool) {
 	ok = true
 	r := p.runs[m]
+	iov := r.first * partsPerPacket
 	for i := r.first; i < r.first+r.n; i++ {
 		one := &p.singleWrite[0]
 		*one = p.messages[m]
 		one.Hdr.SetControllen(p.controlLen)
-		one.Hdr.Iov = &p.iovs[i]
-		one.Hdr.SetIovlen(1)
+		one.Hdr.Iov = &p.iovs[iov]
+		parts := 1
+		if len(out[i].Payload) > 0 {
+			parts = 2
+		}
+		one.Hdr.SetIovlen(parts)
+		iov += parts
 		if _, err := p.transmit(s, p.singleWrite[:]); err != nil {
 			if errors.Is(err, unix.EMSGSIZE) {
 				err = ErrTooBig

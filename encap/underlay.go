@@ -47,12 +47,13 @@ type Path interface {
 
 // Outgoing is an encapsulated packet on its way out.
 type Outgoing struct {
-	Bytes  []byte         // data header and inner packet
-	Remote netip.AddrPort // the locator it goes to
-	Format mapcache.Format
-	Hash   uint32 // flow hash; packets of one flow must leave from one source port
-	TTL    uint8  // outer TTL or hop limit
-	TOS    uint8  // outer traffic class: DSCP and ECN
+	Bytes   []byte         // data header and inner packet, or its first octets
+	Payload []byte         // the rest of the inner packet, if Bytes is not all
+	Remote  netip.AddrPort // the locator it goes to
+	Format  mapcache.Format
+	Hash    uint32 // flow hash; packets of one flow must leave from one source port
+	TTL     uint8  // outer TTL or hop limit
+	TOS     uint8  // outer traffic class: DSCP and ECN
 	// MayFragment lets the network fragment the outer packet (outer DF 0).
 	MayFragment bool
 	Err         error // set by Path.Send: nil, ErrTooBig, or what the network said

@@ -11,8 +11,22 @@ import (
 
 // queue is one queue of a device.
 type queue struct {
-	of  *Interface
-	dev wgtun.Device
+	of     *Interface
+	dev    wgtun.Device
+	virtio virtioIO
+}
+
+// open makes a queue of a descriptor of the device, and returns the device's name.
+func (q *queue) open(fd int) (name string, err error) {
+	// The monitored kind would poll the device once a second, and ask for its MTU
+	// in whatever namespace the calling thread is.
+	if q.dev, name, err = wgtun.CreateUnmonitoredTUNFromFD(fd); err != nil {
+		return "", err
+	}
+	if err = q.virtio.open(q.dev.File()); err != nil {
+		_ = q.dev.Close()
+	}
+	return name, err
 }
 
 var _ Device = (*queue)(nil)

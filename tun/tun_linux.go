@@ -11,7 +11,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-	wgtun "golang.zx2c4.com/wireguard/tun"
 )
 
 // Interface is a Device of the host, with its addresses, routes and rules. All
@@ -99,9 +98,7 @@ func (i *Interface) open() error {
 	if err != nil {
 		return err
 	}
-	// The monitored kind would poll the device once a second, and ask for its MTU
-	// in whatever namespace the calling thread is.
-	if i.dev, i.name, err = wgtun.CreateUnmonitoredTUNFromFD(fd); err != nil {
+	if i.name, err = i.queue.open(fd); err != nil {
 		return fmt.Errorf("tun: %s: %w", i.cfg.Name, err)
 	}
 	link, err := i.nl.links.LinkByName(i.name)
@@ -116,7 +113,7 @@ func (i *Interface) open() error {
 	for range i.cfg.Queues - 1 {
 		q := &queue{of: i}
 		if fd, err = openTUN(i.name, true); err == nil {
-			q.dev, _, err = wgtun.CreateUnmonitoredTUNFromFD(fd)
+			_, err = q.open(fd)
 		}
 		if err != nil {
 			_ = i.closeQueues()
@@ -143,6 +140,7 @@ func (i *Interface) setUp() error {
 		return fmt.Errorf("MTU %d: %w", i.cfg.MTU, err)
 	}
 	i.mtu.Store(int64(i.cfg.MTU))
+	i.limitSegments()
 	return i.lead()
 }
 
@@ -296,7 +294,19 @@ func (i *Interface) SetMTU(mtu int) error {
 		return fmt.Errorf("tun: MTU %d: %w", mtu, err)
 	}
 	i.mtu.Store(int64(mtu))
+	i.limitSegments()
 	return nil
+}
+
+// limitSegments sets what suits maxSegments, for speed alone, on a device of our
+// own.
+func (i *Interface) limitSegments() {
+	if i.found != nil {
+		return
+	}
+	if err := i.nl.links.LinkSetGSOMaxSegs(i.link(), maxSegments(i.MTU())); err != nil {
+		i.cfg.Logger.Info("the number of segments stays as it is", "interface", i.name, "err", err)
+	}
 }
 
 // Name returns the name of the network interface.

@@ -42,6 +42,15 @@ func (i *Interface) Read([][]byte, []int, int) (int, error) { return 0, unsuppor
 // Write returns an error that wraps errors.ErrUnsupported.
 func (i *Interface) Write([][]byte, int) (int, error) { return 0, unsupported() }
 
+// HasVirtio returns false.
+func (i *Interface) HasVirtio() bool { return false }
+
+// ReadVirtio returns an error that wraps errors.ErrUnsupported.
+func (i *Interface) ReadVirtio([][]byte, []int, int) (int, error) { return 0, unsupported() }
+
+// WriteVirtio returns an error that wraps errors.ErrUnsupported.
+func (i *Interface) WriteVirtio([][]byte) error { return unsupported() }
+
 // SetMTU returns an error that wraps errors.ErrUnsupported.
 func (i *Interface) SetMTU(int) error { return unsupported() }
 
