@@ -179,7 +179,7 @@ func TestZeroChecksumChoice(t *testing.T) {
 		{"VXLAN-GPE", UDPConfig{}, true, mapcache.FormatVXLANGPE, rlocB6, false},
 		{"GPE IPv6 to a trusted peer", trusted, false, mapcache.FormatGPE, "2001:db8:1::7", true}, // RFC 9305-4.3.1-2
 		{"GPE IPv6 to another peer", trusted, true, mapcache.FormatGPE, "2001:db8:2::7", false},   // RFC 9305-4.3.1-6
-		{"GPE IPv4 to a trusted peer", trusted, false, mapcache.FormatGPE, "192.0.2.1", true},     // RFC 9305-4.3-3
+		{"GPE IPv4 to a trusted peer", trusted, false, mapcache.FormatGPE, "192.0.2.1", true},
 		{"VXLAN-GPE to a trusted peer", trusted, false, mapcache.FormatVXLANGPE, "192.0.2.1", true},
 	} {
 		assert.Equal(t, tt.want, tt.cfg.zeroChecksum(tt.lisp, tt.format, addr(tt.remote)), tt.name)
