@@ -33,6 +33,9 @@ func (i *Interface) Name() string { return "" }
 // MTU returns 0.
 func (i *Interface) MTU() int { return 0 }
 
+// Queues returns the Interface.
+func (i *Interface) Queues() []Device { return []Device{i} }
+
 // BatchSize returns 1.
 func (i *Interface) BatchSize() int { return 1 }
 
