@@ -155,7 +155,13 @@ func (e *Engine) SetLocals(now time.Time, ls []mapcache.Local) {
 	now = e.tick(now)
 	defer e.collect(now)
 	e.given = slices.Clone(ls)
-	locals := e.usableLocals(ls)
+	e.forgetSilent(e.given)
+	e.relocate(now)
+}
+
+// relocate follows a change of our own locators, or of what is known of them.
+func (e *Engine) relocate(now time.Time) {
+	locals := e.usableLocals(e.given)
 	if slices.Equal(locals, e.locals) {
 		return
 	}
@@ -190,6 +196,7 @@ func (e *Engine) usableLocals(ls []mapcache.Local) []mapcache.Local {
 			// RFC 9300 §4: an EID is no RLOC.
 			e.log.Warn("own locator is one of our EIDs", "rloc", l.Addr)
 		default:
+			l.Up = l.Up && !e.isSilent(l.Addr)
 			locals = append(locals, l)
 		}
 	}

@@ -22,6 +22,7 @@
 //	lispsec*.go           LISP-SEC of ITR and ETR
 //	pubsub.go             subscriptions, and what is published to us
 //	probe.go              RLOC-probes and their answers
+//	uplink.go             which of our own locators the answers speak against
 //	closed.go             what only closed networks use: signals to the data plane
 //	mapversion.go         Map-Version Numbers, of us and of others
 //	lsb.go                Locator-Status-Bits
@@ -103,10 +104,14 @@
 //	  │ answer          │ Tries unanswered
 //	  └─────────────────┴──> down ── Interval ──> probing
 //
-// Each pair of one of our locators and one of theirs is probed, however many
-// EID-Prefixes are behind it. A locator is unreachable when all pairs with it
-// are down; any later answer brings it back. Mappings that are left without a
-// reachable locator are asked for again. With ProbeConfig.Fast the interval is
+// Each pair of one of our locators that traffic leaves from and one of theirs is
+// probed, however many EID-Prefixes are behind it. When all pairs with a locator
+// are down, it is probed from our other locators too, and unreachable if that
+// does not help; any later answer brings it back. Mappings that are left without
+// a reachable locator are asked for again. One of our own locators that no
+// peer answers any more, while one answers another of ours, is silent: it counts
+// as down, for others and for the data plane, until a probe from it is answered.
+// With ProbeConfig.Fast the interval is
 // shorter while packets go to a locator or come from it.
 //
 // # LISP-SEC

@@ -70,7 +70,11 @@ type Engine struct {
 
 	targets map[mapcache.Locator]*probeTarget
 	paths   map[pathKey]*path
-	petrs   map[mapcache.Locator]bool
+	uplinks map[netip.Addr]*uplink // by own locator, of those with paths that are known
+
+	silentTimer timer  // for relocate, when a locator has become silent, or is no more
+	silentSeq   uint64 // counts these changes, for the Runner
+	petrs       map[mapcache.Locator]bool
 
 	requestLimit *rate.Limiter
 	replyLimit   *rate.Limiter // of anybody
@@ -106,6 +110,7 @@ func New(cfg Config) (*Engine, error) {
 		subscriptions: make(map[mapcache.Key]*subscription),
 		targets:       make(map[mapcache.Locator]*probeTarget),
 		paths:         make(map[pathKey]*path),
+		uplinks:       make(map[netip.Addr]*uplink),
 		petrs:         make(map[mapcache.Locator]bool),
 	}
 	if e.log == nil {
@@ -126,6 +131,7 @@ func New(cfg Config) (*Engine, error) {
 	e.smrSources = newLimiterTable(rate.Every(smrSourceInterval), smrSourceBurst)
 	e.dropLimit = rate.NewLimiter(5, 10)
 	e.cacheTimer.fire = e.advanceCache
+	e.silentTimer.fire = e.relocate
 	e.smr.fire, e.smr.peers = e.tellPeers, make(map[netip.Addr]*smrPeer)
 	for _, r := range slices.Concat(cfg.ProxyETRs, cfg.ProxyETRs4, cfg.ProxyETRs6) {
 		e.petrs[r.Locator] = true

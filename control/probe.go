@@ -16,6 +16,7 @@ type probeTarget struct {
 	keys    keySet // the entries
 	paths   []*path
 	down    bool
+	wide    bool      // probed from all our locators, not only from those that traffic leaves from
 	next    int       // which key the next search for another mapping begins at
 	used    time.Time // when packets were reported last
 }
@@ -134,7 +135,8 @@ func (e *Engine) useLocators(now time.Time, k mapcache.Key, before, after []mapc
 }
 
 // probeLocals are the locators that probes to that family leave from: those
-// that traffic leaves from, which are the ones of best priority.
+// that traffic leaves from, which are the ones of best priority; and silent ones,
+// to find out when they are not any more.
 func (e *Engine) probeLocals(is4 bool) []mapcache.Local {
 	var out []mapcache.Local
 	for _, l := range e.locals {
@@ -148,11 +150,27 @@ func (e *Engine) probeLocals(is4 bool) []mapcache.Local {
 			out = append(out, l)
 		}
 	}
+	for _, l := range e.locals {
+		if l.Addr.Is4() == is4 && e.isSilent(l.Addr) {
+			out = append(out, l)
+		}
+	}
 	return out
 }
 
+// localsFor are the locators that probes to t leave from.
+func (e *Engine) localsFor(t *probeTarget) []mapcache.Local {
+	is4 := t.locator.Addr.Is4()
+	if !t.wide {
+		return e.probeLocals(is4)
+	}
+	return slices.DeleteFunc(slices.Clone(e.locals), func(l mapcache.Local) bool {
+		return l.Addr.Is4() != is4 || !l.Up && !e.isSilent(l.Addr)
+	})
+}
+
 func (e *Engine) addPaths(now time.Time, t *probeTarget) {
-	for _, l := range e.probeLocals(t.locator.Addr.Is4()) {
+	for _, l := range e.localsFor(t) {
 		k := pathKey{l.Addr, t.locator}
 		if p := e.paths[k]; p != nil {
 			p.local = l
@@ -175,13 +193,14 @@ func (e *Engine) addPaths(now time.Time, t *probeTarget) {
 func (e *Engine) removePath(p *path) {
 	e.timers.stop(&p.timer)
 	e.forgetProbes(p)
+	e.count(p, -1)
 	delete(e.paths, p.key)
 }
 
 // rebuildPaths follows a change of our own locators.
 func (e *Engine) rebuildPaths(now time.Time) {
 	for _, p := range e.sortedPaths() {
-		if !slices.ContainsFunc(e.probeLocals(p.key.local.Is4()), func(l mapcache.Local) bool { return l.Addr == p.key.local }) {
+		if !slices.ContainsFunc(e.localsFor(p.target), func(l mapcache.Local) bool { return l.Addr == p.key.local }) {
 			e.removePath(p)
 			p.target.paths = slices.DeleteFunc(p.target.paths, func(o *path) bool { return o == p })
 		}
@@ -216,7 +235,7 @@ func (e *Engine) pathTimer(now time.Time, p *path) {
 	p.waiting = false
 	e.nextCycle(now, p)
 	if !p.down {
-		p.down = true
+		e.setPath(p, true)
 		e.emit(ProbeDown{Stamp{now}, p.key.local, p.key.locator, p.misses, p.rtt})
 	}
 	e.judge(now, p.target)
@@ -345,7 +364,7 @@ func (e *Engine) handleProbeReply(now time.Time, d lisp.Datagram, m *lisp.MapRep
 		e.nextCycle(now, p)
 	}
 	if p.down || !p.seen {
-		p.down, p.seen = false, true
+		e.setPath(p, false)
 		e.emit(ProbeUp{Stamp{now}, p.key.local, p.key.locator, rtt})
 	}
 	e.echoOverruled(now, p.key.locator)
@@ -413,6 +432,11 @@ func (e *Engine) judge(now time.Time, t *probeTarget) {
 	for _, p := range t.paths {
 		down = down && p.down
 	}
+	if down && e.widen(now, t) {
+		return // what they say comes first
+	}
+	e.judgeUplinks(now, t)
+	e.narrow(t)
 	if down != t.down {
 		t.down = down
 		e.cache.SetReachable(t.locator, !down)

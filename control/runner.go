@@ -77,6 +77,8 @@ type Runner struct {
 	localsNew bool
 
 	// Of the loop.
+	taken      []mapcache.Local // the latest of SetLocals that the cores have
+	silentSeq  uint64           // of Engine, when the Dataplane got them
 	applied    []mapcache.Local // what the Dataplane refused, to be tried again
 	retryAt    time.Time
 	usageAt    time.Time
@@ -456,6 +458,7 @@ func (r *Runner) takeLocals() {
 	if r.cfg.Dataplane != nil {
 		r.takeUsage(time.Now()) // who has to know of the change
 	}
+	r.taken = ls
 	r.setDataplaneLocals(now, ls)
 	for _, c := range r.cores {
 		if c, ok := c.(interface {
@@ -473,7 +476,8 @@ func (r *Runner) setDataplaneLocals(now time.Time, ls []mapcache.Local) {
 	if r.cfg.Dataplane == nil {
 		return
 	}
-	if err := r.cfg.Dataplane.SetLocals(ls); err != nil {
+	r.silentSeq = r.cfg.Engine.silentSeq
+	if err := r.cfg.Dataplane.SetLocals(r.cfg.Engine.withoutSilent(ls)); err != nil {
 		r.log.Warn("data plane does not take the locators, will try again", "err", err)
 		r.applied, r.retryAt = ls, now.Add(localsRetry)
 	}
@@ -504,6 +508,9 @@ func (r *Runner) step(now time.Time) {
 			r.misses = r.cfg.Dataplane.PendingMisses(r.misses[:0])
 			if len(r.misses) > 0 {
 				e.Resolve(now, r.misses)
+			}
+			if e.silentSeq != r.silentSeq {
+				r.setDataplaneLocals(now, r.taken)
 			}
 		}
 		if sp, ok := r.cfg.Dataplane.(SignalPlane); ok {

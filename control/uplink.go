@@ -1,0 +1,148 @@
+package control
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/xtrkit/xtrkit/mapcache"
+)
+
+// uplink is what probes say of one of our own locators: how many of its paths
+// have answered, and how many are down.
+type uplink struct {
+	up, down int
+	silent   bool
+}
+
+// LocatorSilent says that one of our own locators was found to be of no use, or
+// to be of use again: no probe that left by it is answered, while the same peers
+// answer those that leave by another. Nothing but that tells of a provider that
+// fails while the link to it stays up. A silent locator counts as down.
+type LocatorSilent struct {
+	Stamp
+	Local  netip.Addr
+	Silent bool
+}
+
+func (e LocatorSilent) String() string {
+	if e.Silent {
+		return fmt.Sprintf("own locator %v is silent: only probes from others are answered", e.Local)
+	}
+	return fmt.Sprintf("own locator %v is no more silent", e.Local)
+}
+
+// count notes that p is, by 1, or is no more, by -1, a path in its state.
+func (e *Engine) count(p *path, by int) {
+	if !p.seen && !p.down {
+		return
+	}
+	u := e.uplinks[p.key.local]
+	if u == nil {
+		u = &uplink{}
+		e.uplinks[p.key.local] = u
+	}
+	if p.down {
+		u.down += by
+	} else {
+		u.up += by
+	}
+	if u.up == 0 && u.down == 0 && !u.silent {
+		delete(e.uplinks, p.key.local)
+	}
+}
+
+// setPath notes whether p answers.
+func (e *Engine) setPath(p *path, down bool) {
+	e.count(p, -1)
+	p.down, p.seen = down, p.seen || !down
+	e.count(p, 1)
+}
+
+func (e *Engine) isSilent(a netip.Addr) bool {
+	u := e.uplinks[a]
+	return u != nil && u.silent
+}
+
+// widen begins to probe t, which answers none of the locators that traffic
+// leaves from, from all others too, and says whether there are any.
+func (e *Engine) widen(now time.Time, t *probeTarget) bool {
+	if t.wide {
+		return false
+	}
+	t.wide = true
+	n := len(t.paths)
+	e.addPaths(now, t)
+	for _, p := range t.paths[n:] {
+		e.timers.set(&p.timer, now.Add(time.Millisecond))
+	}
+	return len(t.paths) > n
+}
+
+// narrow ends what widen began, once a locator that traffic leaves from is
+// answered again.
+func (e *Engine) narrow(t *probeTarget) {
+	usual := e.probeLocals(t.locator.Addr.Is4())
+	has := func(p *path) bool {
+		return slices.ContainsFunc(usual, func(l mapcache.Local) bool { return l.Addr == p.key.local })
+	}
+	if !t.wide || !slices.ContainsFunc(t.paths, func(p *path) bool { return p.seen && !p.down && !e.isSilent(p.key.local) && has(p) }) {
+		return
+	}
+	t.wide = false
+	t.paths = slices.DeleteFunc(t.paths, func(p *path) bool {
+		if has(p) {
+			return false
+		}
+		e.removePath(p)
+		return true
+	})
+}
+
+// judgeUplinks compares our locators by how t answers them.
+func (e *Engine) judgeUplinks(now time.Time, t *probeTarget) {
+	if !slices.ContainsFunc(t.paths, func(p *path) bool { return p.seen && !p.down }) {
+		return // nothing to compare with
+	}
+	for _, p := range t.paths {
+		u := e.uplinks[p.key.local]
+		switch {
+		case u == nil:
+		case u.silent && u.up > 0:
+			e.setSilent(now, p.key.local, u, false)
+		case !u.silent && p.down && u.up == 0:
+			e.setSilent(now, p.key.local, u, true)
+		}
+	}
+}
+
+func (e *Engine) setSilent(now time.Time, a netip.Addr, u *uplink, silent bool) {
+	u.silent = silent
+	e.emit(LocatorSilent{Stamp{now}, a, silent})
+	e.silentSeq++
+	// Not here: this runs while paths are being looked at.
+	e.timers.set(&e.silentTimer, now.Add(time.Millisecond))
+}
+
+// forgetSilent ends the silence of locators that are gone or down anyway.
+func (e *Engine) forgetSilent(given []mapcache.Local) {
+	for a, u := range e.uplinks {
+		if u.silent && !slices.ContainsFunc(given, func(l mapcache.Local) bool { return l.Up && l.Addr.Unmap().WithZone("") == a }) {
+			u.silent = false
+			e.silentSeq++
+			if u.up == 0 && u.down == 0 {
+				delete(e.uplinks, a)
+			}
+		}
+	}
+}
+
+// withoutSilent returns ls with the silent ones down.
+func (e *Engine) withoutSilent(ls []mapcache.Local) []mapcache.Local {
+	out := slices.Clone(ls)
+	for i := range out {
+		out[i].Up = out[i].Up && !e.isSilent(out[i].Addr.Unmap().WithZone(""))
+	}
+	return out
+}
