@@ -170,6 +170,8 @@ type overlay struct {
 	ethernet func(remote netip.AddrPort, frame []byte)
 	queues   []Device // Device first
 	writers  []deviceWriter
+	virtio   bool // all queues are VirtioDevices
+	forwards bool // packets for others than the host behind Device may arrive
 }
 
 func newOverlay(o Overlay) (*overlay, error) {
@@ -194,12 +196,15 @@ func newOverlay(o Overlay) (*overlay, error) {
 	for _, p := range o.ProxyETR {
 		v.proxyETR.add(p.Masked())
 	}
+	v.forwards = len(o.ProxyETR) > 0 || slices.ContainsFunc(o.EIDs, func(p netip.Prefix) bool { return !p.IsSingleIP() })
+	v.virtio = true
 	v.queues = append([]Device{o.Device}, o.Queues...)
 	for _, d := range v.queues {
 		if d == nil {
 			return nil, errors.New("a queue without Device")
 		}
-		v.writers = append(v.writers, deviceWriter{device: d})
+		v.writers = append(v.writers, deviceWriter{device: d, virtio: virtioOf(d)})
+		v.virtio = v.virtio && virtioOf(d) != nil
 	}
 	return v, nil
 }

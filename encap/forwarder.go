@@ -283,6 +283,7 @@ func (f *Forwarder) heldDropped(o *overlay, packet []byte, why DropReason) {
 type deviceWriter struct {
 	mu     sync.Mutex
 	device Device
+	virtio VirtioDevice // device, or nil
 }
 
 func (w *deviceWriter) write(bufs [][]byte) error {
@@ -290,4 +291,11 @@ func (w *deviceWriter) write(bufs [][]byte) error {
 	defer w.mu.Unlock()
 	_, err := w.device.Write(bufs, Headroom)
 	return err
+}
+
+// writeVirtio delivers one packet to a VirtioDevice.
+func (w *deviceWriter) writeVirtio(parts [][]byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.virtio.WriteVirtio(parts)
 }

@@ -3,6 +3,7 @@ package encap
 import (
 	"net/netip"
 
+	"github.com/xtrkit/xtrkit/internal/virtio"
 	"github.com/xtrkit/xtrkit/lisp"
 	"github.com/xtrkit/xtrkit/mapcache"
 )
@@ -23,6 +24,10 @@ type ingress struct {
 	limit int      // how many to takes at once
 
 	segment int // of the super-packet at hand, what the kernel says of its segments; else 0
+
+	merge       merger // for a VirtioDevice
+	virtioHead  [virtio.HeaderLen]byte
+	virtioParts [2][]byte
 
 	octets     int
 	source     netip.Addr      // whose counter counter is
@@ -192,6 +197,12 @@ func (g *ingress) datagram(in *Incoming, b []byte) DropReason {
 		ttl = decapTTL(p.ttl, in.TTL)
 	}
 	b = b[:p.length]
+	if o.virtio {
+		if tos != p.tos || ttl != p.ttl {
+			setTOSTTL(b, &p, tos, ttl)
+		}
+		return g.deliverVirtio(o, b, &p)
+	}
 	if !p.ordinary(b) {
 		var t transport
 		if t.find(b, &p) {
@@ -231,13 +242,17 @@ func (g *ingress) keep(n int) {
 	g.fromSource.Octets += uint64(n)
 }
 
+// writer returns the queue of an overlay's device that g writes to.
+func (g *ingress) writer(o *overlay) *deviceWriter { return &o.writers[g.index%len(o.writers)] }
+
 // deliver hands the packets that are ready to the device.
 func (g *ingress) deliver() {
+	g.flushMerger()
 	if len(g.ready) == 0 {
 		return
 	}
 	g.f.c.decapsulated.add(len(g.ready), g.octets)
-	if err := g.to.writers[g.index%len(g.to.writers)].write(g.ready); err != nil {
+	if err := g.writer(g.to).write(g.ready); err != nil {
 		// The device does not say which of them; one error, one drop.
 		g.f.drop(DropDevice)
 	}

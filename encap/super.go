@@ -1,6 +1,10 @@
 package encap
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/xtrkit/xtrkit/internal/virtio"
+)
 
 // A tunnel of the kernel on the same host, also in another network namespace or
 // virtual machine, leaves work to the receiver's network card: the transport
@@ -97,6 +101,97 @@ func (t *transport) finish(b []byte) {
 		c = 0xffff // 0 says that there is none
 	}
 	binary.BigEndian.PutUint16(b[t.checksum:], c)
+}
+
+// deliverVirtio delivers a packet to a VirtioDevice, which finishes checksums and
+// takes super-packets as they are.
+func (g *ingress) deliverVirtio(o *overlay, b []byte, p *inner) DropReason {
+	var t transport
+	if !t.find(b, p) {
+		g.keepVirtio(o, b, p, nil)
+		return DropNone
+	}
+	unfinished := t.unfinished(b)
+	switch {
+	case t.proto == protoTCP && p.length > minIPv6MTU && p.length > o.device.MTU():
+		if !unfinished && !t.valid(b) {
+			return DropChecksum
+		}
+		header := t.at + int(b[t.at+12]>>4)*4
+		size := o.device.MTU() - header
+		if g.segment > 0 {
+			size = min(size, g.segment)
+		}
+		if header < t.at+20 || header >= p.length || size <= 0 {
+			return DropSuperPacket
+		}
+		g.writeSuper(o, b, p, &t, header, size)
+	case t.proto == protoUDP && g.segment > 0 && unfinished:
+		g.writeSuper(o, b, p, &t, t.at+udpHeaderLen, g.segment)
+	default:
+		if unfinished {
+			t.finish(b)
+			g.f.c.finished.Add(1)
+		}
+		g.keepVirtio(o, b, p, &t)
+	}
+	return DropNone
+}
+
+// writeSuper writes the super-packet b, whose payload starts at header and comes
+// in segments of size octets, to a VirtioDevice.
+func (g *ingress) writeSuper(o *overlay, b []byte, p *inner, t *transport, header, size int) {
+	g.flushMerger()
+	g.f.c.segmented.Add(1)
+	h := virtio.Header{
+		Flags: virtio.NeedsChecksum, HeaderLen: uint16(header), SegmentSize: uint16(size),
+		ChecksumStart: uint16(t.at), ChecksumOffset: uint16(t.checksum - t.at),
+	}
+	n := (len(b) - header + size - 1) / size
+	switch {
+	case n <= 1:
+		h.HeaderLen, h.SegmentSize = 0, 0
+	case t.proto == protoUDP:
+		h.GSO = virtio.GSOUDP
+	case p.v6:
+		h.GSO = virtio.GSOTCPv6
+	default:
+		h.GSO = virtio.GSOTCPv4
+	}
+	h.Put(g.virtioHead[:])
+	binary.BigEndian.PutUint16(b[t.checksum:], fold(t.pseudo))
+	g.virtioParts = [2][]byte{g.virtioHead[:], b}
+	octets := len(b) + (n-1)*header
+	if g.writer(o).writeVirtio(g.virtioParts[:]) != nil {
+		g.f.drop(DropDevice)
+		return
+	}
+	g.f.c.decapsulated.add(n, octets)
+	g.fromSource.Packets += uint64(n)
+	g.fromSource.Octets += uint64(octets)
+}
+
+// keepVirtio delivers one packet, as a part of a larger one where that is
+// possible. t is nil if it is neither TCP nor UDP.
+func (g *ingress) keepVirtio(o *overlay, b []byte, p *inner, t *transport) {
+	if t == nil || !g.merge.add(o, b, p, t) {
+		g.flushMerger()
+		g.merge.start(o, b, p, t)
+	}
+	g.fromSource.Packets++
+	g.fromSource.Octets += uint64(len(b))
+}
+
+// flushMerger writes the packets that were merged.
+func (g *ingress) flushMerger() {
+	m := &g.merge
+	if m.to == nil {
+		return
+	}
+	g.f.c.decapsulated.add(len(m.packets), m.octets)
+	for range m.flush(g.writer(m.to)) {
+		g.f.drop(DropDevice)
+	}
 }
 
 // deliverTransport delivers a TCP or UDP packet: as it is, with its checksum

@@ -129,6 +129,10 @@ func (i *Interface) link() netlink.Link {
 	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: i.name, Index: i.index}}
 }
 
+// queueLen is how many packets wait in the device while its reader does not run:
+// the kernel's 500 are a few milliseconds of small ones.
+const queueLen = 4096
+
 // setUp makes the device usable and leads packets to it.
 func (i *Interface) setUp() error {
 	if i.found == nil {
@@ -141,6 +145,11 @@ func (i *Interface) setUp() error {
 	}
 	i.mtu.Store(int64(i.cfg.MTU))
 	i.limitSegments()
+	if i.found == nil {
+		if err := i.nl.links.LinkSetTxQLen(i.link(), queueLen); err != nil {
+			i.cfg.Logger.Info("the length of the queue stays as it is", "interface", i.name, "err", err)
+		}
+	}
 	return i.lead()
 }
 
