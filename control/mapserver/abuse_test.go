@@ -130,6 +130,27 @@ func TestKnownAddresses(t *testing.T) {
 	newLimits(-1, -1, 1).vouch(0, etr1.Addr())
 }
 
+// TestKnownByRegistering: whoever registers stays known, though his
+// Map-Registers change nothing; who repeats those of others does not become it.
+func TestKnownByRegistering(t *testing.T) {
+	b := newBench(t, func(c *Config) { c.Sites[0].Replay = ReplayStrict })
+	known := func(a netip.AddrPort) bool { return b.s.limits.isKnown(b.s.toTicks(b.now), a.Addr()) }
+	var last []byte
+	for i := range 10 {
+		last = register(t, key1, record("10.1.0.0/16", 10, "192.0.2.11"), withXTR(xtr1))
+		require.Len(t, b.put(etr1, last), 1)
+		b.advance(time.Minute)
+		assert.True(t, known(etr1), "after %d min", i+1)
+	}
+	assert.EqualValues(t, 9, b.s.Stats().Refreshes)
+	b.put(etr2, last)
+	assert.EqualValues(t, 1, b.s.Stats().Duplicates)
+	assert.False(t, known(etr2), "a duplicate from elsewhere")
+	b.put(etr2, register(t, key1, record("10.1.0.0/16", 10, "192.0.2.11"), withXTR(xtr1), withNonce(1)))
+	assert.EqualValues(t, 1, b.s.Stats().Dropped[ReasonReplay])
+	assert.False(t, known(etr2), "an old one from elsewhere")
+}
+
 // TestFloodOfWrongRegisters costs no state, is answered by nothing, and leaves
 // the others' registrations and the history alone.
 func TestFloodOfWrongRegisters(t *testing.T) {

@@ -61,6 +61,8 @@ func (s *Server) apply(now time.Time, ticks int64, u *Update) {
 		return
 	case verdictNew:
 	}
+	// Not for a repeated one, which anybody may send from any address.
+	s.limits.vouch(ticks, u.from.Addr())
 	if u.refresh != nil {
 		s.applyRefresh(now, ticks, u, x)
 		return

@@ -145,7 +145,6 @@ func (st *site) verify(msg []byte, m *lisp.MapRegister) (lisp.Key, Reason, error
 
 // accept makes the Update and the Map-Notify of an authenticated Map-Register.
 func (w *Worker) accept(d lisp.Datagram, m *lisp.MapRegister, key lisp.Key) {
-	w.s.limits.vouch(w.ticks, d.Remote.Addr())
 	u := &Update{
 		xtr:         xtrKey{site: w.items[0].site, keyID: m.Auth.KeyID},
 		algorithm:   m.Auth.Algorithm,
