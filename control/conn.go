@@ -57,9 +57,25 @@ type packetConns struct{ sockets []*socket }
 func (c *packetConns) Readers() []Reader {
 	rs := make([]Reader, len(c.sockets))
 	for i, s := range c.sockets {
-		rs[i] = s
+		rs[i] = connReader{s, c}
 	}
 	return rs
+}
+
+// connReader is a socket of a Conn that can also send.
+type connReader struct {
+	*socket
+	conn *packetConns
+}
+
+// WriteDatagrams sends from this socket if that can be, so that those who
+// receive in parallel send in parallel, and else from the one that
+// Conn.WriteDatagrams would take. It may be called beside that.
+func (r connReader) WriteDatagrams(ds []lisp.Datagram) (int, error) {
+	if slices.ContainsFunc(ds, func(d lisp.Datagram) bool { return !r.takes(d) }) {
+		return r.conn.WriteDatagrams(ds)
+	}
+	return r.write(ds)
 }
 
 func (c *packetConns) WriteDatagrams(ds []lisp.Datagram) (sent int, first error) {
@@ -217,9 +233,11 @@ func (s *socket) ReadDatagrams(ds []lisp.Datagram) (int, error) {
 	return n, nil
 }
 
-// WriteDatagrams sends from this socket. It may be called beside
-// Conn.WriteDatagrams.
-func (s *socket) WriteDatagrams(ds []lisp.Datagram) (int, error) { return s.write(ds) }
+// takes reports whether d can be sent from this socket.
+func (s *socket) takes(d lisp.Datagram) bool {
+	a, from := s.local.Addr(), d.Local.Addr()
+	return a.Is4() == d.Remote.Addr().Is4() && (a.IsUnspecified() || !from.IsValid() || from == a)
+}
 
 // parseControl returns the address that a datagram was sent to and its
 // interface.
