@@ -305,8 +305,7 @@ func (s *Server) publishChanges(ticks int64) {
 			if p.awaited == nil {
 				p.sent = 0
 			}
-			s.withdrawPublication(p)
-			if !s.compose(ticks, p) {
+			if !s.compose(ticks, p) && p.awaited == nil {
 				p.at = p.expires
 				heap.Fix(&subs.due, p.index)
 				continue
@@ -320,7 +319,8 @@ func (s *Server) publishChanges(ticks int64) {
 	}
 }
 
-// compose makes the next Map-Notify of p if there is something new to say.
+// compose makes the next Map-Notify of p, in place of one under way, if there is
+// something new to say.
 func (s *Server) compose(ticks int64, p *subscription) bool {
 	p.dirty = false
 	records := s.mappingsFor(ticks, p.id.about, p.to)
@@ -338,6 +338,7 @@ func (s *Server) compose(ticks int64, p *subscription) bool {
 		s.log.Error("cannot sign map-notify", "err", err)
 		return false
 	}
+	s.withdrawPublication(p)
 	p.said, p.message = said, b
 	p.awaited = &notifyAwaited{nonce: p.nonce, key: p.key, subscription: p}
 	s.awaited.Store(p.nonce, p.awaited)

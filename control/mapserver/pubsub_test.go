@@ -134,6 +134,25 @@ func TestPublicationRetransmission(t *testing.T) {
 	assert.Zero(t, b.s.Stats().Subscriptions, "then it is given up")
 }
 
+// TestPublicationNotForgotten: news that has not been acknowledged is repeated
+// although the mapping changed and changed back meanwhile.
+func TestPublicationNotForgotten(t *testing.T) {
+	b := pubSub(t)
+	b.put(itr, request(t, itr, "10.1.0.0/16", subscribing))
+	publication(t, b.moveTo("192.0.2.77")) // is lost
+	b.advance(time.Second)
+	b.moveTo("192.0.2.78")
+	b.moveTo("192.0.2.77")
+	b.advance(2 * time.Second)
+	m := publication(t, b.drain())
+	assert.Equal(t, []string{"192.0.2.77"}, rlocsOf(m.Records[0].Locators))
+	b.ack(m, key1)
+	b.advance(time.Minute)
+	for _, d := range b.drain() {
+		assert.NotEqual(t, itr, d.Remote)
+	}
+}
+
 func secondsOf(ds []time.Duration) []time.Duration {
 	for i := range ds {
 		ds[i] /= time.Second
