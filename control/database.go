@@ -15,7 +15,7 @@ import (
 type localMapping struct {
 	DatabaseMapping
 	record lisp.EIDRecord    // in the order of RFC 9301 §5.4: IPv4 before IPv6, ascending
-	merged []lisp.RLOCRecord // of other xTRs of the site, as the Map-Server says
+	merged []lisp.RLOCRecord // of other xTRs of the site, as the Map-Servers say
 }
 
 // loadDatabase makes db the database. It must be a clean one. The records have
@@ -107,6 +107,9 @@ func (e *Engine) SetDatabase(now time.Time, db []DatabaseMapping) error {
 			c.removed[k] = before[i].record
 			moved = append(moved, k)
 			e.database.Remove(now, k)
+			for _, s := range e.servers {
+				delete(s.others, k)
+			}
 		}
 	}
 	if err := e.storeDatabase(now); err != nil {

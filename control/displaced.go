@@ -42,8 +42,13 @@ func (e *Engine) noteRegistered(now time.Time, s *mapServer, records []lisp.EIDR
 		others := otherLocators(rec, &m.record)
 		switch {
 		case s.Merge:
-			if !slices.Equal(others, m.merged) {
-				m.merged = others
+			if len(others) > 0 {
+				s.others[k] = otherXTRs{others, now}
+			} else {
+				delete(s.others, k)
+			}
+			if all := e.mergedLocators(now, k); !slices.Equal(all, m.merged) {
+				m.merged = all
 				moved = append(moved, k)
 			}
 		case unsolicited && len(others) == len(rec.Locators) && hasOwn(&m.record):
@@ -58,6 +63,30 @@ func (e *Engine) noteRegistered(now time.Time, s *mapServer, records []lisp.EIDR
 		}
 	}
 	e.solicit(now, moved)
+}
+
+// otherXTRs is what a Map-Server said last of the locators of the site's other xTRs.
+type otherXTRs struct {
+	rlocs []lisp.RLOCRecord
+	at    time.Time
+}
+
+// mergedLocators are the locators of the site's other xTRs for k that any
+// Map-Server knows of. They need not agree, as an xTR may have reached only some;
+// one that is not heard of any more does not count.
+func (e *Engine) mergedLocators(now time.Time, k mapcache.Key) (all []lisp.RLOCRecord) {
+	for _, s := range e.servers {
+		o := s.others[k]
+		if now.Sub(o.at) > registrationLife {
+			continue
+		}
+		for _, l := range o.rlocs {
+			if !slices.ContainsFunc(all, func(a lisp.RLOCRecord) bool { return a.RLOC == l.RLOC }) {
+				all = append(all, l)
+			}
+		}
+	}
+	return all
 }
 
 // otherLocators are the locators of rec that own has not, as another's.

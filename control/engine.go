@@ -140,7 +140,9 @@ func New(cfg Config) (*Engine, error) {
 		e.resolvers = append(e.resolvers, &mapResolver{addr: a})
 	}
 	for i := range cfg.MapServers {
-		e.servers = append(e.servers, &mapServer{MapServer: &cfg.MapServers[i], knows: make(map[mapcache.Key]bool)})
+		e.servers = append(e.servers, &mapServer{
+			MapServer: &cfg.MapServers[i], knows: make(map[mapcache.Key]bool), others: make(map[mapcache.Key]otherXTRs),
+		})
 	}
 	e.openClosed()
 	if err := e.loadDatabase(cfg.Database); err != nil {

@@ -3,6 +3,7 @@ package control
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -76,6 +77,54 @@ func TestMerged(t *testing.T) {
 	require.True(t, tc.handle(netip.AddrPortFrom(peerRLOC, 4342), encode(t, mapRequest("192.0.2.1/32"))))
 	_, m = one[*lisp.MapReply](tc)
 	assert.Len(t, m.Records[0].Locators, 2)
+}
+
+// TestMergedByTwo: Map-Servers that know of different xTRs of the site don't take
+// turns: what either knows of counts, and nobody is told anew at each of their
+// acknowledgements.
+func TestMergedByTwo(t *testing.T) {
+	second := netip.MustParseAddrPort("198.18.0.3:4342")
+	other := netip.MustParseAddr("203.0.113.7")
+	tc := talking(t, func(c *Config) {
+		c.MapServers[0].Merge = true
+		c.MapServers = append(c.MapServers[:1:1], MapServer{Addr: second, Key: testKey, Merge: true})
+	})
+	acknowledge := func(knows ...netip.AddrPort) {
+		for _, s := range take[*lisp.MapRegister](tc) {
+			m := s.msg.(*lisp.MapRegister)
+			n := lisp.MapNotify{Nonce: m.Nonce, Records: m.Records}
+			if slices.Contains(knows, s.Remote) {
+				rec := m.Records[0]
+				rec.Locators = append(slices.Clone(rec.Locators), record("192.0.2.1/32", 1440, other).Locators...)
+				n.Records = []lisp.EIDRecord{rec}
+			}
+			b, err := n.AppendSigned(nil, testKey)
+			require.NoError(t, err)
+			require.True(t, tc.handle(s.Remote, b))
+		}
+	}
+	announced := func() int {
+		require.True(t, tc.handle(netip.AddrPortFrom(peerRLOC, 4342), encode(t, mapRequest("192.0.2.1/32"))))
+		_, m := one[*lisp.MapReply](tc)
+		return len(m.Records[0].Locators)
+	}
+	told := 0
+	for range 50 {
+		tc.advance(10 * time.Second)
+		tc.used(netip.MustParseAddr("203.0.113.101"))
+		acknowledge(msAddr)
+		told += len(tc.smrs())
+	}
+	assert.Equal(t, 2, told, "once, and repeated")
+	assert.Equal(t, 3, announced())
+	// The first one is not heard of any more: what it knew does not last forever.
+	for range 50 {
+		tc.advance(10 * time.Second)
+		tc.sent = slices.DeleteFunc(tc.sent, func(s sent) bool { return s.Remote == msAddr })
+		acknowledge()
+	}
+	tc.smrs()
+	assert.Equal(t, 2, announced())
 }
 
 // TestNotifyForged: nothing of a Map-Notify that does not verify is used, be it

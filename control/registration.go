@@ -56,6 +56,8 @@ type mapServer struct {
 	acked bool                  // it has acknowledged a registration of this run
 	knows map[mapcache.Key]bool // what it was told of, until that is withdrawn
 
+	others map[mapcache.Key]otherXTRs // of our EID-Prefixes, where registrations are merged
+
 	notifies []lisp.Nonce // of the latest unsolicited Map-Notifies
 }
 
