@@ -308,6 +308,26 @@ func TestOuterErrorsMadeUp(t *testing.T) {
 	assert.False(t, x.hears(t, mustICMP(good, 3, 1, 0), false))
 }
 
+// Between a receiver's look at the map-cache and its look at the locators that
+// were sent to, there can be packets to a locator that the map-cache has since.
+func TestOuterErrorAboutLaterLocator(t *testing.T) {
+	x := newA(t, &memNet{}, rlocB4)
+	e := newEgress(x.Forwarder)
+	e.begin()
+	for i := range 200 {
+		x.learn(t, 0, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 3, 0, byte(i)}), 32).String(),
+			netip.AddrFrom4([4]byte{192, 0, 3, byte(i)}).String())
+	}
+	b := packetSpec{src: eidA4, dst: "10.3.0.199", payloadLen: 40}.build()
+	x.push(b)
+	spec := outerSpec{local: rlocA4, remote: "192.0.3.199", sport: 60000, dport: 4341, header: x.underlay.take()[0].Bytes}
+	message := mustICMP(spec, 3, 1, 0)
+	var o outerError
+	require.True(t, parseOuterError(message, false, &o))
+	assert.False(t, e.outerError(time.Now(), &o))
+	assert.True(t, x.hears(t, message, false), "the next one")
+}
+
 // memICMP is an ICMPReceiver in memory.
 type memICMP struct {
 	in     chan []byte

@@ -25,6 +25,19 @@ func (v *vec[T]) at(i uint32) *T {
 	return &v.root[i>>(2*vecBits)][i>>vecBits&vecMask][i&vecMask]
 }
 
+// find returns element i, nil if the snapshot does not reach as far. Read only.
+func (v *vec[T]) find(i uint32) *T {
+	hi := i >> (2 * vecBits)
+	if uint64(hi) >= uint64(len(v.root)) || v.root[hi] == nil {
+		return nil
+	}
+	leaf := v.root[hi][i>>vecBits&vecMask]
+	if leaf == nil {
+		return nil
+	}
+	return &leaf[i&vecMask]
+}
+
 // store is the writer's side of a vec, which is its snapshot at any time. A write
 // copies only the nodes on its path, once per epoch.
 type store[T any] struct {

@@ -87,9 +87,14 @@ func (v *View) complete(d *Decision, ch Choice) {
 }
 
 // Locator returns the locator with the number id of a Choice. The numbers of one
-// View do not change their meaning; one that no mapping lists any more has the
-// zero Locator.
-func (v *View) Locator(id uint32) Locator { return v.locators.at(id).locator() }
+// View do not change their meaning; one that no mapping lists any more, or only
+// in a later View, has the zero Locator.
+func (v *View) Locator(id uint32) Locator {
+	if h := v.locators.find(id); h != nil {
+		return h.locator()
+	}
+	return Locator{}
+}
 
 // Choose is Forward without the copy of the locator, for data planes that keep
 // something ready per locator.
