@@ -231,7 +231,10 @@ func (f *Forwarder) quotedInner(b []byte, p *inner) (*overlay, []byte) {
 	if !parseQuoted(b, p) {
 		return nil, nil
 	}
-	iid, _ := h.InstanceID()
+	iid, tagged := h.InstanceID()
+	if !tagged {
+		iid = 0 // these bits are Locator-Status-Bits, then
+	}
 	return f.overlay(iid), b[:p.length]
 }
 

@@ -252,6 +252,20 @@ func TestOuterUnreachable(t *testing.T) {
 	assert.Equal(t, [2]byte{3, 13}, [2]byte{typ, code})
 }
 
+// Without an Instance ID its place has Locator-Status-Bits, here those of nine
+// locators.
+func TestOuterErrorWithLSBs(t *testing.T) {
+	x := newA(t, &memNet{}, rlocB4)
+	b := packetSpec{src: eidA4, dst: eidB4, payloadLen: 40}.build()
+	x.push(b)
+	x.underlay.take()
+	spec := outerSpec{local: rlocA4, remote: rlocB4, sport: 60000, dport: 4341, header: encapsulated(0x40, 0, 0x1ff, b)}
+	require.True(t, x.hears(t, mustICMP(spec, 3, 1, 0), false))
+	assert.Equal(t, mapcache.DiscoveryUnreachable, x.discovered().Kind)
+	_, _, _, told := x.icmpError()
+	assert.True(t, told)
+}
+
 // portPath is a Path that knows its source ports.
 type portPath struct{ *memPath }
 
