@@ -24,6 +24,9 @@ func Cleanup(cfg Config) error {
 	defer n.close()
 	index := 0
 	if l, err := n.links.LinkByName(cfg.Name); err == nil {
+		if err := notInUse(l); err != nil {
+			return err
+		}
 		fd, err := openTUN(cfg.Name, cfg.Queues > 1)
 		if err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -48,6 +49,15 @@ func openTUN(name string, several bool) (int, error) {
 		return -1, fmt.Errorf("tun: make %s: %w: it takes root, or CAP_NET_ADMIN", name, err)
 	}
 	return -1, fmt.Errorf("tun: make %s: %w", name, err)
+}
+
+// notInUse returns ErrInUse if a process has a queue of a device for several: the
+// kernel would let us have a further one.
+func notInUse(l netlink.Link) error {
+	if t, ok := l.(*netlink.Tuntap); ok && t.Flags&netlink.TUNTAP_MULTI_QUEUE != 0 && t.Queues+t.DisabledQueues > 0 {
+		return fmt.Errorf("tun: %s is %w by another process", t.Name, ErrInUse)
+	}
+	return nil
 }
 
 func attach(fd int, name string, flags uint16) error {

@@ -175,3 +175,24 @@ func udpPacket(src, dst, payload string) []byte {
 	}
 	return buf.Bytes()
 }
+
+// The kernel lets any process have a further queue of a device made for several.
+func TestQueuesInUse(t *testing.T) {
+	n := newNetwork(t)
+	cfg := nodeConfig
+	cfg.Queues = 2
+	create(t, n.node, cfg)
+	before := state(t, n.node)
+	for _, other := range []Config{cfg, nodeConfig} {
+		require.NoError(t, n.node.Do(func() error {
+			i, err := Create(other)
+			if err == nil {
+				_ = i.Close()
+			}
+			assert.ErrorIs(t, err, ErrInUse)
+			assert.ErrorIs(t, Cleanup(other), ErrInUse)
+			return nil
+		}))
+	}
+	assert.Equal(t, before, state(t, n.node), "the one who has it must not notice")
+}

@@ -93,7 +93,9 @@ func (i *Interface) open() error {
 		fd, err = takeFile(i.cfg.File)
 	} else {
 		i.found, _ = i.nl.links.LinkByName(i.cfg.Name)
-		fd, err = openTUN(i.cfg.Name, i.cfg.Queues > 1)
+		if err = notInUse(i.found); err == nil {
+			fd, err = openTUN(i.cfg.Name, i.cfg.Queues > 1)
+		}
 	}
 	if err != nil {
 		return err
