@@ -2,6 +2,7 @@ package multihome
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -19,7 +20,8 @@ import (
 // NetlinkConfig makes a Netlink.
 type NetlinkConfig struct {
 	// Protocol is what marks our own routes, rules and addresses (rtm_protocol);
-	// removing one of them makes the next Snapshot Lost. 0: none.
+	// removing one of them makes the next Snapshot Lost, and so does what may have
+	// taken one along: an uplink that was set down, or lost an address. 0: none.
 	Protocol uint8
 	// Devices are the names of our own devices. Whatever happens to one makes the
 	// next Snapshot Lost: a device that was set down has lost its routes.
@@ -39,6 +41,7 @@ type Netlink struct {
 	conn     syscall.RawConn
 	buf      []byte
 	listed   bool
+	uplinks  []int // indices of those with a default route, when listed last
 	overruns atomic.Uint64
 }
 
@@ -110,6 +113,10 @@ func (n *Netlink) Next(ctx context.Context) (Snapshot, error) {
 		return Snapshot{}, fmt.Errorf("multihome: netlink: %w", err)
 	}
 	n.listed = true
+	n.uplinks = n.uplinks[:0]
+	for _, r := range snap.Routes {
+		n.uplinks = append(n.uplinks, r.IfIndex)
+	}
 	snap.Lost = lost
 	return snap, nil
 }
@@ -242,12 +249,24 @@ func gateway(gw net.IP, via netlink.Destination) netip.Addr {
 func (n *Netlink) classify(m syscall.NetlinkMessage) (relevant, lost bool) {
 	switch m.Header.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		return true, slices.Contains(n.cfg.Devices, text(attribute(m.Data, unix.SizeofIfInfomsg, unix.IFLA_IFNAME)))
+		if len(m.Data) < unix.SizeofIfInfomsg {
+			return true, true
+		}
+		// struct ifinfomsg: family, type, index, flags. A link that is set down takes
+		// our routes with it, of which the kernel does not tell.
+		down := binary.NativeEndian.Uint32(m.Data[8:])&unix.IFF_UP == 0
+		return true, down && n.carries(m.Data[4:]) ||
+			slices.Contains(n.cfg.Devices, text(attribute(m.Data, unix.SizeofIfInfomsg, unix.IFLA_IFNAME)))
 	case unix.RTM_NEWADDR:
 		return true, false
 	case unix.RTM_DELADDR:
+		if len(m.Data) < unix.SizeofIfAddrmsg {
+			return true, true
+		}
+		// struct ifaddrmsg: family, prefix length, flags, scope, index. So does the
+		// last address of an interface.
 		proto := attribute(m.Data, unix.SizeofIfAddrmsg, ifaProto)
-		return true, n.ours(first(proto))
+		return true, n.carries(m.Data[4:]) || n.ours(first(proto))
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 		if len(m.Data) < unix.SizeofRtMsg {
 			return true, true
@@ -260,6 +279,12 @@ func (n *Netlink) classify(m syscall.NetlinkMessage) (relevant, lost bool) {
 	default:
 		return false, false
 	}
+}
+
+// carries reports whether routes of ours may lead through the interface whose
+// index b begins with.
+func (n *Netlink) carries(b []byte) bool {
+	return n.cfg.Protocol != 0 && slices.Contains(n.uplinks, int(binary.NativeEndian.Uint32(b)))
 }
 
 func (n *Netlink) ours(protocol uint8) bool { return protocol != 0 && protocol == n.cfg.Protocol }

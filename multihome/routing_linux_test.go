@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -184,4 +185,52 @@ func TestRoutingReversePath(t *testing.T) {
 		assert.True(t, answers("10.0.1.2"), "rp_filter %s", v)
 		assert.True(t, answers("10.0.2.2"), "rp_filter %s", v)
 	}
+}
+
+// A link that goes down and comes back takes our routes with it, and the kernel
+// does not say so: also when all else is there again by the time anybody looks.
+func TestRoutingAfterShortFlap(t *testing.T) {
+	s := newSite(t)
+	s.unroute("2001:db8:1::1")
+	s.unroute("2001:db8:2::1")
+	var source *multihome.Netlink
+	require.NoError(t, s.Do(func() (err error) {
+		source, err = multihome.NewNetlink(multihome.NetlinkConfig{Protocol: ours})
+		return err
+	}))
+	defer source.Close()
+	state, err := multihome.New(multihome.Config{
+		Interfaces: []string{s.name(0), s.name(1)}, Reject: netip.Addr.Is6, Settle: -1,
+	})
+	require.NoError(t, err)
+	// follow does what there is to do.
+	follow := func() {
+		t.Helper()
+		snap, err := source.Next(t.Context())
+		require.NoError(t, err)
+		state.Handle(time.Now(), snap)
+		for c, ok := state.Next(); ok; c, ok = state.Next() {
+			require.NoError(t, s.routing.Set(c.Interfaces, s.locators))
+		}
+	}
+	follow()
+	const far4 = "10.1.9.9"
+	require.Equal(t, "1", s.leaves("10.0.2.2", far4))
+
+	link := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: s.links[1].A.Index}}
+	require.NoError(t, s.Netlink().LinkSetDown(link))
+	require.NoError(t, s.Netlink().LinkSetUp(link))
+	s.links[1].A.Up()
+	s.route("10.0.2.1", 200)
+	require.Equal(t, "0", s.leaves("10.0.2.2", far4), "our route is gone")
+	follow()
+	assert.Equal(t, "1", s.leaves("10.0.2.2", far4), "link down")
+
+	// So does the last address.
+	s.links[1].A.DelAddr("10.0.2.2/24")
+	s.links[1].A.AddAddr("10.0.2.2/24")
+	s.route("10.0.2.1", 200)
+	require.Equal(t, "0", s.leaves("10.0.2.2", far4), "our route is gone")
+	follow()
+	assert.Equal(t, "1", s.leaves("10.0.2.2", far4), "address removed")
 }
