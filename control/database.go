@@ -158,7 +158,7 @@ func (e *Engine) SetLocals(now time.Time, ls []mapcache.Local) {
 	now = e.tick(now)
 	defer e.collect(now)
 	e.given = slices.Clone(ls)
-	e.forgetSilent(e.given)
+	e.forgetSilent(now, e.given)
 	e.relocate(now)
 }
 

@@ -124,7 +124,7 @@ func (e *Engine) useLocators(now time.Time, k mapcache.Key, before, after []mapc
 		t.keys.remove(k)
 		if t.keys.len() == 0 {
 			for _, p := range t.paths {
-				e.removePath(p)
+				e.removePath(now, p)
 			}
 			delete(e.targets, r.Locator)
 			if t.down {
@@ -190,18 +190,19 @@ func (e *Engine) addPaths(now time.Time, t *probeTarget) {
 	}
 }
 
-func (e *Engine) removePath(p *path) {
+func (e *Engine) removePath(now time.Time, p *path) {
 	e.timers.stop(&p.timer)
 	e.forgetProbes(p)
 	e.count(p, -1)
 	delete(e.paths, p.key)
+	e.forgetUnprobed(now, p.key.local)
 }
 
 // rebuildPaths follows a change of our own locators.
 func (e *Engine) rebuildPaths(now time.Time) {
 	for _, p := range e.sortedPaths() {
 		if !slices.ContainsFunc(e.localsFor(p.target), func(l mapcache.Local) bool { return l.Addr == p.key.local }) {
-			e.removePath(p)
+			e.removePath(now, p)
 			p.target.paths = slices.DeleteFunc(p.target.paths, func(o *path) bool { return o == p })
 		}
 	}
@@ -436,7 +437,7 @@ func (e *Engine) judge(now time.Time, t *probeTarget) {
 		return // what they say comes first
 	}
 	e.judgeUplinks(now, t)
-	e.narrow(t)
+	e.narrow(now, t)
 	if down != t.down {
 		t.down = down
 		e.cache.SetReachable(t.locator, !down)

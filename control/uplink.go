@@ -82,7 +82,7 @@ func (e *Engine) widen(now time.Time, t *probeTarget) bool {
 
 // narrow ends what widen began, once a locator that traffic leaves from is
 // answered again.
-func (e *Engine) narrow(t *probeTarget) {
+func (e *Engine) narrow(now time.Time, t *probeTarget) {
 	usual := e.probeLocals(t.locator.Addr.Is4())
 	has := func(p *path) bool {
 		return slices.ContainsFunc(usual, func(l mapcache.Local) bool { return l.Addr == p.key.local })
@@ -95,7 +95,7 @@ func (e *Engine) narrow(t *probeTarget) {
 		if has(p) {
 			return false
 		}
-		e.removePath(p)
+		e.removePath(now, p)
 		return true
 	})
 }
@@ -125,17 +125,60 @@ func (e *Engine) setSilent(now time.Time, a netip.Addr, u *uplink, silent bool) 
 	e.timers.set(&e.silentTimer, now.Add(time.Millisecond))
 }
 
-// forgetSilent ends the silence of locators that are gone or down anyway.
-func (e *Engine) forgetSilent(given []mapcache.Local) {
-	for a, u := range e.uplinks {
-		if u.silent && !slices.ContainsFunc(given, func(l mapcache.Local) bool { return l.Up && l.Addr.Unmap().WithZone("") == a }) {
-			u.silent = false
-			e.silentSeq++
-			if u.up == 0 && u.down == 0 {
-				delete(e.uplinks, a)
-			}
+// forgetSilent ends the silence of locators that are gone or down anyway, and of
+// those that nothing is left to be compared with: they are better than none, and
+// are probed at once.
+func (e *Engine) forgetSilent(now time.Time, given []mapcache.Local) {
+	var others4, others6 bool
+	for _, l := range given {
+		if a := l.Addr.Unmap().WithZone(""); l.Up && !e.isSilent(a) {
+			others4, others6 = others4 || a.Is4(), others6 || a.Is6()
 		}
 	}
+	var alone []netip.Addr
+	for a, u := range e.uplinks {
+		if !u.silent {
+			continue
+		}
+		if slices.ContainsFunc(given, func(l mapcache.Local) bool { return l.Up && l.Addr.Unmap().WithZone("") == a }) {
+			if others4 && a.Is4() || others6 && a.Is6() {
+				continue
+			}
+			alone = append(alone, a)
+		}
+		u.silent = false
+		e.silentSeq++
+		if u.up == 0 && u.down == 0 {
+			delete(e.uplinks, a)
+		}
+	}
+	if len(alone) == 0 {
+		return
+	}
+	slices.SortFunc(alone, netip.Addr.Compare)
+	for _, a := range alone {
+		e.emit(LocatorSilent{Stamp{now}, a, false})
+	}
+	for _, p := range e.sortedPaths() {
+		if !p.waiting && slices.Contains(alone, p.key.local) {
+			e.timers.set(&p.timer, now.Add(time.Millisecond))
+		}
+	}
+}
+
+// forgetUnprobed ends the silence of a locator that no probe leaves by any more,
+// whose answer could end it.
+func (e *Engine) forgetUnprobed(now time.Time, a netip.Addr) {
+	if !e.isSilent(a) {
+		return
+	}
+	for _, p := range e.paths {
+		if p.key.local == a {
+			return
+		}
+	}
+	e.setSilent(now, a, e.uplinks[a], false)
+	delete(e.uplinks, a)
 }
 
 // withoutSilent returns ls with the silent ones down.

@@ -151,3 +151,37 @@ func TestSilentUplinkGoes(t *testing.T) {
 		})
 	}
 }
+
+// TestSilentUplinkForgotten: silence is about probes. When there are none any more,
+// or no other uplink that they can be compared with, it must not outlive them: a
+// node without a locator that is up can't ask for the mappings to probe.
+func TestSilentUplinkForgotten(t *testing.T) {
+	onlySecond := func(local, _ netip.Addr) bool { return local == secondUplink }
+
+	t.Run("no peers left", func(t *testing.T) {
+		tc, recs := silence(t)
+		tc.run(5*time.Minute, everyPath, recs)
+		tc.run(2*time.Minute, onlySecond, recs)
+		require.Equal(t, []netip.Addr{secondUplink}, tc.upLocals())
+		for _, eid := range []mapcache.Key{key("198.51.100.0/24"), key("198.51.101.0/24")} {
+			require.True(t, tc.e.Cache().Remove(tc.now, eid))
+		}
+		tc.run(time.Minute, onlySecond, recs)
+		require.Empty(t, tc.e.Paths())
+		assert.Equal(t, []netip.Addr{firstUplink, secondUplink}, tc.upLocals())
+		assert.Empty(t, tc.e.uplinks)
+	})
+	t.Run("the other uplink goes down", func(t *testing.T) {
+		tc, recs := silence(t)
+		tc.run(5*time.Minute, everyPath, recs)
+		tc.run(2*time.Minute, onlySecond, recs)
+		require.Equal(t, []netip.Addr{secondUplink}, tc.upLocals())
+		ls := twoUplinks()
+		ls[1].Up = false
+		tc.setLocals(ls...)
+		assert.Equal(t, []netip.Addr{firstUplink}, tc.upLocals(), "better than none")
+		assert.True(t, tc.e.withoutSilent(ls)[0].Up)
+		tc.run(time.Second, everyPath, recs)
+		assert.True(t, tc.e.Cache().Reachable(mapcache.Locator{Addr: peerRLOC}), "found out at once")
+	})
+}
