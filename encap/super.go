@@ -212,7 +212,7 @@ func (g *ingress) deliverTransport(o *overlay, b []byte, p *inner, t *transport,
 			return DropSuperPacket
 		}
 		g.deliverSegments(o, b, p, t, header, size, tos, ttl)
-	case t.proto == protoUDP && g.segment > 0 && unfinished:
+	case t.proto == protoUDP && g.segment > 0 && unfinished && p.length > t.at+udpHeaderLen:
 		g.deliverSegments(o, b, p, t, t.at+udpHeaderLen, g.segment, tos, ttl)
 	default:
 		slot := g.deliverLater(o, b, p, tos, ttl)

@@ -237,6 +237,17 @@ func TestSuperPacketUDP(t *testing.T) {
 	assert.NotZero(t, x.drops()[DropTruncated])
 }
 
+// A datagram without payload in two segments is no super-packet, and not lost.
+func TestSuperPacketWithoutPayload(t *testing.T) {
+	x := newA(t, &memNet{}, "")
+	b := packetSpec{src: eidB4, dst: eidA4}.build()
+	in := from(rlocB4, rlocA4, encapsulated(0, 0, 0, leaveUnfinished(t, clone(b))))
+	in.Segment = len(in.Bytes) - 2
+	assert.Equal(t, [][]byte{b}, x.pull(in))
+	assert.Zero(t, x.Stats().Segmented)
+	assert.Empty(t, x.drops())
+}
+
 // More segments than the device takes at once.
 func TestSuperPacketBatches(t *testing.T) {
 	x := newA(t, &memNet{}, "")
