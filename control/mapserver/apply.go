@@ -468,19 +468,36 @@ func (s *Server) expire(now time.Time, ticks int64, c *claim) (int64, bool) {
 		s.publish(ticks, r)
 		return 0, false
 	}
-	if _, published := c.key.inst.regs.Get(c.key.prefix); published && !c.ended && len(c.record) > 0 && !c.withdrawn() {
-		c.ended = true
+	if _, published := c.key.inst.regs.Get(c.key.prefix); published && c.endsUntold(ticks) {
+		s.ended(now, c)
 		if !r.live(ticks) {
 			s.publish(ticks, r)
+			// The others of it that have ended come up when it is published no more.
+			for _, o := range r.claims() {
+				if o.endsUntold(ticks) {
+					s.ended(now, o)
+				}
+			}
 		}
-		if s.logs() {
-			s.log.Info("registration expired", "eid", c.key.prefix, "iid", c.key.inst.iid, "site", c.site.name, "peer", c.from)
-		}
-		s.addEvent(Expired{
-			Time: now, Site: c.site.name, IID: c.key.inst.iid, EID: c.key.prefix, From: c.from, XTRID: c.holder().xtr,
-		})
 		s.fellBack(ticks, r, c)
 		s.remapped(ticks, r.key)
 	}
 	return drop, true
+}
+
+// endsUntold reports whether c has expired, not by being withdrawn, and nobody was
+// told.
+func (c *claim) endsUntold(ticks int64) bool {
+	return !c.ended && len(c.record) > 0 && !c.withdrawn() && c.expires.Load() <= ticks
+}
+
+// ended tells that c has expired.
+func (s *Server) ended(now time.Time, c *claim) {
+	c.ended = true
+	if s.logs() {
+		s.log.Info("registration expired", "eid", c.key.prefix, "iid", c.key.inst.iid, "site", c.site.name, "peer", c.from)
+	}
+	s.addEvent(Expired{
+		Time: now, Site: c.site.name, IID: c.key.inst.iid, EID: c.key.prefix, From: c.from, XTRID: c.holder().xtr,
+	})
 }

@@ -434,3 +434,21 @@ func TestClockJumps(t *testing.T) {
 	require.Equal(t, 1, put())
 	assert.Len(t, b.s.Registrations(b.now), 1)
 }
+
+// TestEachExpiryIsTold: of several xTRs whose registrations of one EID-Prefix end
+// at once, each has its event.
+func TestEachExpiryIsTold(t *testing.T) {
+	b := newBench(t)
+	b.put(etr1, register(t, key1, record("10.1.0.0/16", 10, "192.0.2.11"), withXTR(xtr1), withMerge))
+	b.put(etr2, register(t, key1, record("10.1.0.0/16", 10, "192.0.2.12"), withXTR(xtr2), withMerge))
+	b.put(etr2, register(t, key1, record("10.1.0.0/16", 0, "192.0.2.13"), withXTR(lisp.XTRID{15: 3}), withMerge))
+	b.events()
+	b.advance(20 * time.Minute)
+	expired := map[lisp.XTRID]int{}
+	for _, e := range b.events() {
+		if e, ok := e.(Expired); ok {
+			expired[e.XTRID]++
+		}
+	}
+	assert.Equal(t, map[lisp.XTRID]int{xtr1: 1, xtr2: 1}, expired)
+}
