@@ -1,7 +1,9 @@
 package encap
 
 import (
+	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"testing"
 	"time"
@@ -60,6 +62,107 @@ func BenchmarkEncapsulate(b *testing.B) {
 			require.Empty(b, x.drops())
 		})
 	}
+}
+
+// The same for many destinations, each packet of another flow: how the cost grows
+// with the map-cache and with the number of flows. The packets are in 64 buffers,
+// as those of a device are, and get their addresses in the measured time.
+func BenchmarkEncapsulateMany(b *testing.B) {
+	for _, c := range []struct {
+		name           string
+		entries, flows int
+		zipf           bool
+	}{
+		{"entries=1,flows=64", 1, 64, false},
+		{"entries=100k,zipf", 100_000, 100_000, true},
+		{"entries=1M,flows=100k", 1_000_000, 100_000, false},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			cache := mapcache.New(mapcache.Config{MaxEntries: 1 << 21})
+			for i := range c.entries {
+				require.NoError(b, cache.Insert(testTime, mapcache.Mapping{
+					Key: mapcache.HostKey(0, benchEID(i)), TTL: mapcache.TTLForever, Origin: mapcache.OriginStatic,
+					RLOCs: []mapcache.RLOC{{Locator: mapcache.Locator{Addr: addr(rlocB4)}, Priority: 1, Weight: 1}},
+				}))
+			}
+			cache.Publish()
+			x := newA(b, &memNet{}, "", func(n *nodeConfig) {
+				n.change = func(cfg *Config) {
+					cfg.View = cache.View
+					cfg.Underlay = sink{cfg.Underlay.(*memUnderlay)}
+				}
+			})
+			r := rand.New(rand.NewPCG(1, 2))
+			zipf := rand.NewZipf(r, 1.1, 1, uint64(c.entries-1))
+			ends := make([][8]byte, c.flows/64*64) // destination and ports
+			for i := range ends {
+				at := i % c.entries
+				if c.zipf {
+					at = int(zipf.Uint64())
+				} else if c.entries > 1 {
+					at = r.IntN(c.entries)
+				}
+				dst := benchEID(at).As4()
+				copy(ends[i][:], dst[:])
+				binary.BigEndian.PutUint32(ends[i][4:], uint32(i)<<16|2)
+			}
+			bufs := newSlots(64)
+			for _, buf := range bufs {
+				copy(buf[Headroom:], packetSpec{src: eidA4, dst: eidB4, payloadLen: 36}.build())
+			}
+			e := newEgress(x.Forwarder)
+			at := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				e.begin()
+				for i, buf := range bufs {
+					*(*[8]byte)(buf[Headroom+16:]) = ends[at+i]
+					e.packet(x.overlays[0], buf, 64)
+				}
+				e.flush()
+				at = (at + 64) % len(ends)
+			}
+			b.ReportMetric(float64(b.N)*64/b.Elapsed().Seconds()/1e6, "Mpackets/s")
+			require.Empty(b, x.drops())
+			require.Zero(b, x.Stats().Held)
+		})
+	}
+}
+
+// A large send in one piece, and the same as it arrives: 44 segments of 1412
+// octets.
+func BenchmarkSuperPacket(b *testing.B) {
+	s := stream{src: eidA4, dst: eidB4, ack: 9, window: 77, payload: make([]byte, 44*1412)}
+	x, d := newVirtio(b, rlocB4, func(c *nodeConfig) {
+		c.change = func(cfg *Config) { cfg.Underlay = sink{cfg.Underlay.(*memUnderlay)} }
+	})
+	d.discard = true
+	b.Run("out", func(b *testing.B) {
+		e := newEgress(x.Forwarder)
+		buf, n := s.super(b, 1412)
+		b.SetBytes(int64(n))
+		b.ReportAllocs()
+		for b.Loop() {
+			e.begin()
+			e.virtioPacket(x.overlays[0], buf, n)
+			e.flush()
+		}
+	})
+	b.Run("in", func(b *testing.B) {
+		g := newIngress(x.Forwarder, x.underlay)
+		in := from(rlocB4, rlocA4, nil)
+		for _, p := range s.reverse().cut(b, 1412) {
+			in.Bytes = append(in.Bytes, encapsulated(0, 0, 0, p)...)
+		}
+		in.Segment, in.HasTOS = dataHeaderLen+52+1412, false
+		batch := []Incoming{in}
+		b.SetBytes(int64(len(in.Bytes)))
+		b.ReportAllocs()
+		for b.Loop() {
+			g.receive(batch)
+		}
+	})
+	require.Empty(b, x.drops())
 }
 
 // The whole way in but for the system calls.
