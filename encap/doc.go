@@ -32,7 +32,9 @@
 //     bound to the uplink.
 //
 //   - Linux sockets in batches, with segmentation and receive offload where the
-//     kernel has them ([NewUDP], [NewNative]).
+//     kernel has them ([NewUDP], [NewNative]). From a [VirtioDevice] to the socket
+//     and back, large TCP and UDP sends stay in one piece, and their payload is
+//     not copied in between.
 //
 //   - Map-Versions, Locator-Status-Bits and nonces, for closed networks only ([Closed]).
 //
