@@ -47,8 +47,8 @@ func (e *Engine) handleMapNotify(now time.Time, d lisp.Datagram) bool {
 	if e.handlePublication(now, d, m, server) {
 		return true
 	}
-	if m.Nonce >= e.firstNonce && m.Nonce <= e.registerNonce {
-		return true // a late duplicate: we have moved on
+	if e.ownNonce(m.Nonce) {
+		return true // a late duplicate, or replayed: we have moved on
 	}
 	e.acknowledge(now, d, server)
 	if !server.seenBefore(m.Nonce) {

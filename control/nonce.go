@@ -30,6 +30,18 @@ func (e *Engine) RegisterNonce() lisp.Nonce {
 	return max(e.registerNonce, e.cfg.RegisterNonce)
 }
 
+// earlierRuns is how far back the nonces of Map-Registers of earlier runs are
+// known, about a year of the clock: their Map-Notifies, replayed, would be taken
+// for news. A Map-Notify that is news has a random nonce, of which one in half a
+// million is among them, or a small number.
+const earlierRuns = 1 << 45
+
+// ownNonce reports whether n is that of a Map-Register of ours, of this run or an
+// earlier one.
+func (e *Engine) ownNonce(n lisp.Nonce) bool {
+	return e.firstNonce != 0 && n <= e.registerNonce && n >= e.firstNonce-min(e.firstNonce-1, earlierRuns)
+}
+
 // nextRegisterNonce grows with every Map-Register, also across restarts as long
 // as the clock does or the last one was kept (RFC 9301 §5.6).
 func (e *Engine) nextRegisterNonce(now time.Time) lisp.Nonce {

@@ -127,6 +127,39 @@ func TestMergedByTwo(t *testing.T) {
 	assert.Equal(t, 2, announced())
 }
 
+// TestNotifyOfEarlierRun: the answer to a Map-Register of an earlier run, replayed,
+// is no news. It has locators that may be somebody else's by now.
+func TestNotifyOfEarlierRun(t *testing.T) {
+	merge := func(c *Config) { c.MapServers[0].Merge = true }
+	for _, change := range []func(*Config){merge, func(*Config) {}} {
+		earlier := up(t, change)
+		var old [][]byte
+		for _, s := range take[*lisp.MapRegister](earlier) {
+			m := s.msg.(*lisp.MapRegister)
+			old = append(old, signedNotify(t, m.Nonce, m.Records...))
+		}
+		require.NotEmpty(t, old)
+
+		tc := newTester(t, change, func(c *Config) { c.Probe.Interval = -1; c.SMR.ProxyITRs = []netip.Addr{peerRLOC} })
+		tc.now = start.Add(30 * 24 * time.Hour)
+		tc.setLocals(moved()...)
+		tc.ackAll()
+		tc.advance(time.Minute)
+		tc.ackAll()
+		tc.smrs()
+		for _, b := range old {
+			require.True(t, tc.handle(msAddr, b))
+		}
+		tc.advance(10 * time.Second)
+		assert.Empty(t, tc.smrs())
+		assert.Empty(t, take[*lisp.MapNotifyAck](tc))
+		assert.Empty(t, eventsOf[Displaced](tc))
+		require.True(t, tc.handle(netip.AddrPortFrom(peerRLOC, 4342), encode(t, mapRequest("192.0.2.1/32"))))
+		_, m := one[*lisp.MapReply](tc)
+		assert.Equal(t, "192.0.2.1/32 ttl 1440 authoritative 203.0.113.50(1/100 LR)", fmt.Sprint(&m.Records[0]))
+	}
+}
+
 // TestNotifyForged: nothing of a Map-Notify that does not verify is used, be it
 // an answer or news.
 func TestNotifyForged(t *testing.T) {
