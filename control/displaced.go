@@ -62,6 +62,9 @@ func (e *Engine) noteRegistered(now time.Time, s *mapServer, records []lisp.EIDR
 			moved = append(moved, k)
 		}
 	}
+	if len(moved) > 0 {
+		e.versionDatabase(now) // which ordinal is whose
+	}
 	e.solicit(now, moved)
 }
 

@@ -59,6 +59,33 @@ func TestOwnStatusBits(t *testing.T) {
 	want(time.Hour, true, 0xfffffff7)
 }
 
+// TestStatusBitsOfMergedSite: bit i is position i of our Map-Replies, which have the
+// locators of the site's other xTRs too, in between; and no LSBs for five minutes
+// after one of those came.
+func TestStatusBitsOfMergedSite(t *testing.T) {
+	tc := up(t, inClosed(Closed{LocatorStatusBits: true}), func(c *Config) {
+		c.MapServers = []MapServer{{Addr: msAddr, Key: testKey, Merge: true}}
+	})
+	tc.advance(6 * time.Minute)
+	require.Equal(t, mapcache.LocalSignal{Key: hostKey(eid4), LSBs: 3, UseLSBs: true}, tc.local(eid4))
+	other := netip.MustParseAddr("198.51.0.1") // comes before ours
+	rec := record("192.0.2.1/32", 1440, other, rloc4, rloc6)
+	rec.Locators[0].Reachable = false
+	require.True(t, tc.handle(msAddr, signedNotify(t, 42, rec)))
+	require.True(t, tc.handle(netip.AddrPortFrom(peerRLOC, 4342), encode(t, mapRequest("192.0.2.1/32"))))
+	_, m := one[*lisp.MapReply](tc)
+	lsbs := uint32(0)
+	for i, l := range m.Records[0].Locators {
+		if l.Reachable {
+			lsbs |= 1 << i
+		}
+	}
+	assert.EqualValues(t, 6, lsbs)
+	assert.Equal(t, mapcache.LocalSignal{Key: hostKey(eid4), LSBs: lsbs}, tc.local(eid4)) // RFC 9300-13.1-3
+	tc.advance(5 * time.Minute)
+	assert.Equal(t, mapcache.LocalSignal{Key: hostKey(eid4), LSBs: lsbs, UseLSBs: true}, tc.local(eid4))
+}
+
 // statusPeer is a tester that knows a prefix of the peer behind two locators, the
 // first of which is better.
 func statusPeer(t *testing.T, change ...func(*Config)) *tester {

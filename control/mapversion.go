@@ -14,6 +14,7 @@ import (
 type ownMapping struct {
 	version  uint16            // 0: the mapping has none
 	locators []lisp.RLOCRecord // of the version; nil: none were announced yet
+	ordinals []netip.Addr      // of the locators in our Map-Replies
 	ttl      time.Duration
 	since    time.Time        // when they were first announced
 	retired  []retiredVersion // that may still be in a map-cache, oldest first
@@ -92,8 +93,8 @@ func (e *Engine) firstVersion(configured uint16) uint16 {
 
 // versionMapping follows a change of the record of m.
 func (e *Engine) versionMapping(now time.Time, o *ownMapping, m *localMapping) {
-	after := m.record.Locators
-	defer func() { o.locators, o.ttl = slices.Clone(after), m.TTL }()
+	after, ordinals := m.record.Locators, ordinalsOf(m)
+	defer func() { o.locators, o.ordinals, o.ttl = slices.Clone(after), ordinals, m.TTL }()
 	if len(e.given) == 0 {
 		return // nothing is announced before the first SetLocals
 	}
@@ -102,8 +103,7 @@ func (e *Engine) versionMapping(now time.Time, o *ownMapping, m *localMapping) {
 		o.useLSBs = now.Add(e.cfg.Closed.UseLSBTime)
 		return
 	}
-	same := func(a, b lisp.RLOCRecord) bool { return a.RLOC == b.RLOC }
-	if !slices.EqualFunc(o.locators, after, same) {
+	if !slices.Equal(o.ordinals, ordinals) {
 		// RFC 9300 §13.1: the ordinals that others know are out of date.
 		o.useLSBs = now.Add(e.cfg.Closed.UseLSBTime)
 	}
@@ -120,6 +120,16 @@ func (e *Engine) versionMapping(now time.Time, o *ownMapping, m *localMapping) {
 	}
 	o.retired = append(o.retired, retiredVersion{o.version, now.Add(o.ttl)})
 	o.version = lisp.NextMapVersion(o.version)
+}
+
+// ordinalsOf are the locators of m in the order of our Map-Replies, those of other
+// xTRs of the site included.
+func ordinalsOf(m *localMapping) (as []netip.Addr) {
+	for _, l := range siteRecord(m).Locators {
+		ip, _ := l.RLOC.IP()
+		as = append(as, ip)
+	}
+	return as
 }
 
 // oldest returns the oldest version that can still be in a map-cache, 0 for any,
@@ -161,7 +171,7 @@ func (e *Engine) signalOwn(now time.Time) {
 			}
 		}
 		if e.cfg.Closed.LocatorStatusBits && !o.since.IsZero() {
-			sig.LSBs, sig.UseLSBs = statusOf(e.db[i].record.Locators), !o.useLSBs.After(now)
+			sig.LSBs, sig.UseLSBs = statusOf(siteRecord(&e.db[i]).Locators), !o.useLSBs.After(now)
 			soon(o.useLSBs)
 		}
 		list = append(list, sig)
