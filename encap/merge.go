@@ -10,6 +10,10 @@ import (
 // maxMerged is how many packets become one; the kernel takes no more from UDP.
 const maxMerged = 64
 
+// maxRefused ends the merging of a protocol: kernels before 6.2 take no
+// super-packets of UDP.
+const maxRefused = 8
+
 // merger makes one super-packet of packets of a flow that arrive one after the
 // other, for a VirtioDevice: the host then takes them up at once, too. The
 // packets stay in the receive buffer until flush.
@@ -27,6 +31,8 @@ type merger struct {
 
 	payload   int    // octets, of all packets
 	checksums uint64 // sum of all payloads, as the checksums of TCP say
+
+	refused [2]int // super-packets of TCP and of UDP since the device took one
 
 	parts [][]byte
 	head  [virtio.HeaderLen + ipv6HeaderLen + 60]byte
@@ -46,7 +52,15 @@ func (m *merger) start(o *overlay, b []byte, p *inner, t *transport) {
 	}
 	m.p, m.t, m.header, m.size = *p, *t, header, len(b)-header
 	m.payload = m.size
-	m.done = t.proto == protoTCP && pushed(b, t)
+	m.done = t.proto == protoTCP && pushed(b, t) || *m.refusals() >= maxRefused
+}
+
+// refusals returns the count for the protocol of the first packet.
+func (m *merger) refusals() *int {
+	if m.t.proto == protoTCP {
+		return &m.refused[0]
+	}
+	return &m.refused[1]
 }
 
 // mergeable says whether a packet has the form of those that are merged, and how
@@ -149,9 +163,10 @@ func (m *merger) flush(w *deviceWriter) (failed int) {
 	if len(m.packets) > 1 {
 		if w.writeVirtio(m.merged()) == nil {
 			m.to = nil
+			*m.refusals() = 0
 			return 0
 		}
-		// Some kernel that takes no super-packets, or not these.
+		*m.refusals()++ // and one by one, then
 	}
 	m.to = nil
 	for _, b := range m.packets {

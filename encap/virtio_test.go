@@ -21,6 +21,8 @@ type memVirtio struct {
 	written [][]byte // with their virtio headers
 	refuse  bool     // super-packets
 	discard bool
+
+	refusals int
 }
 
 func (*memVirtio) HasVirtio() bool { return true }
@@ -35,6 +37,7 @@ func (d *memVirtio) WriteVirtio(parts [][]byte) error {
 	}
 	b := slices.Concat(parts...)
 	if d.refuse && virtio.Get(b).GSO != virtio.GSONone {
+		d.refusals++
 		return errors.New("refused")
 	}
 	d.written = append(d.written, b)
@@ -441,6 +444,31 @@ func TestMergeRefused(t *testing.T) {
 	assert.Zero(t, super)
 	assert.Equal(t, s.cut(t, 1001), packets)
 	assert.Equal(t, [NumDropReasons]uint64{}, x.Stats().Drops)
+
+	// After some time it is not tried any more, for this protocol.
+	g := newIngress(x.Forwarder, x.underlay)
+	in := func(s stream) Incoming {
+		in := from(rlocB4, rlocA4, nil)
+		for _, p := range s.cut(t, 1001) {
+			in.Bytes = append(in.Bytes, encapsulated(0, 0, 0, p)...)
+		}
+		in.Segment, in.HasTOS = len(encapsulated(0, 0, 0, s.cut(t, 1001)[0])), false
+		return in
+	}
+	tries := 0
+	for range maxRefused + 3 {
+		d.refusals = 0
+		g.receive([]Incoming{in(s)})
+		tries += d.refusals
+	}
+	assert.Equal(t, maxRefused, tries)
+	d.take()
+	d.refuse = false
+	udp := sends()["UDP, IPv4"].reverse()
+	g.receive([]Incoming{in(s), in(udp)})
+	packets, super = d.take()
+	assert.Equal(t, 1, super)
+	assert.Len(t, packets, len(s.cut(t, 1001))+1)
 }
 
 // What a kernel's tunnel leaves to its receiver is left to the host.
