@@ -22,7 +22,8 @@
 // A Source yields whole pictures of what there is. Kernel messages only say that
 // it is time for a new one: lost messages, messages out of order, and what the
 // kernel does without a message (an interface that is set down loses its IPv4
-// routes silently) need no code of their own.
+// routes silently) need no code of their own. Only our own routes are not in the
+// picture: what may have taken them along makes the next Snapshot Lost.
 //
 // # Concurrency
 //
