@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/xtrkit/xtrkit/lisp"
 )
@@ -79,4 +80,48 @@ func TestAcksInParallel(t *testing.T) {
 	assert.GreaterOrEqual(t, unsolicited, rounds-1)
 	b.advance(time.Minute)
 	assert.Empty(t, b.drain())
+}
+
+// TestAckTwiceInParallel: a Map-Notify-Ack that came twice, and that two Workers
+// verified before the writer saw it, does not acknowledge the message after it.
+func TestAckTwiceInParallel(t *testing.T) {
+	b := newBench(t)
+	for _, eid := range []string{"10.1.0.0/16", "10.2.0.0/16"} {
+		b.registers(etr1, record(eid, 10, "192.0.2.11"), withXTR(xtr1))
+	}
+	first := unsolicited(t, b.put(etr2, register(t, key1, record("10.1.0.0/16", 10, "192.0.2.12"), withXTR(xtr2), withoutNotify)), etr1, key1)
+	assert.Empty(t, b.put(etr2, register(t, key1, record("10.2.0.0/16", 10, "192.0.2.12"), withXTR(xtr2), withoutNotify)), "one at a time")
+	var twice []*Update
+	for range 2 {
+		u := b.s.NewWorker().Handle(b.now, lisp.Datagram{Local: msAddr, Remote: etr1, Bytes: ackOf(t, first, key1)}).Update
+		require.NotNil(t, u)
+		twice = append(twice, u)
+	}
+	b.s.Apply(b.now, twice[0])
+	second := unsolicited(t, b.drain(), etr1, key1)
+	b.s.Apply(b.now, twice[1])
+	b.advance(notifyInterval)
+	assert.Equal(t, second, unsolicited(t, b.drain(), etr1, key1), "again, since nobody acknowledged it")
+	assert.EqualValues(t, 1, b.s.Stats().NotifyAcks)
+}
+
+// TestPublicationAckTwiceInParallel: likewise of a publication.
+func TestPublicationAckTwiceInParallel(t *testing.T) {
+	b := pubSub(t)
+	b.put(itr, request(t, itr, "10.1.0.0/16", subscribing))
+	ack := lisp.MapNotifyAck(*publication(t, b.moveTo("192.0.2.77")))
+	msg, err := ack.AppendSigned(nil, key1)
+	require.NoError(t, err)
+	var twice []*Update
+	for range 2 {
+		u := b.s.NewWorker().Handle(b.now, lisp.Datagram{Local: msAddr, Remote: itr, Bytes: msg}).Update
+		require.NotNil(t, u)
+		twice = append(twice, u)
+	}
+	b.s.Apply(b.now, twice[0])
+	b.drain()
+	second := publication(t, b.moveTo("192.0.2.78"))
+	b.s.Apply(b.now, twice[1])
+	b.advance(notifyInterval)
+	assert.Equal(t, second, publication(t, b.drain()), "again, since nobody acknowledged it")
 }
