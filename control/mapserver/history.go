@@ -47,7 +47,7 @@ func (r *ring) appendTo(dst []PastEvent) []PastEvent {
 
 // changed notes an event of the writer, if it is one of those kept.
 func (s *Server) changed(e Event) {
-	if s.cfg.History < 0 {
+	if s.cfg.History < 0 || s.cfg.EventBuffer < 0 {
 		return
 	}
 	var at time.Time

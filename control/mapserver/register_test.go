@@ -452,3 +452,13 @@ func TestEachExpiryIsTold(t *testing.T) {
 	}
 	assert.Equal(t, map[lisp.XTRID]int{xtr1: 1, xtr2: 1}, expired)
 }
+
+// TestNoHistoryWithoutEvents, as Config.History has it.
+func TestNoHistoryWithoutEvents(t *testing.T) {
+	b := newBench(t, func(c *Config) { c.EventBuffer = -1 })
+	b.put(etr1, register(t, key1, record("10.1.0.0/16", 10, "192.0.2.11"), withXTR(xtr1)))
+	b.put(etr2, register(t, key1, record("10.1.0.0/16", 10, "192.0.2.12"), withXTR(xtr2)))
+	b.put(etr2, register(t, key2, record("10.1.0.0/16", 10, "192.0.2.12"), withXTR(xtr2)))
+	b.advance(time.Hour)
+	assert.Empty(t, b.s.History())
+}
