@@ -165,7 +165,8 @@ func TestEchoNonceNoConclusion(t *testing.T) {
 		tc.untilAsked(peerRLOC)
 		tc.advance(5 * time.Second) // what was under way
 		tc.flow(time.Minute, peerRLOC, tt.in, tt.out)
-		assert.True(t, usable(tc, peerRLOC), "%+v", tt) // RFC 9300-10-4
+		assert.True(t, usable(tc, peerRLOC), "%+v", tt)     // RFC 9300-10-4
+		assert.Empty(t, eventsOf[EchoNonce](tc), "%+v", tt) // nor was it in between
 		assert.Zero(t, tc.asks(peerRLOC))
 		assert.Zero(t, tc.told.locators[peerRLOC].Nonce)
 	}

@@ -215,3 +215,16 @@ func TestNonceReserved(t *testing.T) {
 	assert.Less(t, writes, 20)
 	assert.Equal(t, "Map-Register nonces up to 0x0000000000000400 are reserved", NonceReserved{Nonce: 1024}.String())
 }
+
+// TestMergedStays: what other xTRs have registered is not lost with a change of the
+// database that is about something else.
+func TestMergedStays(t *testing.T) {
+	tc := talking(t, func(c *Config) { c.MapServers[0].Merge = true })
+	rec := record("192.0.2.1/32", 1440, rloc4, rloc6, netip.MustParseAddr("203.0.113.7"))
+	require.True(t, tc.handle(msAddr, signedNotify(t, 42, rec)))
+	tc.setDatabase(DatabaseMapping{Key: hostKey(eid4)}, DatabaseMapping{Key: key("192.0.2.7/32")})
+	tc.sent = nil
+	require.True(t, tc.handle(netip.AddrPortFrom(peerRLOC, 4342), encode(t, mapRequest("192.0.2.1/32"))))
+	_, m := one[*lisp.MapReply](tc)
+	assert.Len(t, m.Records[0].Locators, 3)
+}

@@ -288,3 +288,25 @@ func TestResubscription(t *testing.T) {
 	}
 	assert.Equal(t, netip.MustParseAddr("203.0.113.4"), l.locator(secEID))
 }
+
+// TestPublicationOfAnother: a Map-Server publishes what it was subscribed at for, not
+// what another one of ours confirmed, though we share a key with it.
+func TestPublicationOfAnother(t *testing.T) {
+	other, key := netip.MustParseAddrPort("198.18.0.77:4342"), lisp.Key{ID: 9, Algorithm: lisp.AlgorithmHMACSHA256, Secret: []byte("another")}
+	l := newPubSubLab(t, func(itr, _ *control.Config, _ *mapserver.Config) {
+		itr.MapServers = append(itr.MapServers, control.MapServer{Addr: other, Key: key})
+	})
+	l.wire = noSMR
+	l.resolve(secEID)
+	l.advance(2 * time.Second)
+	p := l.publications()
+	require.Len(t, p, 1)
+	n := *p[0]
+	n.Nonce++
+	n.Records[0].Locators[0].RLOC = lisp.AddressFrom(rlocC)
+	b, err := n.AppendSigned(nil, key)
+	require.NoError(t, err)
+	l.itr.Handle(l.now, lisp.Datagram{Local: netip.AddrPortFrom(rlocA, 4342), Remote: other, Bytes: b})
+	assert.Equal(t, rlocB, l.locator(secEID))
+	assert.EqualValues(t, 1, l.itr.Stats().Dropped[control.DropUnknownNonce])
+}
