@@ -163,6 +163,7 @@ func FuzzMapServer(f *testing.F) {
 					most = 256
 				case lisp.TypeMapRegister: // signed, also if it was before it was fuzzed
 					most = 1 + 2*limit
+				default:
 				}
 			}
 			out := b.put(from, content)
