@@ -310,7 +310,7 @@ const hintInterval = 3 * time.Second
 // hint is told that a locator that is down may be up again, since something
 // came from it. That may be forged, so it is only a reason to probe now.
 func (e *Engine) hint(now time.Time, a netip.Addr) {
-	t := e.targets[cleanLocator(mapcache.Locator{Addr: a})]
+	t := e.targets[e.learned(a)]
 	if t != nil && t.down {
 		e.probeSoon(now, t)
 	}
@@ -475,6 +475,12 @@ func compareLocators(a, b mapcache.Locator) int {
 	}
 	if a.Format != b.Format {
 		return int(a.Format) - int(b.Format)
+	}
+	if a.NAT != b.NAT {
+		if a.NAT {
+			return 1
+		}
+		return -1
 	}
 	return a.IfIndex - b.IfIndex
 }

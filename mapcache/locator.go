@@ -53,10 +53,11 @@ type hotLocator struct {
 	ifIndex int32
 	port    uint16
 	format  Format
+	nat     bool
 }
 
 func (h *hotLocator) locator() Locator {
-	return Locator{Addr: h.addr, Port: h.port, Format: h.format, IfIndex: int(h.ifIndex)}
+	return Locator{Addr: h.addr, Port: h.port, Format: h.format, IfIndex: int(h.ifIndex), NAT: h.nat}
 }
 
 // coldLocator is what only the writer needs.
@@ -122,6 +123,9 @@ func (l Locator) String() string {
 	if l.Format != FormatLISP {
 		s += "(" + l.Format.String() + ")"
 	}
+	if l.NAT {
+		s += "(nat)"
+	}
 	return s
 }
 
@@ -142,6 +146,9 @@ func (ls *locators) hashOf(l Locator) uint32 {
 	binary.NativeEndian.PutUint32(b[16:], uint32(l.IfIndex))
 	binary.NativeEndian.PutUint16(b[20:], l.Port)
 	b[22] = byte(l.Format)
+	if l.NAT {
+		b[22] |= 0x80
+	}
 	return uint32(maphash.Bytes(ls.seed, b[:]))
 }
 
@@ -168,7 +175,7 @@ func (ls *locators) id(l Locator, epoch uint64) uint32 {
 		ls.index.put(hash, id)
 		*ls.hot.slot(id, epoch) = hotLocator{
 			addr: l.Addr, port: l.Port, format: l.Format,
-			ifIndex: int32(l.IfIndex),
+			ifIndex: int32(l.IfIndex), nat: l.NAT,
 		}
 		ls.cold.grow(id)
 		ls.down.grow(id)

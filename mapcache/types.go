@@ -54,6 +54,9 @@ type Locator struct {
 	Port    uint16 // 0 stands for Format.Port until Insert normalises it
 	Format  Format
 	IfIndex int // the interface to leave by; 0: any
+	// NAT says that a NAT is on the way, which knows us by one source port of
+	// ours: all packets leave from that one, and none by a port of its flow.
+	NAT bool `json:",omitzero"`
 }
 
 // RLOC is a Locator as one mapping uses it.

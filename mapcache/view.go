@@ -69,6 +69,7 @@ func (v *View) ForwardBatch(iid uint32, dst []netip.Addr, hash []uint32, out []D
 			d.Locator.Port = h.port
 			d.Locator.Format = h.format
 			d.Locator.IfIndex = int(h.ifIndex)
+			d.Locator.NAT = h.nat
 		}
 	}
 }
@@ -83,6 +84,7 @@ func (v *View) complete(d *Decision, ch Choice) {
 		d.Locator.Port = h.port
 		d.Locator.Format = h.format
 		d.Locator.IfIndex = int(h.ifIndex)
+		d.Locator.NAT = h.nat
 	}
 }
 
