@@ -53,6 +53,12 @@ func TestForwardDoesNotAllocate(t *testing.T) { //nolint:paralleltest // AllocsP
 		{"hash", func() { mapcache.FlowHash(hash, packet) }},
 		{"hash of a tuple", func() { mapcache.FlowHashTuple(hash, v4, neg, 6, 1, 2) }},
 		{"local", func() { mapcache.ChooseLocal(ls, v4, hash) }},
+		{"local by rank", func() {
+			mapcache.ChooseLocalBy(ls, v4, hash, func(i int) uint8 { return uint8(int(hash)+i) % 2 })
+		}},
+		{"by cost", func() {
+			c.View().ForwardBy(0, v4, hash, func(id uint32, _ mapcache.Locator) int { return int(hash+id) % 3 })
+		}},
 		{"idle Advance", func() { c.Advance(t0) }},
 		{"idle Publish", func() { c.Publish() }},
 	}

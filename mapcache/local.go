@@ -29,8 +29,7 @@ func ChooseLocal(ls []Local, remote netip.Addr, hash uint32) (int, bool) {
 		if ls[i].level(is4) != level {
 			continue
 		}
-		salt := Locator{Addr: ls[i].Addr.Unmap(), IfIndex: ls[i].IfIndex}.salt()
-		if s := makeScore(hash, salt, ls[i].Weight); at < 0 || s.less(best) {
+		if s := ls[i].score(hash); at < 0 || s.less(best) {
 			at, best = i, s
 		}
 	}
@@ -71,4 +70,9 @@ func (l *Local) level(is4 bool) int {
 		level++
 	}
 	return level
+}
+
+// score ranks l among those of its level for a flow.
+func (l *Local) score(hash uint32) score {
+	return makeScore(hash, Locator{Addr: l.Addr.Unmap(), IfIndex: l.IfIndex}.salt(), l.Weight)
 }

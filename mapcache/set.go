@@ -261,10 +261,16 @@ func (ch *choice) fallback(v *View, hash uint32) uint32 {
 // preference among the members of a Priority, random but for their weights.
 // Members with Weight 0 come last.
 func (ch *choice) favourite(v *View, priority uint8, hash uint32) uint32 {
+	return ch.favouriteIf(v, priority, hash, func(*member) bool { return true })
+}
+
+// favouriteIf is favourite among those members that allowed lets pass.
+func (ch *choice) favouriteIf(v *View, priority uint8, hash uint32, allowed func(*member) bool) uint32 {
 	id, idle := uint32(noLocator), true
 	var best score
-	for _, m := range ch.members {
-		if m.priority != priority || !m.usable() || v.down.test(m.locator) || m.weight == 0 && !idle {
+	for i := range ch.members {
+		m := &ch.members[i]
+		if m.priority != priority || !m.usable() || v.down.test(m.locator) || m.weight == 0 && !idle || !allowed(m) {
 			continue
 		}
 		s := makeScore(hash, v.locators.at(m.locator).locator().salt(), m.weight)
