@@ -191,7 +191,7 @@ func (e *Engine) learnSite(k mapcache.Key, rec *lisp.EIDRecord, m *mapcache.Mapp
 		r := &rec.Locators[i]
 		var l mapcache.Locator
 		if ip, ok := r.RLOC.IP(); ok {
-			l = cleanLocator(mapcache.Locator{Addr: ip})
+			l = e.learned(ip)
 		}
 		s.locators = append(s.locators, l)
 		if r.Reachable {

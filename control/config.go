@@ -64,6 +64,14 @@ type Config struct {
 	// Default: 576 for IPv4 and 1280 for IPv6 (RFC 9301 §5).
 	PathMTU int
 
+	// Format is how packets to locators are encapsulated that the mapping system
+	// names: it does not say. Default mapcache.FormatLISP.
+	Format mapcache.Format
+
+	// MapRequestRetries is how often an unanswered Map-Request is sent again
+	// before its EID is left alone for 30 s, default 10, which is also the most
+	// (RFC 9301 §5.3). Negative: it is not.
+	MapRequestRetries int
 	// MaxPending bounds the EIDs under resolution, default 4096.
 	MaxPending int
 	// MapRequestRate bounds all Map-Requests sent for resolution, per second,
@@ -209,6 +217,8 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.RegisterInterval, time.Minute)
 	def(&c.QuickInterval, 20*time.Second)
 	def(&c.QuickTime, 5*time.Minute)
+	def(&c.MapRequestRetries, requestRetries)
+	c.MapRequestRetries = min(max(c.MapRequestRetries, 0), requestRetries)
 	def(&c.MaxPending, 4096)
 	def(&c.MapRequestRate, 1000)
 	def(&c.MapReplyRate, 1000)
@@ -368,8 +378,13 @@ func cleanKey(k mapcache.Key) (mapcache.Key, error) {
 // cleanLocator gives l the form that package mapcache compares.
 func cleanLocator(l mapcache.Locator) mapcache.Locator {
 	l.Addr = l.Addr.Unmap()
-	def(&l.Port, lisp.DataPort)
+	def(&l.Port, l.Format.Port())
 	return l
+}
+
+// learned is the locator of an address that a message names.
+func (e *Engine) learned(a netip.Addr) mapcache.Locator {
+	return cleanLocator(mapcache.Locator{Addr: a, Format: e.cfg.Format})
 }
 
 // controlAddr checks the address of a Map-Server or Map-Resolver.

@@ -60,7 +60,7 @@ func (e *Engine) noteEchoNonce(now time.Time, m *lisp.MapReply) {
 
 // listed reports whether a mapping in the map-cache has the locator.
 func (e *Engine) listed(a netip.Addr) bool {
-	_, ok := e.cache.LocatorInfo(cleanLocator(mapcache.Locator{Addr: a}))
+	_, ok := e.cache.LocatorInfo(e.learned(a))
 	return ok
 }
 
@@ -75,7 +75,7 @@ func (e *Engine) forgetEcho(now time.Time, p *echoPeer) {
 // withdrawEcho takes back what was said against the locator.
 func (e *Engine) withdrawEcho(now time.Time, p *echoPeer) {
 	if p.phase == echoDown {
-		e.cache.SetDown(cleanLocator(mapcache.Locator{Addr: p.rloc}), mapcache.CauseEchoNonce, false)
+		e.cache.SetDown(e.learned(p.rloc), mapcache.CauseEchoNonce, false)
 		e.emit(EchoNonce{Stamp{now}, p.rloc, true})
 	}
 }
@@ -91,7 +91,7 @@ func (e *Engine) rest(now time.Time, p *echoPeer) {
 // traffic returns the packets counted from and to the locator, as of the last
 // report of the data plane.
 func (e *Engine) traffic(p *echoPeer) (in, out uint64, ok bool) {
-	info, ok := e.cache.LocatorInfo(cleanLocator(mapcache.Locator{Addr: p.rloc}))
+	info, ok := e.cache.LocatorInfo(e.learned(p.rloc))
 	return info.PacketsIn, info.PacketsOut, ok
 }
 
@@ -181,7 +181,7 @@ func (e *Engine) echoAsked(now time.Time, a netip.Addr) {
 // unechoed: packets come from the locator, though none has echoed our nonce. It is
 // unreachable, unless RLOC-probing, which is asked now, finds otherwise.
 func (e *Engine) unechoed(now time.Time, p *echoPeer) {
-	l := cleanLocator(mapcache.Locator{Addr: p.rloc})
+	l := e.learned(p.rloc)
 	p.phase = echoDown
 	e.stats.NoncesUnechoed++
 	e.cache.SetDown(l, mapcache.CauseEchoNonce, true)

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"crypto/rand"
 	"encoding/binary"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
@@ -151,14 +150,10 @@ func New(cfg Config) (*Engine, error) {
 	if err := e.storeDatabase(time.Time{}); err != nil {
 		return nil, err
 	}
-	try := mapcache.New(mapcache.Config{})
-	for _, m := range cfg.StaticMappings {
-		// The map-cache wants to know the time: tick inserts them. Here they are
-		// only tried.
-		if err := try.Insert(time.Time{}, static(m)); err != nil {
-			return nil, fmt.Errorf("control: static mapping %v: %w: %w", m.Key, err, ErrConfig)
-		}
-		try.Remove(time.Time{}, m.Key)
+	// The map-cache wants to know the time: tick inserts them. Here they are only
+	// tried.
+	if err := tryStatic(cfg.StaticMappings); err != nil {
+		return nil, err
 	}
 	return e, nil
 }

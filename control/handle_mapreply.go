@@ -159,7 +159,7 @@ func (e *Engine) usableRLOCs(rec *lisp.EIDRecord) []mapcache.RLOC {
 		if !ok {
 			continue
 		}
-		l := cleanLocator(mapcache.Locator{Addr: ip})
+		l := e.learned(ip)
 		if !usableUnicast(l.Addr) || l.Addr.IsLinkLocalUnicast() || l.Addr.IsLoopback() && !e.onLoopback() || twice(l) {
 			continue
 		}

@@ -86,7 +86,7 @@ func (e *Engine) knownPeer(now time.Time, a, from netip.Addr) bool {
 	if e.isMapServer(from) || e.recent(now, e.smr.talked.last(a)) {
 		return true
 	}
-	_, cached := e.cache.LocatorInfo(cleanLocator(mapcache.Locator{Addr: a}))
+	_, cached := e.cache.LocatorInfo(e.learned(a))
 	return cached
 }
 

@@ -226,7 +226,7 @@ func (e *Engine) pendingTimer(now time.Time, p *pending) {
 			e.settle(now, p, covered)
 			return
 		}
-		if p.sends+p.unsent <= requestRetries {
+		if p.sends+p.unsent <= e.cfg.MapRequestRetries {
 			e.ask(now, p)
 			return
 		}

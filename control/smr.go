@@ -195,7 +195,7 @@ func (e *Engine) audience(now time.Time, changed []mapcache.Key) []smrTarget {
 			}
 		}
 		for _, a := range e.smr.talked.since(now.Add(-e.cfg.SMR.Window)) {
-			if !have[smrTarget{rloc: a}] && usableUnicast(a) && !e.petrs[cleanLocator(mapcache.Locator{Addr: a})] {
+			if !have[smrTarget{rloc: a}] && usableUnicast(a) && !e.petrs[e.learned(a)] {
 				add(a, mapcache.Key{}) // it sends, though nothing goes there
 			}
 		}
