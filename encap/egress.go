@@ -186,7 +186,14 @@ func (e *egress) route(o *overlay, p *inner, hash uint32, d *mapcache.Decision) 
 	if remote == p.dst || e.locals.owns(remote) {
 		return out, 0, 0, DropLoop
 	}
-	local, ok := e.locals.choose(&d.Locator, hash)
+	counter := e.f.remotes.forID(d.LocatorID, &d.Locator)
+	local, ok := 0, false
+	if counter.pairs.Load() == nil {
+		local, ok = e.locals.choose(&d.Locator, hash)
+	} else {
+		local, ok = e.reroute(o, p, hash, d, &counter)
+		remote = d.Locator.Addr
+	}
 	if !ok {
 		return out, 0, 0, DropNoSource
 	}
@@ -194,7 +201,8 @@ func (e *egress) route(o *overlay, p *inner, hash uint32, d *mapcache.Decision) 
 		Remote:  netip.AddrPortFrom(remote, d.Locator.Port),
 		Format:  d.Locator.Format,
 		Hash:    hash,
-		counter: e.f.remotes.forID(d.LocatorID, &d.Locator),
+		NAT:     d.Locator.NAT,
+		counter: counter,
 		overlay: o,
 		header:  o.header(d.Locator.Format, p),
 	}

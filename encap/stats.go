@@ -146,6 +146,7 @@ const (
 type locatorCounter struct {
 	locator mapcache.Locator
 	closed  *closedLocator // of the address; nil on the public Internet
+	pairs   pairRanks
 	out     counter
 	_       [64]byte
 	in      counter
