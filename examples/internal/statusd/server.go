@@ -142,21 +142,39 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	out := http.NewResponseController(w)
 	enc := json.NewEncoder(w)
+	write := func(e Event) error { return enc.Encode(e) }
+	if !follow {
+		es, _ := s.events.after(after)
+		for _, e := range es {
+			if write(e) != nil {
+				return
+			}
+		}
+		return
+	}
+	_ = s.Follow(r.Context(), after, write, out.Flush) // the client has gone, or we end
+}
+
+// Follow calls each with every event after the sequence number, first those
+// that are kept, then new ones as they come, and flush after each batch of them, which may be
+// empty. It returns nil when the server was closed and all events are told, the context's error,
+// or the one of a callback.
+func (s *Server) Follow(ctx context.Context, after uint64, each func(Event) error, flush func() error) error {
 	for closing := false; ; {
 		es, more := s.events.after(after)
 		for _, e := range es {
-			if enc.Encode(e) != nil {
-				return
+			if err := each(e); err != nil {
+				return err
 			}
 			after = e.Seq
 		}
-		if out.Flush() != nil || !follow || closing {
-			return
+		if err := flush(); err != nil || closing {
+			return err
 		}
 		select {
 		case <-more:
-		case <-r.Context().Done():
-			return
+		case <-ctx.Done():
+			return ctx.Err()
 		case <-s.closing:
 			closing = true
 		}
