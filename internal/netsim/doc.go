@@ -24,5 +24,5 @@
 // reproducible.
 //
 // Not here: TCP, bandwidth and queues, fragmentation (what is larger than an
-// MTU is dropped), hairpinning at NATs.
+// MTU is dropped).
 package netsim

@@ -44,6 +44,9 @@ type NATConfig struct {
 	// KeepPort tries the inside port first. The default is to count up.
 	KeepPort  bool
 	FirstPort uint16 // where counting starts, default 20000
+	// Hairpin lets inside hosts reach each other by the public address. Most NATs
+	// drop that.
+	Hairpin bool
 }
 
 // NAT translates addresses and ports between an inside segment and another. A
@@ -140,6 +143,14 @@ func (t *NAT) outbound(p *packet) {
 		return
 	}
 	p.from = netip.AddrPortFrom(public[0], b.port)
+	if p.to.Addr() == public[0] {
+		if t.cfg.Hairpin {
+			t.inbound(p)
+		} else {
+			t.net.drop(NATBlocked, t.name, p)
+		}
+		return
+	}
 	t.outside.leave(p)
 }
 

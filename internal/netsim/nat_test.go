@@ -149,3 +149,26 @@ func TestNATInNATAndRenumbering(t *testing.T) {
 	n.Run(time.Second)
 	assert.EqualValues(t, 1, n.Count(NoRoute))
 }
+
+// TestNATHairpin: two hosts behind one NAT, by its public address.
+func TestNATHairpin(t *testing.T) {
+	for _, hairpin := range []bool{false, true} {
+		n := New(Config{Start: start})
+		nat := n.AddNAT("nat", n.Internet(), Link{Latency: time.Millisecond}, addr("192.0.2.100"), NATConfig{Hairpin: hairpin})
+		a, _, ca := host(n, "a", nat.Inside(), Link{}, "10.0.0.1")
+		b, _, cb := host(n, "b", nat.Inside(), Link{}, "10.0.0.2")
+		a.Send(lisp.Datagram{Local: ap("10.0.0.1:4341"), Remote: ap("192.0.2.9:1"), Bytes: []byte("binding 20000")})
+		b.Send(lisp.Datagram{Local: ap("10.0.0.2:4341"), Remote: ap("192.0.2.100:20000"), Bytes: []byte("hello")})
+		n.Run(time.Second)
+		if !hairpin {
+			assert.Empty(t, ca.got)
+			assert.EqualValues(t, 1, n.Count(NATBlocked))
+			continue
+		}
+		require.Len(t, ca.got, 1)
+		assert.Equal(t, ap("192.0.2.100:20001"), ca.got[0].d.Remote)
+		a.Send(lisp.Datagram{Local: ap("10.0.0.1:4341"), Remote: ca.got[0].d.Remote, Bytes: []byte("answer")})
+		n.Run(time.Second)
+		assert.Equal(t, []string{"answer"}, cb.texts())
+	}
+}
