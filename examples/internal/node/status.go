@@ -31,6 +31,9 @@ func (n *Node) Status(ctx context.Context) (statusd.Status, error) {
 		for e := range n.engine.Cache().All() {
 			s.MapCache = append(s.MapCache, entry(e, n.engine.Cache().Reachable))
 		}
+		for _, p := range n.engine.Paths() {
+			s.Paths = append(s.Paths, path(p))
+		}
 		s.Control, s.ControlDrops = counters(n.engine.Stats())
 	})
 	return st, err
@@ -59,6 +62,19 @@ func entry(e mapcache.Entry, reachable func(mapcache.Locator) bool) statusd.Entr
 			l.State = "down"
 		}
 		out.RLOCs = append(out.RLOCs, l)
+	}
+	return out
+}
+
+func path(p control.Path) statusd.Path {
+	out := statusd.Path{
+		Local: p.Local, Remote: p.Locator.Addr, State: "unknown", RTT: p.RTT, Sent: p.Sent, Answered: p.Answered,
+	}
+	switch {
+	case p.Down:
+		out.State = "down"
+	case p.Known:
+		out.State = "up"
 	}
 	return out
 }

@@ -27,6 +27,7 @@ type Node struct {
 	Registrations []Registration    `json:"registrations"`
 	Database      []Entry           `json:"database"`
 	MapCache      []Entry           `json:"mapCache"`
+	Paths         []Path            `json:"paths,omitempty"`
 	Traffic       Traffic           `json:"traffic"`
 	Control       map[string]uint64 `json:"control"`      // counters of control messages
 	ControlDrops  map[string]uint64 `json:"controlDrops"` // by reason, without zeros
@@ -69,6 +70,16 @@ type RLOC struct {
 	Priority uint8      `json:"priority"`
 	Weight   uint8      `json:"weight"`
 	State    string     `json:"state"` // up or down
+}
+
+// Path is a pair of an own and a remote locator that is probed.
+type Path struct {
+	Local    netip.Addr    `json:"local"`
+	Remote   netip.Addr    `json:"remote"`
+	State    string        `json:"state"`                    // up, down, or unknown before the first answer
+	RTT      time.Duration `json:"rttNanoseconds,omitempty"` // smoothed
+	Sent     uint64        `json:"sent"`
+	Answered uint64        `json:"answered"`
 }
 
 // Traffic is what the data plane has counted since the start.
