@@ -22,6 +22,10 @@ type ListenConfig struct {
 	// a Runner receive in parallel; the system spreads the peers over them. Linux
 	// only, default 1.
 	Sockets int
+	// SharePort lets the data plane of this process send from these ports, as an
+	// RTR must (draft-ermagan-lisp-nat-traversal-19 §5.3.1; encap.UDPConfig.NATPort).
+	// What arrives comes here all the same. Linux only.
+	SharePort bool
 }
 
 // UDPConn is the Conn that Listen makes.
@@ -48,6 +52,9 @@ func Listen(ctx context.Context, cfg ListenConfig) (*UDPConn, error) {
 		}
 		var lc net.ListenConfig
 		pc, err := lc.ListenPacket(ctx, network, a.String())
+		if err == nil && cfg.SharePort {
+			pc, err = listenShared(ctx, pc, network)
+		}
 		if err != nil {
 			err = listenError(a, err)
 			if everything && !errors.Is(err, syscall.EADDRINUSE) && ctx.Err() == nil {
@@ -63,6 +70,11 @@ func Listen(ctx context.Context, cfg ListenConfig) (*UDPConn, error) {
 		c.sockets = append(c.sockets, newSocket(pc))
 		if err := c.share(ctx, pc, network, cfg.Sockets-1); err != nil {
 			return nil, errors.Join(err, c.Close())
+		}
+		if cfg.SharePort {
+			if err := keepReceiving(pc, max(1, cfg.Sockets), network == "udp6"); err != nil {
+				return nil, errors.Join(err, c.Close())
+			}
 		}
 	}
 	if len(c.sockets) == 0 {

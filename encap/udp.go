@@ -43,6 +43,13 @@ type UDPConfig struct {
 	// without a UDP checksum, for networks whose operator vouches for them (RFC
 	// 9305 §4.3 and §4.3.1). To all others they carry one.
 	ZeroChecksum []netip.Prefix
+	// NATPort is the port that packets to locators behind a NAT leave from
+	// (mapcache.Locator.NAT). 0 is one of the system's choice for each of our
+	// locators, as an xTR uses on the way to its RTR (draft-ermagan-lisp-nat-traversal-19
+	// §5.1.3). An RTR needs 4342 (§5.3.1), the port of the control plane, which
+	// must share it: see control.ListenConfig. Where Port itself is used, that is
+	// seen to here. On Linux only.
+	NATPort uint16
 	// VXLANGPE also receives VXLAN-GPE, at port 4790.
 	VXLANGPE bool
 	// NoOffload keeps UDP_SEGMENT and UDP_GRO off.

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xtrkit/xtrkit/internal/mmsg"
+	"github.com/xtrkit/xtrkit/internal/shareport"
 	"github.com/xtrkit/xtrkit/mapcache"
 )
 
@@ -58,6 +59,9 @@ func newUDPReceiver(cfg UDPConfig, at netip.AddrPort, format mapcache.Format) (*
 			_ = unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1)
 		}
 		buffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, receiveBuffer)
+		if s.err == nil && cfg.sharesPort(at.Port()) {
+			s.err = shareport.Allow(fd)
+		}
 		return s.err
 	})
 	if err != nil {
@@ -74,6 +78,12 @@ func newUDPReceiver(cfg UDPConfig, at netip.AddrPort, format mapcache.Format) (*
 		h.Control = &r.controls[i][0]
 	}
 	r.readOnce = r.tryRead
+	if cfg.sharesPort(at.Port()) {
+		if err := r.keepReceiving(); err != nil {
+			_ = conn.Close()
+			return nil, err
+		}
+	}
 	return r, nil
 }
 

@@ -3,7 +3,6 @@ package encap
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xtrkit/xtrkit/internal/mmsg"
+	"github.com/xtrkit/xtrkit/internal/shareport"
 	"github.com/xtrkit/xtrkit/mapcache"
 )
 
@@ -38,6 +38,7 @@ type udpPath struct {
 	probe    udpSocket // is connected to locators to ask for the path MTU, and sends nothing
 	zeroLISP bool      // packets in the LISP format have no UDP checksum
 	ports    []uint16  // all source ports
+	natPort  uint16    // the one for locators behind a NAT; 0 until there is one
 
 	mu sync.Mutex // for what follows
 	// computed sends with a UDP checksum, zero without one. Either may be empty
@@ -65,10 +66,14 @@ type udpPath struct {
 type udpPool struct {
 	flows []udpSocket
 	loose udpSocket // sends without DF
+	nat   *udpPool  // for locators behind a NAT, with one port for all; see udp_nat_linux.go
 }
 
 // socket returns the socket for a packet.
 func (p *udpPool) socket(o *Outgoing) *udpSocket {
+	if o.NAT {
+		p = p.nat
+	}
 	if o.MayFragment {
 		return &p.loose
 	}
@@ -82,7 +87,7 @@ type udpSocket struct {
 
 // sendControl is the control messages of one message.
 type sendControl struct {
-	buf               [96]byte
+	buf               [144]byte
 	ttl, tos, segment []byte // in buf
 }
 
@@ -108,12 +113,13 @@ func newUDPPath(cfg UDPConfig, l mapcache.Local) (*udpPath, error) {
 		var rest []byte
 		c.ttl, rest = mmsg.PutControl(c.buf[:], level, ttl, 4)
 		c.tos, rest = mmsg.PutControl(rest, level, tos, 4)
+		rest = p.putSource(rest)
 		c.segment, _ = mmsg.PutControl(rest, unix.SOL_UDP, unix.UDP_SEGMENT, 2)
 		h := &p.messages[i].Hdr
 		h.Name = (*byte)(unsafe.Pointer(&p.names[i]))
 		h.Control = &c.buf[0]
 	}
-	p.controlLen = 2 * unix.CmsgSpace(4)
+	p.controlLen = 2*unix.CmsgSpace(4) + p.sourceLen()
 	p.segmentLen = unix.CmsgSpace(2)
 	p.writeOnce = p.tryWrite
 	return p, nil
@@ -122,7 +128,7 @@ func newUDPPath(cfg UDPConfig, l mapcache.Local) (*udpPath, error) {
 // openAll opens the sockets that packets may need: those with a checksum always,
 // since any locator may be one of LISP-GPE.
 func (p *udpPath) openAll() (err error) {
-	if p.probe, err = p.open(false, false); err != nil {
+	if p.probe, err = p.open(false, false, false); err != nil {
 		return err
 	}
 	p.segment = !p.cfg.NoOffload && p.probe.segments()
@@ -137,11 +143,14 @@ func (p *udpPath) openAll() (err error) {
 }
 
 func (p *udpPath) openPool(pool *udpPool, zero bool) (err error) {
-	if pool.loose, err = p.open(true, zero); err != nil {
+	if err := p.openNAT(pool, zero); err != nil {
+		return err
+	}
+	if pool.loose, err = p.open(true, zero, false); err != nil {
 		return err
 	}
 	for range p.cfg.SourcePorts {
-		s, err := p.open(false, zero)
+		s, err := p.open(false, zero, false)
 		if err != nil {
 			return err
 		}
@@ -161,11 +170,19 @@ func (s *udpSocket) segments() bool {
 }
 
 // open opens a socket of the path. Packets from a loose one may be fragmented
-// on their way, those from a zero one have no UDP checksum.
-func (p *udpPath) open(loose, zero bool) (udpSocket, error) {
-	conn, raw, err := openSocket(netip.AddrPortFrom(p.local.Addr, 0), func(fd int) error {
+// on their way, those from a zero one have no UDP checksum, those from a nat one
+// have the port for locators behind a NAT.
+func (p *udpPath) open(loose, zero, nat bool) (udpSocket, error) {
+	at := netip.AddrPortFrom(p.local.Addr, 0)
+	if nat {
+		at = p.natSource()
+	}
+	conn, raw, err := openSocket(at, func(fd int) error {
 		s := sockopts{fd: fd}
-		if p.local.IfIndex != 0 {
+		if nat {
+			s.err = shareport.Allow(fd)
+		}
+		if p.local.IfIndex != 0 && (!nat || p.cfg.NATPort == 0) {
 			s.set(unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, p.local.IfIndex, "SO_BINDTOIFINDEX")
 		}
 		// DF set, and the kernel's path MTU obeyed: a larger packet is EMSGSIZE.
@@ -188,7 +205,7 @@ func (p *udpPath) open(loose, zero bool) (udpSocket, error) {
 		}
 		buffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, sendBuffer)
 		if s.err == nil {
-			s.err = dropAll(fd)
+			s.err = shareport.Discard(fd)
 		}
 		return s.err
 	})
@@ -196,17 +213,6 @@ func (p *udpPath) open(loose, zero bool) (udpSocket, error) {
 		p.ports = append(p.ports, conn.LocalAddr().(*net.UDPAddr).AddrPort().Port())
 	}
 	return udpSocket{conn, raw}, err
-}
-
-// dropAll makes a socket that is only for sending discard what is sent to its
-// port, so that nobody fills its buffer.
-func dropAll(fd int) error {
-	filter := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
-	err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &filter[0]})
-	if err != nil {
-		return fmt.Errorf("socket option SO_ATTACH_FILTER: %w", err)
-	}
-	return nil
 }
 
 // SendsFrom reports whether a port is one of the source ports.
@@ -223,8 +229,7 @@ func (p *udpPath) MTU() int {
 // Close closes the sockets.
 func (p *udpPath) Close() error {
 	var errs []error
-	all := append([]udpSocket{p.probe, p.computed.loose, p.zero.loose}, p.computed.flows...)
-	for _, s := range append(all, p.zero.flows...) {
+	for _, s := range slices.Concat([]udpSocket{p.probe}, p.computed.all(), p.zero.all()) {
 		if s.conn == nil {
 			continue // never opened
 		}
@@ -280,7 +285,7 @@ func (p *udpPath) message(m int, out []Outgoing, first int, segment bool) int {
 		length := len(x.Bytes) + len(x.Payload)
 		if n > 0 {
 			if !segment || n == maxSegments || length > size || total+length > maxSegmented ||
-				x.Hash != o.Hash || x.TTL != o.TTL || x.TOS != o.TOS || x.MayFragment || o.MayFragment || x.Remote != o.Remote || x.Format != o.Format {
+				x.Hash != o.Hash && !o.NAT || x.TTL != o.TTL || x.TOS != o.TOS || x.MayFragment || o.MayFragment || x.NAT != o.NAT || x.Remote != o.Remote || x.Format != o.Format {
 				break
 			}
 		}

@@ -56,7 +56,10 @@ type Outgoing struct {
 	TOS     uint8  // outer traffic class: DSCP and ECN
 	// MayFragment lets the network fragment the outer packet (outer DF 0).
 	MayFragment bool
-	Err         error // set by Path.Send: nil, ErrTooBig, or what the network said
+	// NAT says that a NAT is on the way (mapcache.Locator.NAT): the packet leaves
+	// from the one port that is kept for that, whatever its Hash.
+	NAT bool
+	Err error // set by Path.Send: nil, ErrTooBig, or what the network said
 
 	counter *locatorCounter
 	inner   int // octets of the inner packet
