@@ -102,7 +102,7 @@ const (
 	rtrRest       = 2 * time.Minute  // how long a silent RTR is not preferred
 	minRedetect   = time.Minute      // bounds of the time to the next Info-Request
 	maxRedetect   = time.Hour        // of a locator that is public; the Info-Reply's TTL in between
-	maxRTRs       = 8                // of an Info-Reply
+	maxListed     = 8                // of an Info-Reply
 	maxRace       = 4                // RTRs that are tried at the same time
 	nonceLife     = 30 * time.Second // how long an answer is waited for
 	maxNonces     = 256              // of each kind

@@ -128,7 +128,7 @@ func (x *XTR) handleInfoReply(now time.Time, d lisp.Datagram) bool {
 			continue
 		}
 		named++
-		if a.Is4() == x.cfg.Local.Is4() && !slices.Contains(s.rtrs, a) && len(s.rtrs) < maxRTRs {
+		if a.Is4() == x.cfg.Local.Is4() && !slices.Contains(s.rtrs, a) && len(s.rtrs) < maxListed {
 			s.rtrs = append(s.rtrs, a)
 		}
 	}
@@ -211,7 +211,7 @@ func (x *XTR) mergeRTRs(now time.Time) {
 			continue
 		}
 		for _, a := range s.rtrs {
-			if slices.ContainsFunc(all, func(r *relay) bool { return r.addr == a }) || len(all) >= maxRTRs {
+			if slices.ContainsFunc(all, func(r *relay) bool { return r.addr == a }) || len(all) >= maxListed {
 				continue
 			}
 			r := &relay{addr: a}
