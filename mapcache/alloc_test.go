@@ -2,6 +2,7 @@ package mapcache_test
 
 import (
 	"math/rand/v2"
+	"net/netip"
 	"runtime"
 	"testing"
 	"time"
@@ -30,6 +31,8 @@ func TestForwardDoesNotAllocate(t *testing.T) { //nolint:paralleltest // AllocsP
 	packet[0] = 0x45
 	v4, v6, neg, miss := addr("10.2.0.1"), addr("2001:db8::1"), addr("10.9.0.1"), addr("172.16.0.1")
 	hash := uint32(0)
+	var destinations mapcache.DestinationCache
+	batch, hashes, decisions := []netip.Addr{v4, v6, neg, miss}, make([]uint32, 4), make([]mapcache.Decision, 4)
 	tests := []struct {
 		name string
 		f    func()
@@ -59,6 +62,8 @@ func TestForwardDoesNotAllocate(t *testing.T) { //nolint:paralleltest // AllocsP
 		{"by cost", func() {
 			c.View().ForwardBy(0, v4, hash, func(id uint32, _ mapcache.Locator) int { return int(hash+id) % 3 })
 		}},
+		{"batch", func() { c.View().ForwardBatch(0, batch, hashes, decisions) }},
+		{"destination cache", func() { destinations.ForwardBatch(c.View(), 0, batch, hashes, decisions) }},
 		{"idle Advance", func() { c.Advance(t0) }},
 		{"idle Publish", func() { c.Publish() }},
 	}

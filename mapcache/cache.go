@@ -154,7 +154,7 @@ func New(cfg Config) *Cache {
 	c.locators.hot.slot(0, c.epoch)
 	c.sets.hot.slot(0, c.epoch)
 	// The first View has tries of its own, so that the cache's are still unshared.
-	c.view.Store(&View{main: new(bart.Table[slot]), macs: new(bart.Table[slot]), instances: c.published})
+	c.view.Store(&View{main: new(bart.Table[slot]), macs: new(bart.Table[slot]), instances: c.published, stamp: new(byte)})
 	return c
 }
 
@@ -186,6 +186,7 @@ func (c *Cache) Publish() {
 		locators:  c.locators.hot.vec,
 		down:      c.locators.down,
 		used:      c.used,
+		stamp:     new(byte),
 	})
 	c.epoch++
 	c.dirty = false

@@ -60,6 +60,16 @@ func (h *hotLocator) locator() Locator {
 	return Locator{Addr: h.addr, Port: h.port, Format: h.format, IfIndex: int(h.ifIndex), NAT: h.nat}
 }
 
+// put sets l to it. Field by field: a copy by way of a temporary stalls on its own
+// stores.
+func (h *hotLocator) put(l *Locator) {
+	l.Addr = h.addr
+	l.Port = h.port
+	l.Format = h.format
+	l.IfIndex = int(h.ifIndex)
+	l.NAT = h.nat
+}
+
 // coldLocator is what only the writer needs.
 type coldLocator struct {
 	refs   uint32 // locator sets that list it

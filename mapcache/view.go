@@ -22,6 +22,7 @@ type View struct {
 	used      bitmap
 	down      bitmap
 	instances *bart.Table[instance]
+	stamp     *byte // another one for each View
 }
 
 // Decision says what to do with a packet. Its numbers are small, for use as
@@ -62,14 +63,14 @@ func (v *View) ForwardBatch(iid uint32, dst []netip.Addr, hash []uint32, out []D
 		ch := v.Choose(iid, a, hash[i])
 		out[i] = Decision{LocatorID: ch.LocatorID, EntryID: ch.EntryID, Verdict: ch.Verdict, Action: ch.Action}
 	}
+	v.completeBatch(out)
+}
+
+// completeBatch adds the locators of Decisions that are complete but for them.
+func (v *View) completeBatch(out []Decision) {
 	for i := range out {
 		if d := &out[i]; d.Verdict == Encapsulate {
-			h := v.locators.at(d.LocatorID)
-			d.Locator.Addr = h.addr
-			d.Locator.Port = h.port
-			d.Locator.Format = h.format
-			d.Locator.IfIndex = int(h.ifIndex)
-			d.Locator.NAT = h.nat
+			v.locators.at(d.LocatorID).put(&d.Locator)
 		}
 	}
 }
@@ -78,13 +79,7 @@ func (v *View) ForwardBatch(iid uint32, dst []netip.Addr, hash []uint32, out []D
 func (v *View) complete(d *Decision, ch Choice) {
 	d.LocatorID, d.EntryID, d.Verdict, d.Action = ch.LocatorID, ch.EntryID, ch.Verdict, ch.Action
 	if ch.Verdict == Encapsulate {
-		// Field by field: a copy by way of a temporary stalls on its own stores.
-		h := v.locators.at(ch.LocatorID)
-		d.Locator.Addr = h.addr
-		d.Locator.Port = h.port
-		d.Locator.Format = h.format
-		d.Locator.IfIndex = int(h.ifIndex)
-		d.Locator.NAT = h.nat
+		v.locators.at(ch.LocatorID).put(&d.Locator)
 	}
 }
 
@@ -101,18 +96,23 @@ func (v *View) Locator(id uint32) Locator {
 // Choose is Forward without the copy of the locator, for data planes that keep
 // something ready per locator.
 func (v *View) Choose(iid uint32, dst netip.Addr, hash uint32) Choice {
-	table := v.table(iid)
-	if table == nil {
-		return Choice{}
-	}
-	if dst.Is4In6() {
-		dst = dst.Unmap()
-	}
-	s, ok := table.Lookup(dst)
+	s, ok := v.lookup(iid, dst)
 	if !ok {
 		return Choice{}
 	}
 	return v.choose(s, hash)
+}
+
+// lookup finds the slot of a destination.
+func (v *View) lookup(iid uint32, dst netip.Addr) (s slot, ok bool) {
+	table := v.table(iid)
+	if table == nil {
+		return slot{}, false
+	}
+	if dst.Is4In6() {
+		dst = dst.Unmap()
+	}
+	return table.Lookup(dst)
 }
 
 // choose marks the entry of a slot as used, and chooses for a flow. Most often the
