@@ -238,7 +238,7 @@ func (r role) String() string {
 	for _, n := range []struct {
 		role role
 		name string
-	}{{roleXTR, "lispmn, operating-mode MN"}, {roleMS, "lispms, operating-mode MS"}, {roleRTR, "RTR"}, {roleDDT, "DDT"}} {
+	}{{roleXTR, "lispmn"}, {roleMS, "lispms"}, {roleRTR, "RTR"}, {roleDDT, "DDT"}} {
 		if r&n.role != 0 {
 			names = append(names, n.name)
 		}

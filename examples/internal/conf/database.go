@@ -13,8 +13,12 @@ func (r *reader) databaseMapping(g *group, n *Node) {
 	if !ok {
 		return
 	}
-	if !prefix.IsSingleIP() {
-		g.errorf("eid-prefix", "a mobile node is one host: %s must be a /%d", prefix, prefix.Addr().BitLen())
+	if n.Mode == ModePxTR {
+		r.probs.errorf(g.line, g.name, "a PxTR has no EIDs of its own: say operating-mode = xTR to be both")
+		return
+	}
+	if n.Mode == ModeMN && !prefix.IsSingleIP() {
+		g.errorf("eid-prefix", "a mobile node is one host: %s must be a /%d (say operating-mode = xTR for a router)", prefix, prefix.Addr().BitLen())
 		return
 	}
 	iid := r.iid(g)
@@ -44,10 +48,10 @@ func (r *reader) mappingOf(n *Node, iid uint32, prefix netip.Prefix) *DatabaseMa
 	}
 	for _, m := range n.Mappings {
 		if m.IID != iid {
-			r.probs.errorf(0, "database-mapping", "a mobile node has one device, and so one instance: iid %d (line %d) or %d", m.IID, m.Line, iid)
+			r.probs.errorf(0, "database-mapping", "there is one device, and so one instance: iid %d (line %d) or %d", m.IID, m.Line, iid)
 			break
 		}
-		if m.Prefix.Addr().Is4() == prefix.Addr().Is4() {
+		if n.Mode == ModeMN && m.Prefix.Addr().Is4() == prefix.Addr().Is4() {
 			// The device has one address per family, as packets without an
 			// explicit source need one answer to which EID they come from.
 			r.probs.errorf(0, "database-mapping", "a mobile node has one EID per address family: %s (line %d) or %s", m.Prefix, m.Line, prefix)
@@ -113,13 +117,14 @@ func (r *reader) addressSource(g *group, option string, m *DatabaseMapping) {
 	if !ok {
 		return
 	}
+	remote := !g.on("local", true)
 	a, err := netip.ParseAddr(text)
 	if err != nil || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a.Zone() != "" {
 		g.errorf(option, "'%s' is not an IP address of this host (names of explicit locator paths are not supported)", text)
 		return
 	}
 	a = a.Unmap()
-	r.addSource(g, m, LocatorSource{Addr: a, Family: familyOf(a), Priority: octet(g, "priority", defaultPriority), Weight: octet(g, "weight", defaultWeight), Line: g.line})
+	r.addSource(g, m, LocatorSource{Addr: a, Family: familyOf(a), Priority: octet(g, "priority", defaultPriority), Weight: octet(g, "weight", defaultWeight), Remote: remote, Line: g.line})
 }
 
 func (r *reader) addSource(g *group, m *DatabaseMapping, s LocatorSource) {

@@ -29,13 +29,16 @@ func FuzzParse(f *testing.F) {
 			checkError(t, err, src)
 		} else {
 			for _, m := range n.Mappings {
-				assert.True(t, m.Prefix.IsSingleIP())
+				assert.True(t, n.Mode != ModeMN || m.Prefix.IsSingleIP())
+				assert.Equal(t, n.IID, m.IID)
+				assert.NotEmpty(t, m.Locators)
 				assert.Less(t, m.IID, uint32(1<<24-1))
 				for _, l := range m.Locators {
 					assert.True(t, (l.Interface == "") == l.Addr.IsValid())
 					assert.Contains(t, []int{4, 6}, l.Family)
 				}
 			}
+			assert.True(t, len(n.Mappings) > 0 || n.Proxy.Any() && len(n.Locators) > 0)
 			for _, s := range n.MapServers {
 				assert.True(t, s.Addr.IsValid() && !s.Addr.Is4In6())
 				assert.NotEmpty(t, s.Key.Secret)

@@ -19,6 +19,8 @@ type Options struct {
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 	// Getenv gives the value of ${NAME}. Nil: the environment.
 	Getenv func(name string) (string, bool)
+	// Override are options that take the place of what the file says.
+	Override []Setting
 }
 
 // Secret is a password. It prints as a placeholder, so that it cannot end up
@@ -48,6 +50,7 @@ type Key struct {
 type reader struct {
 	lookup func(host string) ([]netip.Addr, error)
 	getenv func(name string) (string, bool)
+	set    []Setting
 	probs  *problems
 }
 
@@ -68,6 +71,7 @@ func newReader(ctx context.Context, file string, opt Options) *reader {
 			return lookup(limited, host)
 		},
 		getenv: opt.Getenv,
+		set:    opt.Override,
 		probs:  &problems{file: file},
 	}
 }
@@ -75,6 +79,7 @@ func newReader(ctx context.Context, file string, opt Options) *reader {
 // open reads, parses and checks a file's text.
 func (r *reader) open(src string, who role) *group {
 	root := parse(src, r.getenv, r.probs)
+	r.override(root, r.set)
 	return check(root, known, who, r.probs)
 }
 
@@ -148,6 +153,16 @@ func (r *reader) needAddress(g *group, option string) (netip.Addr, bool) {
 	return as[0], true
 }
 
+const notPrefix = "'%s' is not an EID-Prefix such as 192.0.2.1/32 or 2001:db8::1/128"
+
+func parsePrefix(text string) (netip.Prefix, bool) {
+	p, err := netip.ParsePrefix(text)
+	if a, errAddr := netip.ParseAddr(text); err != nil && errAddr == nil && a.Zone() == "" {
+		p, err = netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	return p, err == nil && !p.Addr().Is4In6()
+}
+
 // needPrefix reads an EID-Prefix. An address alone stands for the host.
 func (r *reader) needPrefix(g *group) (netip.Prefix, bool) {
 	const option = "eid-prefix"
@@ -155,12 +170,9 @@ func (r *reader) needPrefix(g *group) (netip.Prefix, bool) {
 	if !ok {
 		return netip.Prefix{}, false
 	}
-	p, err := netip.ParsePrefix(text)
-	if a, errAddr := netip.ParseAddr(text); err != nil && errAddr == nil && a.Zone() == "" {
-		p, err = netip.PrefixFrom(a, a.BitLen()), nil
-	}
-	if err != nil || p.Addr().Is4In6() {
-		g.errorf(option, "'%s' is not an EID-Prefix such as 192.0.2.1/32 or 2001:db8::1/128", text)
+	p, ok := parsePrefix(text)
+	if !ok {
+		g.errorf(option, notPrefix, text)
 		return netip.Prefix{}, false
 	}
 	if p.Masked() != p {

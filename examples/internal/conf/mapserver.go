@@ -14,11 +14,13 @@ type MapServerNode struct {
 	Warnings []Problem
 
 	Debug         int
+	LogFile       string // empty: standard error
 	ControlIface  string // the interface to serve; empty: all
 	ControlSocket string // where the status can be read; empty: the default of the program
 	StateFile     string // where registrations are kept over a restart; empty: nowhere
 	Sites         []Site
 	Resolver      []ResolverEntry
+	LISPSEC       MapServerSEC
 }
 
 // ResolverEntry is an EID-Prefix that other Map-Servers have.
@@ -72,6 +74,7 @@ func ParseMapServer(ctx context.Context, file, src string, opt Options) (*MapSer
 
 func (r *reader) mapServer(g *group, m *MapServerNode) {
 	m.Debug = r.debug(g)
+	m.LogFile = g.str("log-file", "")
 	m.ControlIface = g.str("control-iface", "")
 	m.ControlSocket = g.str("control-socket", "")
 	m.StateFile = g.str("state-file", "")
@@ -89,6 +92,7 @@ func (r *reader) mapServer(g *group, m *MapServerNode) {
 	for _, e := range g.groups["resolver-entry"] {
 		r.resolverEntry(e, m)
 	}
+	r.mapServerSecurity(g, m)
 	if len(m.Sites)+len(m.Resolver) == 0 && len(r.probs.errors) == 0 {
 		r.probs.errorf(0, "", "there is no lisp-site: nobody could register")
 	}

@@ -13,18 +13,30 @@ type Node struct {
 	File     string
 	Warnings []Problem // what the file asks for and does not get
 
-	Debug         int // 0..3, see LogLevel
-	MapResolvers  []netip.Addr
-	MapServers    []MapServer
-	Mappings      []DatabaseMapping // one per EID-Prefix
-	Static        []StaticMapping
-	ProxyETRs     []RLOC       // take packets to destinations that are not EIDs
-	ProxyITRs     []netip.Addr // are told of each handover
-	Probing       Probing
-	SiteScope     bool   // ipv6-scope = SITE: prefer unique local IPv6 addresses as locators
-	ControlSocket string // where the status can be read; empty: the default of the program
-	StateFile     string // what the node keeps over restarts; empty: the default of the program
-	Device        Device
+	Mode                   Mode
+	IID                    uint32 // the instance of all Mappings and of Proxy
+	Debug                  int    // 0..3, see LogLevel
+	LogFile                string // empty: standard error
+	MapResolvers           []netip.Addr
+	MapServers             []MapServer
+	Mappings               []DatabaseMapping // one per EID-Prefix
+	Static                 []StaticMapping
+	AllowedEIDs            []netip.Prefix // all other destinations are forwarded natively; empty: none is
+	ProxyETRs              []RLOC         // take packets to destinations that are not EIDs
+	ProxyETRs4, ProxyETRs6 []RLOC         // instead, those of one family
+	ProxyITRs              []netip.Addr   // are told of each handover
+	Proxy                  Proxy
+	Locators               []LocatorSource // besides those of the Mappings
+	Encapsulation          string          // LISP, LISP-GPE or VXLAN-GPE
+	ControlPort            uint16          // 0: 4342
+	MapRequestRetries      int             // 0: the default
+	LISPSEC                LISPSEC
+	Closed                 Closed
+	Probing                Probing
+	SiteScope              bool   // ipv6-scope = SITE: prefer unique local IPv6 addresses as locators
+	ControlSocket          string // where the status can be read; empty: the default of the program
+	StateFile              string // what the node keeps over restarts; empty: the default of the program
+	Device                 Device
 }
 
 // Device is the TUN device and its routing table. Zero values stand for the
@@ -40,6 +52,7 @@ type MapServer struct {
 	Addr       netip.Addr
 	Key        Key
 	ProxyReply bool
+	Merge      bool
 }
 
 // DatabaseMapping is one EID-Prefix of ours and where its locators come from.
@@ -58,6 +71,7 @@ type LocatorSource struct {
 	Family           int        // 4 or 6
 	Addr             netip.Addr // invalid: from Interface
 	Priority, Weight uint8
+	Remote           bool // of another ETR of the site: announced as it is
 	Line             int
 }
 
@@ -80,6 +94,7 @@ type Probing struct {
 	Interval      time.Duration
 	Retries       int // probes after the first unanswered one until the locator is down
 	RetryInterval time.Duration
+	Fast          time.Duration // between probes where packets go; 0: as elsewhere
 }
 
 // Defaults of the options that have one.
@@ -87,6 +102,7 @@ const (
 	defaultPriority = 1
 	defaultWeight   = 100
 	defaultTTL      = 10 // minutes
+	maxRetries      = 10
 )
 
 // LoadNode reads the file of lispmn. The error is an *Error when the file was
@@ -117,7 +133,8 @@ func ParseNode(ctx context.Context, file, src string, opt Options) (*Node, error
 
 func (r *reader) node(g *group, n *Node) {
 	n.Debug = r.debug(g)
-	r.nodeMode(g)
+	n.Mode = r.nodeMode(g)
+	n.LogFile = g.str("log-file", "")
 	n.ControlSocket = g.str("control-socket", "")
 	n.StateFile = g.str("state-file", "")
 	n.SiteScope = r.scope(g)
@@ -125,9 +142,10 @@ func (r *reader) node(g *group, n *Node) {
 	if len(n.Device.Name) > 15 || strings.ContainsAny(n.Device.Name, "/ %\n\t") {
 		g.errorf("tun-name", "'%s' cannot be the name of an interface (1 to 15 characters, no '/', '%%' or space)", n.Device.Name)
 	}
-	if e := g.str("encapsulation", "LISP"); !strings.EqualFold(e, "LISP") {
-		g.errorf("encapsulation", "'%s' is not supported; LISP is", e)
-	}
+	n.Encapsulation = r.oneOf(g, "encapsulation", "LISP", []string{"LISP", "LISP-GPE", "VXLAN-GPE"})
+	n.ControlPort = uint16(g.num("control-port", 0))
+	n.MapRequestRetries = r.retries(g)
+	n.AllowedEIDs = r.prefixes(g, "allowed-dst-eids")
 	n.Probing = r.probing(g)
 	r.mapResolvers(g, n)
 	n.ProxyITRs = r.addressList(g, "proxy-itrs")
@@ -135,28 +153,29 @@ func (r *reader) node(g *group, n *Node) {
 	for _, d := range g.groups["database-mapping"] {
 		r.databaseMapping(d, n)
 	}
+	r.lispdroid(g, n)
+	if len(n.Mappings) > 0 {
+		n.IID = n.Mappings[0].IID
+	}
+	r.pxtr(g, n)
+	r.family(g, n)
 	for _, s := range g.groups["static-map-cache"] {
 		r.static(s, n)
 	}
 	r.proxyETRs(g, n)
+	r.lispdroidProxyETRs(g, n)
+	r.nodeSecurity(g, n)
 	r.complete(n)
 }
 
-// nodeMode refuses the modes that this program does not have.
-func (r *reader) nodeMode(g *group) {
-	switch mode := g.str("operating-mode", "MN"); strings.ToUpper(mode) {
-	case "MN":
-	case "MS":
-		g.errorf("operating-mode", "this file is for a Map-Server: start lispms with it")
-	case "XTR", "RTR", "DDT", "DDT-MR":
-		g.errorf("operating-mode", "%s is not supported yet; MN (a mobile node) is", mode)
-	default:
-		hint := suggest(mode, []string{"MN", "MS", "xTR", "RTR", "DDT", "DDT-MR"})
-		if hint != "" {
-			hint = "; did you mean " + hint + "?"
-		}
-		g.errorf("operating-mode", "'%s' is not a mode%s", mode, hint)
+// retries reads how often a Map-Request is sent again. 0 is the default, as it
+// was for OpenOverlayRouter, which then took 3.
+func (r *reader) retries(g *group) int {
+	n := int(g.num("map-request-retries", 0))
+	if n > maxRetries {
+		g.warnf("map-request-retries", "%d is the highest value (RFC 9301 §5.3)", maxRetries)
 	}
+	return min(n, maxRetries)
 }
 
 func (r *reader) scope(g *group) bool {
@@ -170,23 +189,29 @@ func (r *reader) scope(g *group) bool {
 	return false
 }
 
+// probing reads rloc-probing, or the options of lispdroid in its place.
 func (r *reader) probing(g *group) Probing {
-	sections := g.groups["rloc-probing"]
-	if len(sections) == 0 {
+	s, name, line := g, "rloc-probe-retries", g.lineOf("rloc-probe-retries")
+	if sections := g.groups["rloc-probing"]; len(sections) > 0 {
+		s, name, line = sections[0], "rloc-probing", sections[0].line
+	} else if !g.has("rloc-probe-interval") && !g.has("rloc-probe-retries") {
 		return Probing{}
 	}
-	s := sections[0]
 	p := Probing{
 		Interval:      time.Duration(s.num("rloc-probe-interval", 0)) * time.Second,
 		Retries:       int(s.num("rloc-probe-retries", 3)),
 		RetryInterval: time.Duration(s.num("rloc-probe-retries-interval", 10)) * time.Second,
+		Fast:          time.Duration(s.num("rloc-probe-fast-interval", 0)) * time.Millisecond,
 	}
 	if !s.has("rloc-probe-interval") {
-		r.probs.warnf(s.line, s.name, "has no rloc-probe-interval, so locators are not probed")
+		r.probs.warnf(line, name, "has no rloc-probe-interval, so locators are not probed")
 	}
 	if p.Retries > 5 {
 		s.warnf("rloc-probe-retries", "5 is the highest value")
 		p.Retries = 5
+	}
+	if p.Fast != 0 && p.Fast < minFast {
+		s.errorf("rloc-probe-fast-interval", "is at least %d (milliseconds), or 0 for none", minFast.Milliseconds())
 	}
 	if p.Interval == 0 {
 		return Probing{Off: true}
@@ -194,6 +219,9 @@ func (r *reader) probing(g *group) Probing {
 	p.RetryInterval = min(max(p.RetryInterval, time.Second), p.Interval)
 	return p
 }
+
+// minFast is the shortest time between probes.
+const minFast = 10 * time.Millisecond
 
 func (r *reader) mapResolvers(g *group, n *Node) {
 	n.MapResolvers = r.addressList(g, "map-resolver")
@@ -224,7 +252,7 @@ func (r *reader) mapServers(g *group, n *Node) {
 				s.errorf("address", "%s is given twice", addr)
 			}
 		}
-		n.MapServers = append(n.MapServers, MapServer{Addr: addr, Key: key, ProxyReply: s.on("proxy-reply", false)})
+		n.MapServers = append(n.MapServers, MapServer{Addr: addr, Key: key, ProxyReply: s.on("proxy-reply", false), Merge: s.on("merge", false)})
 	}
 }
 
@@ -258,19 +286,13 @@ func (r *reader) rloc(g *group) (RLOC, bool) {
 
 func (r *reader) proxyETRs(g *group, n *Node) {
 	for _, kind := range []struct {
-		name   string
-		family int
-	}{{"proxy-etr", 0}, {"proxy-etr-ipv4", 4}, {"proxy-etr-ipv6", 6}} {
+		name string
+		to   *[]RLOC
+	}{{"proxy-etr", &n.ProxyETRs}, {"proxy-etr-ipv4", &n.ProxyETRs4}, {"proxy-etr-ipv6", &n.ProxyETRs6}} {
 		for _, s := range g.groups[kind.name] {
 			rloc, ok := r.rloc(s)
-			if !ok {
-				continue
-			}
-			if kind.family != 0 {
-				s.warnf("address", "%s gets packets to IPv4 and IPv6 destinations", rloc.Addr)
-			}
-			if !slices.ContainsFunc(n.ProxyETRs, func(o RLOC) bool { return o.Addr == rloc.Addr }) {
-				n.ProxyETRs = append(n.ProxyETRs, rloc)
+			if ok && !slices.ContainsFunc(*kind.to, func(o RLOC) bool { return o.Addr == rloc.Addr }) {
+				*kind.to = append(*kind.to, rloc)
 			}
 		}
 	}
@@ -281,10 +303,10 @@ func octet(g *group, name string, def int64) uint8 { return uint8(g.num(name, de
 
 // complete reports what a usable file lacks.
 func (r *reader) complete(n *Node) {
-	if len(n.Mappings) == 0 && len(r.probs.errors) == 0 {
+	if len(n.Mappings) == 0 && !n.Proxy.Any() && len(r.probs.errors) == 0 {
 		r.probs.errorf(0, "", "there is no database-mapping: the node needs at least one EID")
 	}
-	if len(n.MapServers) == 0 && len(r.probs.errors) == 0 {
+	if len(n.MapServers) == 0 && len(n.Mappings) > 0 && len(r.probs.errors) == 0 {
 		r.probs.warnf(0, "", "there is no map-server: nobody will find this node")
 	}
 	if len(n.MapResolvers) == 0 && len(r.probs.errors) == 0 {

@@ -76,9 +76,9 @@ func TestLISPmobFile(t *testing.T) {
 			{Interface: "eth0", Family: 6, Priority: 1, Weight: 100, Line: 33},
 		}},
 	}, n.Mappings)
-	assert.Equal(t, []string{
-		"lispd.conf:3: map-request-retries: ignored: a Map-Request is sent again ten times, with growing pauses (RFC 9301 §5.3)",
-	}, texts(n.Warnings))
+	assert.Equal(t, 2, n.MapRequestRetries)
+	assert.Equal(t, ModeMN, n.Mode)
+	assert.Empty(t, n.Warnings)
 }
 
 func TestOORFile(t *testing.T) {
@@ -90,10 +90,10 @@ func TestOORFile(t *testing.T) {
 	assert.True(t, n.SiteScope)
 	assert.Equal(t, []netip.Addr{addr("2001:db8:ffff::53"), addr("192.0.2.53")}, n.MapResolvers)
 	assert.Equal(t, []MapServer{{Addr: addr("192.0.2.1"), Key: Key{ID: 16, Type: 1, Secret: "from the environment"}}}, n.MapServers)
-	assert.Equal(t, []RLOC{
-		{Addr: addr("192.0.2.2"), Priority: 1, Weight: 5},
-		{Addr: addr("2001:db8:ffff::2"), Priority: 1, Weight: 100},
-	}, n.ProxyETRs)
+	assert.Equal(t, []RLOC{{Addr: addr("192.0.2.2"), Priority: 1, Weight: 5}}, n.ProxyETRs4)
+	assert.Equal(t, []RLOC{{Addr: addr("2001:db8:ffff::2"), Priority: 1, Weight: 100}}, n.ProxyETRs6)
+	assert.Equal(t, "/var/log/oor.log", n.LogFile)
+	assert.Equal(t, uint32(7), n.IID)
 	assert.Equal(t, Probing{Interval: 10 * time.Second, Retries: 5, RetryInterval: 10 * time.Second}, n.Probing)
 	assert.Equal(t, []DatabaseMapping{{IID: 7, Prefix: prefix("198.51.100.1/32"), TTL: 24 * time.Hour, Line: 14, Locators: []LocatorSource{
 		{Addr: addr("192.0.2.33"), Family: 4, Priority: 4, Weight: 5, Line: 18},
@@ -107,10 +107,7 @@ func TestOORFile(t *testing.T) {
 	assert.Equal(t, Device{Name: "lisp7", MTU: 1400, Table: 77}, n.Device)
 	assert.Equal(t, []string{
 		"oor.conf:2: debug: 3 is the highest level",
-		"oor.conf:4: log-file: ignored: messages go to standard error; let the service manager or the shell keep them",
 		"oor.conf:8: rloc-probing.rloc-probe-retries: 5 is the highest value",
-		"oor.conf:12: proxy-etr-ipv4.address: 192.0.2.2 gets packets to IPv4 and IPv6 destinations",
-		"oor.conf:13: proxy-etr-ipv6.address: 2001:db8:ffff::2 gets packets to IPv4 and IPv6 destinations",
 	}, texts(n.Warnings))
 }
 
@@ -137,7 +134,7 @@ func TestMapServerFile(t *testing.T) {
 	}, m.Sites)
 	assert.Equal(t, []string{
 		"ms.conf:10: lisp-site.ddt-ms-peers: ignored: " + whyDDT,
-		"ms.conf:15: map-resolver: is not for this program (lispmn, operating-mode MN); ignored",
+		"ms.conf:15: map-resolver: is not for this program (lispmn); ignored",
 	}, texts(m.Warnings))
 }
 
@@ -180,9 +177,9 @@ func TestNodeErrors(t *testing.T) {
 		{"multicast", "map-resolver = 224.0.0.1", "f:1: map-resolver: '224.0.0.1' is not the address of a host"},
 		{"same Map-Server twice", "map-server { address = 192.0.2.1 key = k }", "f:3: map-server.address: 192.0.2.1 is given twice"},
 		{"bad prefix", "database-mapping { eid-prefix = 300/8 }", "f:1: database-mapping.eid-prefix: '300/8' is not an EID-Prefix such as 192.0.2.1/32 or 2001:db8::1/128"},
-		{"network as EID", "database-mapping { eid-prefix = 198.51.100.0/24 }", "f:1: database-mapping.eid-prefix: a mobile node is one host: 198.51.100.0/24 must be a /32"},
+		{"network as EID", "database-mapping { eid-prefix = 198.51.100.0/24 }", "f:1: database-mapping.eid-prefix: a mobile node is one host: 198.51.100.0/24 must be a /32 (say operating-mode = xTR for a router)"},
 		{"two EIDs of a family", "database-mapping { eid-prefix = 198.51.100.2/32 interface = eth0 }", "a mobile node has one EID per address family: 198.51.100.2/32 (line 1) or 198.51.100.1/32"},
-		{"two instances", "database-mapping { eid-prefix = 2001:db8::1/128 iid = 5 interface = eth0 }", "a mobile node has one device, and so one instance: iid 5 (line 1) or 0"},
+		{"two instances", "database-mapping { eid-prefix = 2001:db8::1/128 iid = 5 interface = eth0 }", "there is one device, and so one instance: iid 5 (line 1) or 0"},
 		{"no locator", "database-mapping { eid-prefix = 2001:db8::1/128 }", "f:1: database-mapping: has no locator: add rloc-iface { interface = ... } or interface = ..."},
 		{"priority in the wrong form", "database-mapping { eid-prefix = 2001:db8::1/128\npriority = 1 }", "f:2: database-mapping.priority: belongs to an interface; inside rloc-iface and rloc-address it is called priority and weight"},
 		{"same locator twice", "database-mapping { eid-prefix = 198.51.100.1/32 rloc-iface { interface = eth0 } }", "the same locator is in line 1 already"},
@@ -194,12 +191,11 @@ func TestNodeErrors(t *testing.T) {
 		{"static without locator", "static-map-cache { eid-prefix = 203.0.113.0/24 }", "f:1: static-map-cache: has no locator: add rloc-address { address = ... }"},
 		{"twice", "rloc-probing { }\nrloc-probing { }", "f:2: rloc-probing: is there already, in line 1"},
 		{"mode of another program", "operating-mode = MS", "f:1: operating-mode: this file is for a Map-Server: start lispms with it"},
-		{"mode that is not there", "operating-mode = RTR", "f:1: operating-mode: RTR is not supported yet; MN (a mobile node) is"},
+		{"mode that is not there", "operating-mode = RTR", "f:1: operating-mode: RTR is not a mode of lispmn; MN, xTR and PxTR are"},
 		{"mode typo", "operating-mode = MM", "f:1: operating-mode: 'MM' is not a mode; did you mean MN?"},
-		{"router", "router-mode = on", "f:1: router-mode: not supported: only a mobile node (operating-mode = MN) is supported yet"},
 		{"NAT", "nat_traversal_support = on", "f:1: nat_traversal_support: not supported: " + whyNAT},
 		{"old NAT", "nat-traversal { nat_aware = on }", "f:1: nat-traversal.nat_aware: not supported: " + whyNAT},
-		{"encapsulation", "encapsulation = VXLAN-GPE", "f:1: encapsulation: 'VXLAN-GPE' is not supported; LISP is"},
+		{"encapsulation", "encapsulation = VXLANGPE", "f:1: encapsulation: 'VXLANGPE' is not one of LISP, LISP-GPE, VXLAN-GPE; did you mean 'VXLAN-GPE'?"},
 		{"scope", "ipv6-scope = LINK", "f:1: ipv6-scope: 'LINK' is neither GLOBAL nor SITE"},
 		{"interface name", "tun-name = much-too-long-a-name", "f:1: tun-name: 'much-too-long-a-name' cannot be the name of an interface (1 to 15 characters, no '/', '%' or space)"},
 		{"ELP", "explicit-locator-path { elp-name = x }", "f:1: explicit-locator-path: not supported: " + whyLCAF},
@@ -222,7 +218,7 @@ func TestNodeWarnings(t *testing.T) {
 		{"set twice", "tun-mtu = 1300\ntun-mtu = 1400", "f:2: tun-mtu: replaces the value of line 1"},
 		{"probing without interval", "rloc-probing { rloc-probe-retries = 1 }", "f:1: rloc-probing: has no rloc-probe-interval, so locators are not probed"},
 		{"host bits", "static-map-cache { eid-prefix = 203.0.113.1/24 rloc = 192.0.2.8 }", "f:1: static-map-cache.eid-prefix: '203.0.113.1/24' has bits behind its length; taken as 203.0.113.0/24"},
-		{"other mode", "lisp-site { eid-prefix = 198.51.100.0/24 }", "f:1: lisp-site: is not for this program (lispms, operating-mode MS); ignored"},
+		{"other mode", "lisp-site { eid-prefix = 198.51.100.0/24 }", "f:1: lisp-site: is not for this program (lispms); ignored"},
 		{"verify off", "map-server { address = 192.0.2.9 key = k verify = off }", "f:1: map-server.verify: ignored: what a Map-Server says is always verified"},
 		{"DDT roots", "ddt-root-node { address = 192.0.2.9 }", "f:1: ddt-root-node: ignored: " + whyDDT},
 	} {
@@ -278,7 +274,6 @@ func TestMapServerErrors(t *testing.T) {
 		{"bad map-server", "resolver-entry { eid-prefix = 192.0.2.0/24 map-server = { 0.0.0.0 } }", "f:1: resolver-entry.map-server: '0.0.0.0' is not the address of a host"},
 		{"resolver-entry twice", "resolver-entry { eid-prefix = 192.0.2.0/24 map-server = { 192.0.2.1 } }\nresolver-entry { eid-prefix = 192.0.2.0/24 map-server = { 192.0.2.1 } }", "f:2: resolver-entry.eid-prefix: 192.0.2.0/24 is in a resolver-entry already"},
 		{"site and resolver-entry", "lisp-site { eid-prefix = 192.0.2.0/24 key = a }\nresolver-entry { eid-prefix = 192.0.2.0/24 map-server = { 192.0.2.1 } }", "f:2: resolver-entry.eid-prefix: 192.0.2.0/24 is in the site of line 1 already"},
-		{"merge", "lisp-site { eid-prefix = 192.0.2.0/24 key = a merge = on }", "f:1: lisp-site.merge: not supported: merging the registrations of several xTRs is not supported yet"},
 		{"static registration", "ms-static-registered-site { eid-prefix = 192.0.2.0/24 }", "f:1: ms-static-registered-site: not supported: registrations come from Map-Registers only"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

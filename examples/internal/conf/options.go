@@ -32,8 +32,8 @@ type role uint8
 const (
 	roleXTR role = 1 << iota // lispmn
 	roleMS                   // lispms
-	roleRTR                  // no program yet
-	roleDDT                  // no program yet
+	roleRTR
+	roleDDT // no program yet
 )
 
 // option is what is known about one name.
@@ -104,9 +104,21 @@ const (
 // by name. It is never modified.
 var known = knownOptions()
 
+// extensions add to the table what belongs together and is read in a file of its
+// own: new sections, or other entries in place of those below.
+var extensions = []func(options){modeOptions, securityOptions, lispdroidOptions}
+
 // knownOptions makes the table. To support another option, change its entry
-// here and read it in node.go or mapserver.go.
+// here, or add an extension, and read it in node.go or mapserver.go.
 func knownOptions() options {
+	all := commonOptions()
+	for _, add := range extensions {
+		add(all)
+	}
+	return all
+}
+
+func commonOptions() options {
 	loc := locatorOptions()
 	database := options{
 		"eid-prefix": {}, "iid": number(-1, maxIID), "ttl": number(0, maxTTL),
@@ -116,25 +128,24 @@ func knownOptions() options {
 		"priority_v6": number(-1, maxOctet), "weight_v6": number(0, maxOctet),
 		"priority": number(-1, maxOctet), "weight": number(0, maxOctet),
 		// OpenOverlayRouter: any number of these in one section.
-		"rloc-address": {kind: kindSection, sub: with(loc, options{
-			"local": notUnless(refused, kindBool, "on", "only own addresses can be locators of an own EID-Prefix"),
-		})},
+		"rloc-address": {kind: kindSection, sub: with(loc, options{"local": flag()})},
 		"rloc-iface": {kind: kindSection, sub: options{
 			"interface": {}, "ip_version": number(4, 6),
 			"priority": number(0, maxOctet), "weight": number(0, maxOctet),
 		}},
 		// lispdroid.
-		"local": notUnless(refused, kindBool, "on", "only own addresses can be locators of an own EID-Prefix"),
+		"local": flag(),
 		"rloc":  {},
 	}
 	server := options{
 		"address": {}, "key-type": number(0, 3), "key": {}, "key-id": number(0, maxOctet), "proxy-reply": flag(),
+		"merge":  flag(), // join our locators with those of other xTRs of the site
 		"verify": notUnless(ignored, kindBool, "on", "what a Map-Server says is always verified"),
 	}
 	site := options{
 		"eid-prefix": {}, "iid": number(-1, maxIID), "key-type": number(0, 3), "key": {}, "key-id": number(0, maxOctet),
 		"accept-more-specifics": flag(), "proxy-reply": flag(), "name": {},
-		"merge":                 notUnless(refused, kindBool, "off", "merging the registrations of several xTRs is not supported yet"),
+		"merge":                 flag(), // nothing to be read: it is for the xTRs to ask for
 		"ddt-ms-peers-complete": not(ignored, kindBool, whyDDT),
 		"ddt-ms-peers":          not(ignored, kindList, whyDDT),
 	}
@@ -150,49 +161,41 @@ func knownOptions() options {
 		"rloc-probe-interval":         number(0, maxDelay),
 		"rloc-probe-retries":          number(0, 1000),
 		"rloc-probe-retries-interval": number(0, maxDelay),
+		"rloc-probe-fast-interval":    number(0, 60000), // milliseconds
 	}
 	xtr := roleXTR
 	return options{
 		// Everybody.
 		"debug":          {}, // a number, or a bool in early formats
 		"operating-mode": {},
-		"log-file":       not(ignored, kindString, "messages go to standard error; let the service manager or the shell keep them"),
+		"log-file":       {},
 		"ipv6-scope":     {},
 		"control-socket": {},
 
 		// The xTR.
-		"encapsulation":    {role: xtr},
-		"rloc-probing":     {kind: kindSection, once: true, role: xtr, sub: probing},
-		"map-resolver":     {kind: kindList, role: xtr},
-		"proxy-itrs":       {kind: kindList, role: xtr},
-		"map-server":       {kind: kindSection, role: xtr, sub: server},
-		"database-mapping": {kind: kindSection, role: xtr, sub: database},
-		"static-map-cache": {kind: kindSection, role: xtr, sub: static},
-		"proxy-etr":        {kind: kindSection, bare: true, role: xtr, sub: loc},
-		"proxy-etr-ipv4":   {kind: kindSection, role: xtr, sub: loc},
-		"proxy-etr-ipv6":   {kind: kindSection, role: xtr, sub: loc},
-		"state-file":       {role: xtr | roleMS},
-		"tun-name":         {role: xtr},
-		"tun-mtu":          number(576, 65535).of(xtr),
-		"tun-table":        number(1, 1<<32-1).of(xtr),
+		"encapsulation":       {role: xtr},
+		"rloc-probing":        {kind: kindSection, once: true, role: xtr, sub: probing},
+		"map-resolver":        {kind: kindList, role: xtr},
+		"proxy-itrs":          {kind: kindList, role: xtr},
+		"map-server":          {kind: kindSection, role: xtr, sub: server},
+		"database-mapping":    {kind: kindSection, role: xtr, sub: database},
+		"static-map-cache":    {kind: kindSection, role: xtr, sub: static},
+		"proxy-etr":           {kind: kindSection, bare: true, role: xtr, sub: loc},
+		"proxy-etr-ipv4":      {kind: kindSection, role: xtr, sub: loc},
+		"proxy-etr-ipv6":      {kind: kindSection, role: xtr, sub: loc},
+		"state-file":          {role: xtr | roleMS},
+		"control-port":        number(1, 65535).of(xtr),
+		"map-request-retries": number(0, 1000).of(xtr),
+		"rloc-family":         number(4, 6).of(xtr),
+		"tun-name":            {role: xtr},
+		"tun-mtu":             number(576, 65535).of(xtr),
+		"tun-table":           number(1, 1<<32-1).of(xtr),
 
-		"map-request-retries":    not(ignored, kindInt, "a Map-Request is sent again ten times, with growing pauses (RFC 9301 §5.3)").of(xtr),
-		"allowed-dst-eids":       not(refused, kindList, "which destinations are resolved cannot be limited yet").of(xtr),
 		"nat_traversal_support":  notUnless(refused, kindBool, "off", whyNAT).of(xtr),
 		"use-nat-tunneling":      notUnless(refused, kindBool, "off", whyNAT).of(xtr),
-		"router-mode":            notUnless(refused, kindBool, "off", "only a mobile node (operating-mode = MN) is supported yet").of(xtr),
 		"ddt-client":             notUnless(refused, kindBool, "off", whyDDT).of(xtr),
 		"ddt-root-node":          {kind: kindSection, role: xtr, support: ignored, why: whyDDT, sub: loc},
-		"use-ms-as-petr":         notUnless(refused, kindBool, "off", "name the Proxy-ETR with proxy-etr-ipv4 or proxy-etr-ipv6").of(xtr),
-		"petr-address":           not(refused, kindString, "name the Proxy-ETR with proxy-etr-ipv4 or proxy-etr-ipv6").of(xtr),
-		"eid-interface":          not(ignored, kindString, "the EIDs are on the TUN device").of(xtr),
-		"eid-address-ipv4":       not(refused, kindString, "give the EID in a database-mapping").of(xtr),
-		"eid-address-ipv6":       not(refused, kindString, "give the EID in a database-mapping").of(xtr),
-		"instance-id":            not(refused, kindInt, "give the instance in the database-mapping, as iid").of(xtr),
-		"control-port":           notUnless(ignored, kindInt, "4342", "control messages use port 4342").of(xtr),
-		"rloc-probing-interval":  not(ignored, kindInt, "use rloc-probing { rloc-probe-interval = ... }").of(xtr),
-		"rloc-probe-interval":    not(ignored, kindInt, "use rloc-probing { rloc-probe-interval = ... }").of(xtr),
-		"rloc-probe-retries":     not(ignored, kindInt, "use rloc-probing { rloc-probe-retries = ... }").of(xtr),
+		"rloc-probing-interval":  notUnless(ignored, kindInt, "0", "LISPmob never read it: use rloc-probing { rloc-probe-interval = ... }").of(xtr),
 		"override-dns":           notUnless(ignored, kindBool, "off", whyDNS).of(xtr),
 		"override-dns-primary":   not(ignored, kindString, whyDNS).of(xtr),
 		"override-dns-secondary": not(ignored, kindString, whyDNS).of(xtr),
@@ -200,9 +203,6 @@ func knownOptions() options {
 			"nat_aware": notUnless(refused, kindBool, "off", whyNAT),
 			"site_id":   not(ignored, kindString, whyNAT),
 			"xtr_id":    not(ignored, kindString, whyNAT),
-		}},
-		"interface": {kind: kindSection, role: xtr, support: ignored, why: "interfaces are named in the database-mappings", sub: options{
-			"name": {}, "detect-nat": {}, "nat-global-address": {}, "device-priority": {},
 		}},
 		"explicit-locator-path": {kind: kindSection, support: refused, why: whyLCAF, role: xtr, sub: options{
 			"elp-name": {},
