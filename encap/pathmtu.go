@@ -21,6 +21,8 @@ const (
 type pathMTUs struct {
 	table atomic.Pointer[map[netip.Addr]pathMTU] // replaced, never changed
 	mu    sync.Mutex
+
+	changed func(remote netip.Addr, mtu int) // see WatchPathMTUs; or nil
 }
 
 type pathMTU struct {
@@ -50,6 +52,9 @@ func (t *pathMTUs) learn(now time.Time, remote netip.Addr, mtu int) {
 	}
 	next[remote] = pathMTU{mtu, now.Add(pathMTUTime)}
 	t.table.Store(&next)
+	if t.changed != nil {
+		t.changed(remote, mtu)
+	}
 }
 
 // expire forgets what is too old and returns when to be called again; zero when
@@ -62,7 +67,13 @@ func (t *pathMTUs) expire(now time.Time) (next time.Time) {
 		return time.Time{}
 	}
 	left := maps.Clone(*m)
-	maps.DeleteFunc(left, func(_ netip.Addr, e pathMTU) bool { return !e.until.After(now) })
+	maps.DeleteFunc(left, func(remote netip.Addr, e pathMTU) bool {
+		over := !e.until.After(now)
+		if over && t.changed != nil {
+			t.changed(remote, 0)
+		}
+		return over
+	})
 	if len(left) == 0 {
 		t.table.Store(nil)
 		return time.Time{}

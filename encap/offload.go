@@ -1,0 +1,45 @@
+package encap
+
+import (
+	"net/netip"
+
+	"github.com/xtrkit/xtrkit/mapcache"
+)
+
+// What is in this file is for a data plane that takes packets off the hands of a
+// Forwarder, such as package ebpf, and has to send as it does.
+
+// LocalPath is one of our own locators and what the Forwarder knows of the way by
+// which packets leave from it.
+type LocalPath struct {
+	mapcache.Local // Up is false too if it could not be opened
+	// MTU is the largest outer packet, in octets, that its link carries.
+	MTU int
+	// Ports are the source ports of packets in the LISP format: that of a flow is
+	// Ports[hash*0x9e3779b1*len>>32], where the first product has 32 bits and the
+	// second 64. Nil if the Path does not tell.
+	Ports []uint16
+}
+
+// portsPath is a Path that tells its source ports.
+type portsPath interface{ SourcePorts() []uint16 }
+
+// LocalPaths returns our own locators as the last SetLocals left them.
+func (f *Forwarder) LocalPaths() []LocalPath {
+	t := f.locals.Load()
+	ways := make([]LocalPath, len(t.locals))
+	for i, l := range t.locals {
+		ways[i] = LocalPath{Local: l, MTU: t.mtus[i]}
+		if p, ok := t.paths[i].(portsPath); ok {
+			ways[i].Ports = p.SourcePorts()
+		}
+	}
+	return ways
+}
+
+// WatchPathMTUs has changed called with each path MTU that is learned, by the
+// goroutine that learns it, and with 0 when it is forgotten. It must not block nor
+// call the Forwarder. It has to be called before Run.
+func (f *Forwarder) WatchPathMTUs(changed func(remote netip.Addr, mtu int)) {
+	f.paths.changed = changed
+}
