@@ -170,6 +170,10 @@ type ProbeConfig struct {
 	// packets during the last 15 s; they are given that long to answer, or twice
 	// their round-trip time. Zero: there is no difference.
 	Fast time.Duration
+	// PreferRTT prefers, among locators of a mapping and among our own of the
+	// same best Priority, the pairs whose round-trip time is clearly shorter; Weight
+	// divides the flows among those that are alike. It needs a PairPlane.
+	PreferRTT bool
 }
 
 // SMRConfig says to whom Solicit-Map-Requests are sent (RFC 9301 §6.1).

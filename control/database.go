@@ -357,6 +357,22 @@ func (e *Engine) localFor(remote netip.Addr) (mapcache.Local, bool) {
 	return e.locals[best], true
 }
 
+// localInTurn is localFor after that many failures: each time another one, and
+// again the best after all have been tried.
+func (e *Engine) localInTurn(remote netip.Addr, failures int) (mapcache.Local, bool) {
+	var ls []mapcache.Local
+	for _, l := range e.locals {
+		if l.Up && l.Addr.Is4() == remote.Is4() {
+			ls = append(ls, l)
+		}
+	}
+	if len(ls) == 0 {
+		return mapcache.Local{}, false
+	}
+	slices.SortStableFunc(ls, func(a, b mapcache.Local) int { return cmp.Compare(a.Priority, b.Priority) })
+	return ls[failures%len(ls)], true
+}
+
 // localByAddr returns the locator with that address.
 func (e *Engine) localByAddr(a netip.Addr) (mapcache.Local, bool) {
 	i, ok := slices.BinarySearchFunc(e.locals, a, func(l mapcache.Local, a netip.Addr) int { return l.Addr.Compare(a) })

@@ -70,6 +70,8 @@ type Engine struct {
 	targets map[mapcache.Locator]*probeTarget
 	paths   map[pathKey]*path
 	uplinks map[netip.Addr]*uplink // by own locator, of those with paths that are known
+	unheard map[netip.Addr]bool    // own locators that a Map-Server does not answer, though it answers another
+	pairs   pairBook
 
 	silentTimer timer  // for relocate, when a locator has become silent, or is no more
 	silentSeq   uint64 // counts these changes, for the Runner
@@ -111,6 +113,8 @@ func New(cfg Config) (*Engine, error) {
 		paths:         make(map[pathKey]*path),
 		uplinks:       make(map[netip.Addr]*uplink),
 		petrs:         make(map[mapcache.Locator]bool),
+		unheard:       make(map[netip.Addr]bool),
+		pairs:         pairBook{make(map[pathKey]uint8), make(map[pathKey]uint8)},
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)

@@ -42,6 +42,8 @@ type path struct {
 	seen     bool
 	down     bool
 	rtt      time.Duration
+	class    uint8     // of rtt, with ProbeConfig.PreferRTT; 0: none yet
+	classAt  time.Time // since when
 	sent     uint64
 	answered uint64
 }
@@ -184,6 +186,7 @@ func (e *Engine) addPaths(now time.Time, t *probeTarget) {
 		p.fire = func(now time.Time) { e.pathTimer(now, p) }
 		e.paths[k] = p
 		t.paths = append(t.paths, p)
+		e.rankPath(p)
 		// Soon, but many new paths spread over the interval.
 		spread := min(max(time.Second, time.Duration(max(len(e.paths), len(e.targets)))*10*time.Millisecond), e.cfg.Probe.Interval)
 		e.timers.set(&p.timer, now.Add(time.Millisecond+e.jitter(spread)))
@@ -195,6 +198,7 @@ func (e *Engine) removePath(now time.Time, p *path) {
 	e.forgetProbes(p)
 	e.count(p, -1)
 	delete(e.paths, p.key)
+	e.rankPair(p.key, 0)
 	e.forgetUnprobed(now, p.key.local)
 }
 
@@ -364,9 +368,12 @@ func (e *Engine) handleProbeReply(now time.Time, d lisp.Datagram, m *lisp.MapRep
 		p.waiting = false
 		e.nextCycle(now, p)
 	}
+	e.classify(now, p)
 	if p.down || !p.seen {
 		e.setPath(p, false)
 		e.emit(ProbeUp{Stamp{now}, p.key.local, p.key.locator, rtt})
+	} else {
+		e.rankPath(p)
 	}
 	e.echoOverruled(now, p.key.locator)
 	e.judge(now, p.target)

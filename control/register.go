@@ -2,6 +2,7 @@ package control
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -29,6 +30,7 @@ func (e *Engine) registrationTimer(now time.Time, r *registration) {
 		if r.state != StateWithdrawing {
 			r.state = StateUnanswered
 		}
+		def(&r.vain, r.local.Addr)
 		r.announced = false
 		e.register(now, r)
 	}
@@ -43,7 +45,7 @@ func (r *registration) fail(now time.Time, why string) { r.lastError, r.errorAt 
 
 // register sends a new Map-Register with a new nonce.
 func (e *Engine) register(now time.Time, r *registration) {
-	local, ok := e.localFor(r.server.Addr.Addr())
+	local, ok := e.localInTurn(r.server.Addr.Addr(), r.tries/registerSends)
 	if !ok {
 		// SetLocals starts it again.
 		r.message, r.state = nil, StateIdle
@@ -77,6 +79,16 @@ func (e *Engine) register(now time.Time, r *registration) {
 		r.state = StateWaiting
 	}
 	e.transmit(now, r)
+}
+
+// registerFrom registers again where our locator a was used, to see whether the
+// Map-Server answers it.
+func (e *Engine) registerFrom(now time.Time, a netip.Addr) {
+	for _, r := range e.registrations {
+		if r.message == nil && r.state == StateRegistered && r.local.Addr == a {
+			e.timers.set(&r.timer, later(now.Add(time.Millisecond), r.lastSent.Add(smrInterval)))
+		}
+	}
 }
 
 // registerRecords are what a Map-Register of r says. The Map-Server knows of them
@@ -118,6 +130,8 @@ func (e *Engine) transmit(now time.Time, r *registration) {
 // registered takes a verified Map-Notify for the message of r.
 func (e *Engine) registered(now time.Time, r *registration, missing []mapcache.Key) {
 	r.message, r.tries, r.sends = nil, 0, 0
+	e.heard(now, r.local.Addr, r.vain)
+	r.vain = netip.Addr{}
 	r.lastAck, r.rtt = now, now.Sub(r.first)
 	if r.state == StateWithdrawing {
 		r.state = StateWithdrawn

@@ -76,8 +76,9 @@ type registration struct {
 	nonce     lisp.Nonce
 	message   []byte // the encoded Map-Register while it is not acknowledged
 	local     mapcache.Local
-	sends     int // of message
-	tries     int // since the last acknowledgement
+	vain      netip.Addr // our locator from which message was sent in vain, first of several
+	sends     int        // of message
+	tries     int        // since the last acknowledgement
 	first     time.Time
 	lastSent  time.Time
 	lastAck   time.Time
@@ -165,7 +166,7 @@ func (e *Engine) arrange(now time.Time, c databaseChange) {
 		e.registrations = append(e.registrations, all...)
 		for i, r := range again {
 			e.timers.stop(&r.timer)
-			r.message, r.state, r.tries, r.announced = nil, StateIdle, 0, false
+			r.message, r.state, r.tries, r.announced, r.vain = nil, StateIdle, 0, false, netip.Addr{}
 			if r.gone != nil {
 				r.state = StateWithdrawing
 			}

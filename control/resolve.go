@@ -329,12 +329,19 @@ func (e *Engine) waitForReply(now time.Time, p *pending) {
 // LISP-SEC data if there is any (RFC 9301 §5.3, §5.8).
 func (e *Engine) sendMapRequest(p *pending, r *mapResolver, n lisp.Nonce, security []byte) {
 	eid := p.ask.Prefix.Addr()
+	// Not always by the same uplink, which may be silent without that anybody
+	// could tell yet: nobody that answers probes is known.
+	turn := max(0, p.sends-1) / len(e.resolvers)
+	local, _ := e.localInTurn(r.addr.Addr(), turn)
 	m := lisp.MapRequest{
 		Nonce:      n,
 		SMRInvoked: p.why.smr,
 		PITR:       e.proxied(p.ask),
 		ITRRLOCs:   e.itrRLOCs(),
 		Records:    []lisp.RequestRecord{{MaskLen: uint8(p.ask.Prefix.Bits()), EID: lisp.EIDAddress(p.ask.IID, eid)}},
+	}
+	if turn > 0 {
+		m.ITRRLOCs = firstOf(m.ITRRLOCs, lisp.AddressFrom(local.Addr))
 	}
 	source, haveEID := e.sourceEID(p.ask.IID, eid.Is4())
 	if haveEID && (!p.why.refresh || p.why.smr) && !m.PITR {
@@ -352,7 +359,6 @@ func (e *Engine) sendMapRequest(p *pending, r *mapResolver, n lisp.Nonce, securi
 			source = netip.IPv4Unspecified()
 		}
 	}
-	local, _ := e.localFor(r.addr.Addr())
 	sent := e.send(local, r.addr, func(b []byte) ([]byte, error) {
 		payload, err := m.AppendBinary(nil)
 		if err != nil {
@@ -381,6 +387,15 @@ func (e *Engine) itrRLOCs() []lisp.Address {
 		if l.Up && !l.Addr.IsLinkLocalUnicast() && len(as) < maxITRRLOCs {
 			as = append(as, lisp.AddressFrom(l.Addr))
 		}
+	}
+	return as
+}
+
+// firstOf puts a, if it is in the list, to its front: most take the first.
+func firstOf(as []lisp.Address, a lisp.Address) []lisp.Address {
+	if i := slices.Index(as, a); i > 0 {
+		copy(as[1:i+1], as[:i])
+		as[0] = a
 	}
 	return as
 }

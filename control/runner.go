@@ -174,6 +174,9 @@ func NewRunner(cfg RunnerConfig) (*Runner, error) {
 	if _, ok := cfg.Dataplane.(SignalPlane); cfg.Dataplane != nil && !ok && cfg.Engine.cfg.Closed.any() {
 		return nil, fmt.Errorf("control: closed network: the Dataplane takes no signals: %w", ErrConfig)
 	}
+	if _, ok := cfg.Dataplane.(PairPlane); cfg.Dataplane != nil && !ok && cfg.Engine.cfg.Probe.PreferRTT {
+		return nil, fmt.Errorf("control: round-trip times: the Dataplane does not choose by pairs: %w", ErrConfig)
+	}
 	return r, nil
 }
 
@@ -516,6 +519,11 @@ func (r *Runner) step(now time.Time) {
 		if sp, ok := r.cfg.Dataplane.(SignalPlane); ok {
 			if s := e.Signals(); s.Locals != nil || s.Entries != nil || s.Locators != nil {
 				sp.SetSignals(s)
+			}
+		}
+		if pp, ok := r.cfg.Dataplane.(PairPlane); ok {
+			if ps := e.PairChanges(); len(ps) > 0 {
+				pp.SetPairs(ps)
 			}
 		}
 		changes := e.Publish()

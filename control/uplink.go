@@ -14,6 +14,7 @@ import (
 type uplink struct {
 	up, down int
 	silent   bool
+	asked    bool // the Map-Servers, whether they answer it
 }
 
 // LocatorSilent says that one of our own locators was found to be of no use, or
@@ -47,6 +48,7 @@ func (e *Engine) count(p *path, by int) {
 		u.down += by
 	} else {
 		u.up += by
+		u.asked = false
 	}
 	if u.up == 0 && u.down == 0 && !u.silent {
 		delete(e.uplinks, p.key.local)
@@ -58,6 +60,7 @@ func (e *Engine) setPath(p *path, down bool) {
 	e.count(p, -1)
 	p.down, p.seen = down, p.seen || !down
 	e.count(p, 1)
+	e.rankPath(p)
 }
 
 func (e *Engine) isSilent(a netip.Addr) bool {
@@ -100,7 +103,10 @@ func (e *Engine) narrow(now time.Time, t *probeTarget) {
 	})
 }
 
-// judgeUplinks compares our locators by how t answers them.
+// judgeUplinks compares our locators by how t answers them. One of ours that t
+// does not answer, though it answers another, may do for everybody else: pairs are
+// avoided one by one (PairPlane). It counts as silent only if nobody answers it, and
+// at least two do not who answer another; a Map-Server is one of them.
 func (e *Engine) judgeUplinks(now time.Time, t *probeTarget) {
 	if !slices.ContainsFunc(t.paths, func(p *path) bool { return p.seen && !p.down }) {
 		return // nothing to compare with
@@ -112,8 +118,54 @@ func (e *Engine) judgeUplinks(now time.Time, t *probeTarget) {
 		case u.silent && u.up > 0:
 			e.setSilent(now, p.key.local, u, false)
 		case !u.silent && p.down && u.up == 0:
-			e.setSilent(now, p.key.local, u, true)
+			e.suspect(now, p.key.local, u)
 		}
+	}
+}
+
+// suspect looks for who does not answer our locator a, of which u tells. If it
+// is only one, the Map-Servers are asked, by registering again.
+func (e *Engine) suspect(now time.Time, a netip.Addr, u *uplink) {
+	var first netip.Addr
+	for k, p := range e.paths {
+		if k.local != a || !p.down || k.locator.Addr == first || !e.answersAnother(p) {
+			continue
+		}
+		if first.IsValid() {
+			e.setSilent(now, a, u, true)
+			return
+		}
+		first = k.locator.Addr
+	}
+	switch {
+	case !first.IsValid():
+	case e.unheard[a]:
+		e.setSilent(now, a, u, true)
+	case !u.asked:
+		u.asked = true
+		e.registerFrom(now, a)
+	}
+}
+
+// answersAnother reports whether another locator of ours than that of p is
+// answered by its target.
+func (e *Engine) answersAnother(p *path) bool {
+	return slices.ContainsFunc(p.target.paths, func(o *path) bool { return o != p && o.seen && !o.down })
+}
+
+// heard takes note that a Map-Server answered a Map-Register from our locator a,
+// after it did not answer those from the locator before, if that is valid.
+func (e *Engine) heard(now time.Time, a, before netip.Addr) {
+	delete(e.unheard, a)
+	if before == a || !before.IsValid() {
+		return
+	}
+	if _, ours := e.localByAddr(before); !ours {
+		return
+	}
+	e.unheard[before] = true
+	if u := e.uplinks[before]; u != nil && !u.silent && u.up == 0 && u.down > 0 {
+		e.suspect(now, before, u)
 	}
 }
 
@@ -129,6 +181,11 @@ func (e *Engine) setSilent(now time.Time, a netip.Addr, u *uplink, silent bool) 
 // those that nothing is left to be compared with: they are better than none, and
 // are probed at once.
 func (e *Engine) forgetSilent(now time.Time, given []mapcache.Local) {
+	for a := range e.unheard {
+		if !slices.ContainsFunc(given, func(l mapcache.Local) bool { return l.Up && l.Addr.Unmap().WithZone("") == a }) {
+			delete(e.unheard, a)
+		}
+	}
 	var others4, others6 bool
 	for _, l := range given {
 		if a := l.Addr.Unmap().WithZone(""); l.Up && !e.isSilent(a) {
