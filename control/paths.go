@@ -112,3 +112,11 @@ func classBounds(class uint8) (low, high time.Duration) {
 	}
 	return low, high
 }
+
+// forgetClasses begins anew with the classes of all paths, or ends them.
+func (e *Engine) forgetClasses() {
+	for _, p := range e.paths {
+		p.class = 0
+		e.rankPath(p)
+	}
+}

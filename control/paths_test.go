@@ -231,6 +231,12 @@ func TestPreferRTT(t *testing.T) {
 	tc.pairRanks(known)
 	assert.EqualValues(t, mapcache.PairDown, known[second])
 	assert.Less(t, known[first], uint8(unmeasured))
+
+	// Without the preference all that answer are alike.
+	tc.reconfigure(func(c *Config) { c.Probe.PreferRTT = false })
+	assert.Equal(t, map[string]uint8{second: mapcache.PairDown}, tc.pairRanks(known))
+	tc.reconfigure(func(c *Config) { c.Probe.PreferRTT = true })
+	assert.Equal(t, map[string]uint8{first: unmeasured, second: mapcache.PairDown}, tc.pairRanks(known))
 }
 
 // TestRTTClasses: where classes end, and how far a path must go to leave its own.

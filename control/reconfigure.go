@@ -44,6 +44,9 @@ func (e *Engine) Reconfigure(now time.Time, cfg Config) error {
 		e.probeNone(now)
 	}
 	e.cfg = next
+	if old.Probe.PreferRTT != next.Probe.PreferRTT {
+		e.forgetClasses()
+	}
 	e.changeProxyETRs(now)
 	if reprobe {
 		for ent := range e.cache.All() {
