@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/xtrkit/xtrkit/control"
+	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 	"github.com/xtrkit/xtrkit/lisp"
 )
 
@@ -24,6 +26,9 @@ type identity struct {
 	// Nonce is the largest that a Map-Register may carry, see
 	// control.NonceReserved.
 	Nonce lisp.Nonce `json:"nonce"`
+	// MapVersions are the Map-Version Numbers of the EID-Prefixes, in a closed
+	// network that uses them.
+	MapVersions map[string]uint16 `json:"mapVersions,omitempty"`
 }
 
 // loadIdentity reads a state file, or makes a new identity if there is none. A
@@ -72,4 +77,35 @@ func (id identity) save(path string) error {
 		return fmt.Errorf("state file: %w", err)
 	}
 	return nil
+}
+
+// onEvent keeps what must outlive a restart, and shows the event to who looks. It
+// runs within the Runner.
+func (n *Node) onEvent(e control.Event) {
+	if e, ok := e.(control.NonceReserved); ok {
+		n.identity.Nonce = e.Nonce
+		n.remember()
+		return
+	}
+	n.status.Publish(statusd.Describe(e.When(), e.String(), e))
+}
+
+// remember writes down who we are. Nobody else may use the Engine.
+func (n *Node) remember() {
+	if vs := n.engine.MapVersions(); len(vs) > 0 {
+		n.identity.MapVersions = make(map[string]uint16, len(vs))
+		for k, v := range vs {
+			n.identity.MapVersions[k.String()] = v
+		}
+	}
+	if err := n.identity.save(n.stateFile()); err != nil {
+		n.log.Warn("after a restart, Map-Servers will take this for another node", "err", err)
+	}
+}
+
+func (n *Node) stateFile() string {
+	if n.cfg.Conf.StateFile != "" {
+		return n.cfg.Conf.StateFile
+	}
+	return DefaultStateFile
 }

@@ -19,18 +19,23 @@ import (
 // be used now, and why. A locator whose interface cannot be used is there, but
 // not Up: others are told that it exists and is down.
 func locatorsOf(cfg *conf.Node, ifs []multihome.Interface) (locals []mapcache.Local, missing []string) {
+	sources := slices.Clone(cfg.Locators)
 	for _, m := range cfg.Mappings {
-		for _, s := range m.Locators {
-			found, why := find(ifs, s)
-			if why != "" {
-				// One line of the file can stand for several EID-Prefixes and families.
-				if text := fmt.Sprintf("%s:%d: %s", cfg.File, s.Line, why); !slices.Contains(missing, text) {
-					missing = append(missing, text)
-				}
+		sources = append(sources, m.Locators...)
+	}
+	for _, s := range sources {
+		if s.Remote {
+			continue
+		}
+		found, why := find(ifs, s)
+		if why != "" {
+			// One line of the file can stand for several EID-Prefixes and families.
+			if text := fmt.Sprintf("%s:%d: %s", cfg.File, s.Line, why); !slices.Contains(missing, text) {
+				missing = append(missing, text)
 			}
-			for _, l := range found {
-				locals = addLocal(locals, l)
-			}
+		}
+		for _, l := range found {
+			locals = addLocal(locals, l)
 		}
 	}
 	return locals, missing
@@ -127,7 +132,7 @@ const notThere = math.MaxInt32
 func databaseRLOCs(m conf.DatabaseMapping, ifs []multihome.Interface) []control.DatabaseRLOC {
 	var rs []control.DatabaseRLOC
 	for _, s := range m.Locators {
-		r := control.DatabaseRLOC{Addr: s.Addr, Priority: s.Priority, Weight: s.Weight}
+		r := control.DatabaseRLOC{Addr: s.Addr, Priority: s.Priority, Weight: s.Weight, Remote: s.Remote}
 		if s.Addr.IsValid() {
 			rs = append(rs, r)
 			continue

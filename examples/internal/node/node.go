@@ -39,6 +39,7 @@ type Node struct {
 	kernel    *multihome.Netlink
 	routing   *multihome.Routing
 	identity  identity                  // only by the Runner, once New has returned
+	versions  map[string]uint16         // Map-Version Numbers of the last run
 	uplinks   *multihome.State          // only by the goroutine that watches, once Run was called
 	database  []control.DatabaseMapping // likewise
 	device    *tun.Interface
@@ -55,9 +56,7 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
-	for _, m := range cfg.Conf.Mappings {
-		n.eids = append(n.eids, m.Prefix)
-	}
+	n.eids = eidsOf(cfg.Conf)
 	var undo []func() error
 	defer func() {
 		if err != nil {
@@ -79,20 +78,21 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	n.database = database(cfg.Conf, change.Interfaces)
 	if n.identity, err = loadIdentity(n.stateFile()); err != nil {
 		return nil, err
 	}
+	n.versions = n.identity.MapVersions
+	n.database = database(cfg.Conf, change.Interfaces, n.versions)
 	n.engine, err = control.New(controlConfig(cfg.Conf, n.database, n.identity, n.log))
 	if err != nil {
 		return nil, err
 	}
-	conn, err := control.Listen(ctx, control.ListenConfig{})
+	conn, err := control.Listen(ctx, control.ListenConfig{Port: cfg.Conf.ControlPort})
 	if err != nil {
 		return nil, err
 	}
 	undo = append(undo, conn.Close)
-	underlay, err := encap.NewUDP(encap.UDPConfig{Logger: n.log})
+	underlay, err := encap.NewUDP(encap.UDPConfig{VXLANGPE: format(cfg.Conf) == mapcache.FormatVXLANGPE, Logger: n.log})
 	if err != nil {
 		return nil, err
 	}
@@ -109,19 +109,18 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	for _, r := range icmp {
 		undo = append(undo, r.Close)
 	}
-	n.device, err = tun.Create(tun.Config{
-		Name: cfg.Conf.Device.Name, MTU: cfg.Conf.Device.MTU, Table: cfg.Conf.Device.Table, EIDs: n.eids, Logger: n.log,
-	})
+	n.device, err = tun.Create(deviceConfig(cfg.Conf, n.log))
 	if err != nil {
 		return nil, permission(err)
 	}
 	undo = append(undo, n.device.Close)
 	n.forwarder, err = encap.NewForwarder(encap.Config{
-		Overlays: []encap.Overlay{{InstanceID: cfg.Conf.Mappings[0].IID, Device: n.device, EIDs: n.eids}},
+		Overlays: []encap.Overlay{overlay(cfg.Conf, n.device)},
 		View:     n.engine.Cache().View,
 		Underlay: underlay,
 		Native:   native,
 		ICMP:     icmp,
+		Closed:   encap.Closed(cfg.Conf.Closed),
 		// Who sets an MTU means it.
 		KeepDeviceMTU: cfg.Conf.Device.MTU != 0,
 		Logger:        n.log,
@@ -160,32 +159,6 @@ func permission(err error) error {
 	return err
 }
 
-// dataplane tells the device too which addresses are locators: what they send
-// must not be routed into it.
-type dataplane struct {
-	*encap.Forwarder
-	device *tun.Interface
-}
-
-var _ control.Dataplane = dataplane{}
-
-// SetLocals replaces the locators: of the routing rules first, so that nothing
-// that is encapsulated comes back.
-func (d dataplane) SetLocals(ls []mapcache.Local) error {
-	if err := d.device.SetLocals(addresses(ls)); err != nil {
-		return err
-	}
-	return d.Forwarder.SetLocals(ls)
-}
-
-func addresses(ls []mapcache.Local) []netip.Addr {
-	addrs := make([]netip.Addr, len(ls))
-	for i, l := range ls {
-		addrs[i] = l.Addr
-	}
-	return addrs
-}
-
 // Run makes the node work until the context ends. Then it withdraws its EIDs
 // from the Map-Servers, removes the device and its routes, and returns nil; or
 // an error when a part fails, which ends the others.
@@ -206,31 +179,15 @@ func (n *Node) Run(ctx context.Context) error {
 	}()
 	errControl := n.runner.Run(ctx)
 	cancel()
+	if n.cfg.Conf.Closed.MapVersions {
+		n.remember()
+	}
 	errWatch := <-watched
 	// The control plane has left; now what it controlled, and last who tells of it.
 	errClose := errors.Join(n.forwarder.Close(), n.routing.Close(), n.closeKernel())
 	errForward := <-forwarded
 	_ = n.status.Close()
 	return errors.Join(errControl, errWatch, errForward, errClose, <-served)
-}
-
-// onEvent keeps the nonce, and shows the event to who looks.
-func (n *Node) onEvent(e control.Event) {
-	if e, ok := e.(control.NonceReserved); ok {
-		n.identity.Nonce = e.Nonce
-		if err := n.identity.save(n.stateFile()); err != nil {
-			n.log.Warn("after a restart, Map-Servers will take this for another node", "err", err)
-		}
-		return
-	}
-	n.status.Publish(statusd.Describe(e.When(), e.String(), e))
-}
-
-func (n *Node) stateFile() string {
-	if n.cfg.Conf.StateFile != "" {
-		return n.cfg.Conf.StateFile
-	}
-	return DefaultStateFile
 }
 
 // Socket is the path of the unix socket with the status.

@@ -32,7 +32,7 @@ func (n *Node) Status(ctx context.Context) (statusd.Status, error) {
 			s.MapCache = append(s.MapCache, entry(e, n.engine.Cache().Reachable))
 		}
 		for _, p := range n.engine.Paths() {
-			s.Paths = append(s.Paths, path(p))
+			s.Paths = append(s.Paths, pathState(p))
 		}
 		s.Control, s.ControlDrops = counters(n.engine.Stats())
 	})
@@ -66,7 +66,7 @@ func entry(e mapcache.Entry, reachable func(mapcache.Locator) bool) statusd.Entr
 	return out
 }
 
-func path(p control.Path) statusd.Path {
+func pathState(p control.Path) statusd.Path {
 	out := statusd.Path{
 		Local: p.Local, Remote: p.Locator.Addr, State: "unknown", RTT: p.RTT, Sent: p.Sent, Answered: p.Answered,
 	}

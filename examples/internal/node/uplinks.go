@@ -59,7 +59,7 @@ func (n *Node) follow(now time.Time, c multihome.Change) error {
 	if err := n.routing.Set(c.Interfaces, addresses(locals)); err != nil {
 		n.log.Error("not all routes of the uplinks are there", "err", err)
 	}
-	if db := database(n.cfg.Conf, c.Interfaces); !reflect.DeepEqual(db, n.database) { // an interface is new
+	if db := database(n.cfg.Conf, c.Interfaces, n.versions); !reflect.DeepEqual(db, n.database) { // an interface is new
 		n.database = db
 		// The error says that the Runner has ended.
 		_ = n.runner.Do(context.Background(), func(now time.Time) {
