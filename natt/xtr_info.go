@@ -153,13 +153,13 @@ func (x *XTR) saw(now time.Time, server netip.AddrPort, s sighting, named int, t
 		x.infoAt = now.Add(x.early(min(max(ttl, minRedetect), maxRedetect)))
 		return
 	}
-	x.infoAt = now.Add(x.early(x.keepAlive))
 	moved := before.global.IsValid() && before.global != s.global
 	if moved {
 		x.mappingMoved(before.global, s.global)
 	} else {
 		x.moves = 0
 	}
+	x.infoAt = now.Add(x.early(x.keepAlive))
 	x.mergeRTRs(now)
 	switch {
 	case len(x.rtrs) == 0:
