@@ -30,6 +30,8 @@ type Flags struct {
 	Debug   int // -1: as in the file
 	Check   bool
 	Version bool
+	HTTP    string // where the status page is served; empty: nowhere
+	Pprof   bool   // with Go's profiles
 }
 
 // Parse reads the command line. done says that there is nothing left to do but
@@ -41,6 +43,8 @@ func Parse(name, defaultFile, synopsis string, args []string, stderr io.Writer) 
 	fs.IntVar(&f.Debug, "d", -1, "level of detail of the log, 0 to 3; overrides debug in the file")
 	fs.BoolVar(&f.Check, "check", false, "read the configuration, say what is wrong with it, and exit")
 	fs.BoolVar(&f.Version, "version", false, "print the version and exit")
+	fs.StringVar(&f.HTTP, "http", "", "serve a status page, /metrics and /healthz at `ADDRESS`, such as 127.0.0.1:8080")
+	fs.BoolVar(&f.Pprof, "pprof", false, "serve Go's profiles there too")
 	fs.Usage = func() {
 		fmt.Fprint(stderr, synopsis, "\nOptions:\n")
 		fs.PrintDefaults()

@@ -9,7 +9,7 @@ import (
 	"github.com/xtrkit/xtrkit/examples/internal/daemon"
 )
 
-const synopsis = `Usage: lispms [-f FILE] [-d LEVEL] [-check] [-version]
+const synopsis = `Usage: lispms [-f FILE] [-d LEVEL] [-http ADDRESS] [-check] [-version]
 
 lispms is a LISP Map-Server and Map-Resolver (RFC 9301). It reads files like
 those of an OpenOverlayRouter with operating-mode = MS. SIGINT and SIGTERM end it.
@@ -40,11 +40,17 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	log := daemon.Logger(stderr, cfg.Debug)
 	ctx, stop := daemon.Signals(ctx, func() { log.Info("nothing to read again: restart to change sites") })
 	defer stop()
+	page, err := f.Page()
+	if err != nil {
+		return daemon.Failed(stderr, "lispms", err)
+	}
+	defer page.Close()
 	s, err := New(ctx, Config{Conf: cfg, Version: daemon.Version(), Logger: log})
 	if err != nil {
 		return daemon.Failed(stderr, "lispms", err)
 	}
 	fmt.Fprintf(stderr, "lispms: serves %d sites; its status: curl -s --unix-socket %s http://x/status\n", len(cfg.Sites), s.Socket())
+	page.Serve(ctx, s, stderr, log)
 	if err := s.Run(ctx); err != nil {
 		return daemon.Failed(stderr, "lispms", err)
 	}

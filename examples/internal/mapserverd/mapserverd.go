@@ -115,6 +115,9 @@ func (s *Server) Socket() string {
 	return DefaultSocket
 }
 
+// Events tells what happens.
+func (s *Server) Events() *statusd.Server { return s.status }
+
 // publish passes an event on, except for the periodic repetitions.
 func (s *Server) publish(now time.Time, e mapserver.Event) {
 	if r, ok := e.(mapserver.Registered); ok && r.Change != mapserver.ChangeNew && r.Change != mapserver.ChangeMapping {

@@ -9,7 +9,7 @@ import (
 	"github.com/xtrkit/xtrkit/examples/internal/daemon"
 )
 
-const synopsis = `Usage: lispmn [-f FILE] [-d LEVEL] [-check] [-version]
+const synopsis = `Usage: lispmn [-f FILE] [-d LEVEL] [-http ADDRESS] [-check] [-version]
        lispmn demo [-json] [-keep] [-capture DIR]
 
 lispmn makes this host a LISP mobile node (RFC 9300, RFC 9301): it keeps its
@@ -54,12 +54,18 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 	})
 	defer stop()
+	page, err := f.Page()
+	if err != nil {
+		return daemon.Failed(stderr, "lispmn", err)
+	}
+	defer page.Close()
 	n, err := New(ctx, Config{Conf: cfg, Version: daemon.Version(), Logger: log})
 	if err != nil {
 		return daemon.Failed(stderr, "lispmn", err)
 	}
 	made <- n
 	fmt.Fprintf(stderr, "lispmn: %s is up with %v; its status: curl -s --unix-socket %s http://x/status\n", n.device.Name(), n.eids, n.Socket())
+	page.Serve(ctx, n, stderr, log)
 	if err := n.Run(ctx); err != nil {
 		return daemon.Failed(stderr, "lispmn", err)
 	}

@@ -39,6 +39,9 @@ func (n *Node) Status(ctx context.Context) (statusd.Status, error) {
 	return st, err
 }
 
+// Events tells what happens.
+func (n *Node) Events() *statusd.Server { return n.status }
+
 func registration(r control.Registration) statusd.Registration {
 	out := statusd.Registration{
 		MapServer: r.MapServer.Addr(), State: r.State.String(), Since: r.LastAck, RTT: r.RTT, LastError: r.LastError,

@@ -32,9 +32,8 @@ const healthTimeout = 2 * time.Second
 
 // Config makes a Server.
 type Config struct {
-	// Addr is host:port, such as 127.0.0.1:8080. Who listens elsewhere than on a loopback
-	// address shows to everybody there whom this node talks to.
-	Addr string
+	// Listener is what Listen returned. The Server closes it.
+	Listener net.Listener
 	// Snapshot returns the present state. It is called from many goroutines.
 	Snapshot func(ctx context.Context) (statusd.Status, error)
 	// Events tells what happens. Nil: the page shows no events.
@@ -49,23 +48,28 @@ type Config struct {
 // Server serves the page. It is safe for concurrent use.
 type Server struct {
 	cfg  Config
-	ln   net.Listener
 	http *http.Server
 	end  context.CancelFunc // of the event streams
 	once sync.Once
 }
 
-// Listen takes the address.
-func Listen(cfg Config) (*Server, error) {
-	ln, err := net.Listen("tcp", cfg.Addr)
+// Listen takes a TCP address, host:port such as 127.0.0.1:8080. Who listens elsewhere than on
+// a loopback address shows to everybody there whom this node talks to.
+func Listen(addr string) (net.Listener, error) {
+	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("status page: %w (give another place with -http)", err)
 	}
+	return ln, nil
+}
+
+// New makes a Server.
+func New(cfg Config) *Server {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	ctx, end := context.WithCancel(context.Background())
-	s := &Server{cfg: cfg, ln: ln, end: end}
+	s := &Server{cfg: cfg, end: end}
 	s.http = &http.Server{
 		Handler:           s.protect(s.routes()),
 		ReadHeaderTimeout: 10 * time.Second,
@@ -74,17 +78,14 @@ func Listen(cfg Config) (*Server, error) {
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
 	}
-	return s, nil
+	return s
 }
-
-// Addr is where the server listens; the port is the real one, also when 0 was asked for.
-func (s *Server) Addr() net.Addr { return s.ln.Addr() }
 
 // Run serves until the context ends or Close is called.
 func (s *Server) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
 	defer stop()
-	if err := s.http.Serve(s.ln); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+	if err := s.http.Serve(s.cfg.Listener); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("status page: %w", err)
 	}
 	return nil
@@ -98,7 +99,7 @@ func (s *Server) Close() error {
 		defer cancel()
 		_ = s.http.Shutdown(ctx)
 		_ = s.http.Close()
-		_ = s.ln.Close() // Shutdown does not know it if Run was never called
+		_ = s.cfg.Listener.Close() // Shutdown does not know it if Run was never called
 	})
 	return nil
 }

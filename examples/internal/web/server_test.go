@@ -61,9 +61,10 @@ func snapshot(st statusd.Status) func(context.Context) (statusd.Status, error) {
 // serve runs a server with cfg on a loopback port.
 func serve(t *testing.T, cfg Config) (base string, s *Server) {
 	t.Helper()
-	cfg.Addr = "127.0.0.1:0"
-	s, err := Listen(cfg)
+	ln, err := Listen("127.0.0.1:0")
 	require.NoError(t, err)
+	cfg.Listener = ln
+	s = New(cfg)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
@@ -71,7 +72,7 @@ func serve(t *testing.T, cfg Config) (base string, s *Server) {
 		cancel()
 		assert.NoError(t, <-done)
 	})
-	return "http://" + s.Addr().String(), s
+	return "http://" + ln.Addr().String(), s
 }
 
 func get(t *testing.T, url string) (int, string) {
@@ -121,7 +122,9 @@ func TestPprof(t *testing.T) {
 }
 
 func TestUnhealthy(t *testing.T) {
-	fail := func(context.Context) (statusd.Status, error) { return statusd.Status{}, errors.New("the loop has ended") }
+	fail := func(context.Context) (statusd.Status, error) {
+		return statusd.Status{}, errors.New("the loop has ended")
+	}
 	base, _ := serve(t, Config{Snapshot: fail})
 	for _, path := range []string{"/healthz", "/status"} {
 		code, body := get(t, base+path)
@@ -213,7 +216,7 @@ func TestPortTaken(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer func() { _ = ln.Close() }()
-	_, err = Listen(Config{Addr: ln.Addr().String()})
+	_, err = Listen(ln.Addr().String())
 	require.ErrorContains(t, err, "address already in use (give another place with -http)")
 }
 
