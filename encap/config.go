@@ -50,7 +50,7 @@ type Overlay struct {
 	// InstanceID is sent and expected with every packet; 0 for none.
 	InstanceID uint32
 	// Device is where the packets of the instance come from and go to. The
-	// Forwarder closes it.
+	// Forwarder closes it. It may be nil with Relay.
 	Device Device
 	// Queues are further queues of Device: each is read by a goroutine of its
 	// own, and what arrives is spread over all. The Forwarder closes them.
@@ -65,6 +65,11 @@ type Overlay struct {
 	// the world: packets from them are decapsulated wherever they go, and the
 	// host behind Device forwards them (RFC 6832 §6).
 	ProxyETR []netip.Prefix
+	// Relay makes the Forwarder the data plane of an RTR: what arrives for other
+	// EIDs than those behind Device is sent on, if the mapping of its source or
+	// its destination has a locator behind a NAT (mapcache.Locator.NAT), which is
+	// how the control plane says that an EID is registered here.
+	Relay bool
 	// Ethernet gets the Ethernet frames that arrive for the instance by LISP-GPE
 	// or VXLAN-GPE; nil drops them. It is called by the goroutine that receives
 	// and must not keep frame.
@@ -166,6 +171,7 @@ type overlay struct {
 	eids     eidSet
 	proxyITR bool
 	proxyETR eidSet
+	relay    bool
 	hasIPv6  bool
 	ethernet func(remote netip.AddrPort, frame []byte)
 	queues   []Device // Device first
@@ -175,15 +181,19 @@ type overlay struct {
 }
 
 func newOverlay(o Overlay) (*overlay, error) {
+	if o.Relay && o.Device == nil && len(o.EIDs)+len(o.Queues)+len(o.ProxyETR) == 0 {
+		// What it hands over are answers to sources elsewhere.
+		o.Device, o.ProxyITR = newRelayDevice(), true
+	}
 	switch {
 	case o.Device == nil:
 		return nil, errors.New("no Device")
 	case o.InstanceID >= lisp.InstanceIDControl:
 		return nil, errors.New("an instance ID has 24 bits, and 0xffffff is not for data")
-	case len(o.EIDs) == 0 && !o.ProxyITR && len(o.ProxyETR) == 0:
+	case len(o.EIDs) == 0 && !o.ProxyITR && len(o.ProxyETR) == 0 && !o.Relay:
 		return nil, errors.New("no EIDs")
 	}
-	v := &overlay{device: o.Device, iid: o.InstanceID, headers: dataHeaders(o.InstanceID), proxyITR: o.ProxyITR, ethernet: o.Ethernet}
+	v := &overlay{device: o.Device, iid: o.InstanceID, headers: dataHeaders(o.InstanceID), proxyITR: o.ProxyITR, relay: o.Relay, ethernet: o.Ethernet}
 	for _, p := range slices.Concat(o.EIDs, o.ProxyETR) {
 		if !p.IsValid() || p.Addr().Is4In6() {
 			return nil, fmt.Errorf("EID-Prefix %v is not a plain prefix", p)

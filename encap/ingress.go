@@ -29,6 +29,8 @@ type ingress struct {
 	virtioHead  [virtio.HeaderLen]byte
 	virtioParts [2][]byte
 
+	relays relays
+
 	octets     int
 	source     netip.Addr      // whose counter counter is
 	counter    *locatorCounter // of the locator that sent
@@ -69,6 +71,7 @@ func (g *ingress) receive(batch []Incoming) {
 	}
 	g.settle()
 	g.deliver()
+	g.relays.flush()
 }
 
 // datagrams takes the datagrams that arrived as one.
@@ -169,7 +172,7 @@ func (g *ingress) datagram(in *Incoming, b []byte) DropReason {
 		return DropChecksum
 	case !p.routable():
 		return DropScope
-	case !o.eids.contains(p.dst) && !o.proxyETR.contains(p.src):
+	case !o.relay && !o.eids.contains(p.dst) && !o.proxyETR.contains(p.src):
 		return DropNotOurEID
 	}
 	if g.f.cfg.SourceCheck != SourceUnchecked {
@@ -197,6 +200,9 @@ func (g *ingress) datagram(in *Incoming, b []byte) DropReason {
 		ttl = decapTTL(p.ttl, in.TTL)
 	}
 	b = b[:p.length]
+	if o.relay && !o.eids.contains(p.dst) && !o.proxyETR.contains(p.src) {
+		return g.relay(in, o, b, &p, tos, ttl)
+	}
 	if o.virtio {
 		if tos != p.tos || ttl != p.ttl {
 			setTOSTTL(b, &p, tos, ttl)

@@ -33,6 +33,7 @@ const (
 	DropChecksum               // inner IPv4 header checksum wrong, or that of a packet to be cut
 	DropECN                    // congestion experienced, and the inner flow does not know ECN (RFC 6040 §4.2)
 	DropNotOurEID              // inner destination is not an EID of ours
+	DropNotRelayed             // neither source nor destination is registered with this RTR
 	DropSourceRLOC             // the mapping of the inner source does not list the outer source, or there is none (Config.SourceCheck)
 	DropSource                 // inner source is not an EID of ours
 	DropLoop                   // bound for a locator of ours, or for the locator it would be tunnelled to
@@ -52,7 +53,7 @@ const (
 var dropReasonNames = [numDropReasons]string{
 	"none", "truncated", "ip version", "malformed", "ttl", "scope", "nesting",
 	"data header", "encrypted", "next protocol", "map-version", "control", "instance", "not our locator",
-	"super-packet", "checksum", "ecn", "not our eid", "source locator", "source not our eid", "loop", "action", "send map-request",
+	"super-packet", "checksum", "ecn", "not our eid", "not registered", "source locator", "source not our eid", "loop", "action", "send map-request",
 	"no locator", "no source locator", "hold full", "hold expired", "too big", "native", "send", "device",
 }
 

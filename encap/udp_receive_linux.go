@@ -19,6 +19,9 @@ import (
 // takes.
 const receiveBatch = 32
 
+// receiveAt leaves the room before a packet that a relay wants.
+const receiveAt = Headroom - dataHeaderLen
+
 // udpReceiver is one socket that data packets arrive at.
 type udpReceiver struct {
 	addr   netip.Addr
@@ -70,8 +73,8 @@ func newUDPReceiver(cfg UDPConfig, at netip.AddrPort, format mapcache.Format) (*
 	r := &udpReceiver{addr: addr, format: format, conn: conn, raw: raw, buffers: newSlots(receiveBatch)}
 	for i := range r.messages {
 		h := &r.messages[i].Hdr
-		r.iovs[i].Base = &r.buffers[i][0]
-		r.iovs[i].SetLen(len(r.buffers[i]))
+		r.iovs[i].Base = &r.buffers[i][receiveAt]
+		r.iovs[i].SetLen(len(r.buffers[i]) - receiveAt)
 		h.Iov = &r.iovs[i]
 		h.SetIovlen(1)
 		h.Name = (*byte)(unsafe.Pointer(&r.names[i]))
@@ -112,7 +115,7 @@ func (r *udpReceiver) Receive(batch []Incoming) (int, error) {
 	for i := range r.got {
 		m := &r.messages[i]
 		in := &batch[i]
-		*in = Incoming{Bytes: r.buffers[i][:m.N], Format: r.format, Remote: r.names[i].Get()}
+		*in = Incoming{Bytes: r.buffers[i][receiveAt : receiveAt+int(m.N)], buffer: r.buffers[i], Format: r.format, Remote: r.names[i].Get()}
 		readControls(in, r.controls[i][:m.Hdr.Controllen])
 	}
 	return r.got, nil

@@ -91,6 +91,8 @@ type Incoming struct {
 	TTL     uint8      // outer TTL or hop limit; 0 when the socket does not tell
 	TOS     uint8      // outer traffic class, if HasTOS
 	HasTOS  bool
+
+	buffer []byte // if not nil, Bytes is a part of it, with Headroom before each packet
 }
 
 // NativeSender forwards inner packets without encapsulation, unmodified. It is

@@ -1,0 +1,144 @@
+package encap
+
+import (
+	"io"
+	"sync"
+
+	"github.com/xtrkit/xtrkit/mapcache"
+)
+
+// An RTR takes what arrives for the EIDs of others and sends it on: out of the
+// buffer that it was received in, with a new data header in the place of the old
+// one, and segments that arrived as one leave as one. What is for an unknown EID
+// waits for its mapping like any other packet.
+
+// relayQueue is how many packets a relayDevice holds.
+const relayQueue = 64
+
+// relayMTU is the MTU of a relayDevice: any packet.
+const relayMTU = 65535
+
+// relayDevice is the device of an Overlay that only relays. Nothing is delivered
+// to it but ICMP errors, about packets that were not relayed: it hands them back,
+// so that they are tunnelled to the source of the packet.
+type relayDevice struct {
+	packets chan []byte
+	closed  chan struct{}
+	close   func()
+}
+
+func newRelayDevice() *relayDevice {
+	d := &relayDevice{packets: make(chan []byte, relayQueue), closed: make(chan struct{})}
+	d.close = sync.OnceFunc(func() { close(d.closed) })
+	return d
+}
+
+func (*relayDevice) Name() string   { return "relay" }
+func (*relayDevice) MTU() int       { return relayMTU }
+func (*relayDevice) BatchSize() int { return 1 }
+
+func (d *relayDevice) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
+	select {
+	case b := <-d.packets:
+		sizes[0] = copy(bufs[0][offset:], b)
+		return 1, nil
+	case <-d.closed:
+		return 0, io.EOF
+	}
+}
+
+// Write drops what there is no room for.
+func (d *relayDevice) Write(bufs [][]byte, offset int) (int, error) {
+	for _, b := range bufs {
+		select {
+		case d.packets <- append([]byte(nil), b[offset:]...):
+		default:
+		}
+	}
+	return len(bufs), nil
+}
+
+func (d *relayDevice) Close() error {
+	d.close()
+	return nil
+}
+
+// relays is what an ingress relays with.
+type relays struct {
+	egress *egress
+	begun  bool     // of the batch at hand
+	copies [][]byte // of packets in buffers without room in front
+	used   int
+}
+
+// relay sends on the packet b of an overlay, whose traffic class and TTL are to
+// become tos and ttl (draft-ermagan-lisp-nat-traversal-19 §5.3.1). Its source or
+// its destination must be registered here: an RTR is no relay for everybody.
+func (g *ingress) relay(in *Incoming, o *overlay, b []byte, p *inner, tos, ttl uint8) DropReason {
+	if ttl <= 1 {
+		return DropTTL // it ends here, as at any router
+	}
+	r := &g.relays
+	if r.egress == nil {
+		r.egress = newEgress(g.f)
+	}
+	e := r.egress
+	if !r.begun {
+		e.begin()
+		r.begun = true
+	}
+	setTOSTTL(b, p, tos, ttl-1)
+	buf := r.room(in, b)
+	b = buf[Headroom : Headroom+p.length]
+	if e.last.matches(o, b) && p.length <= e.last.room {
+		out := e.last.out
+		e.queue(&out, buf, p, e.last.local)
+		return DropNone
+	}
+	e.last.packet = nil
+	if e.locals.owns(p.dst) || e.locals.owns(p.src) || p.proto == protoUDP && lispHeaders(b, p) >= 2 {
+		return DropLoop
+	}
+	hash := mapcache.FlowHash(g.f.cfg.FlowSeed, b)
+	d := e.view.Forward(o.iid, p.dst, hash)
+	toNAT := d.Verdict == mapcache.Encapsulate && d.Locator.NAT
+	switch {
+	case !toNAT && !e.view.BehindNAT(o.iid, p.src) && !e.view.BehindNAT(o.iid, p.dst):
+		return DropNotRelayed
+	case d.Verdict == mapcache.Encapsulate && !toNAT && d.Locator.Addr == in.Remote.Addr():
+		return DropLoop // back to where it comes from
+	case d.Verdict == mapcache.Miss:
+		if !e.miss(o, b, p, hash, &d) {
+			return DropNone
+		}
+	case g.f.hold.busy.Load() != 0 && p.dst != e.clear:
+		g.f.release(holdKey{o, p.dst})
+		e.clear = p.dst
+	}
+	e.decided(o, buf, p, hash, &d)
+	return DropNone
+}
+
+// room returns the buffer that holds the packet b at Headroom: the one it was
+// received in, if that has the room, else a copy.
+func (r *relays) room(in *Incoming, b []byte) []byte {
+	if in.buffer != nil {
+		// b is a part of it, and has the same end.
+		return in.buffer[cap(in.buffer)-cap(b)-Headroom:]
+	}
+	if r.used == len(r.copies) {
+		r.copies = append(r.copies, newSlots(1)[0])
+	}
+	slot := r.copies[r.used]
+	r.used++
+	copy(slot[Headroom:], b)
+	return slot
+}
+
+// flush sends what was relayed of the batch.
+func (r *relays) flush() {
+	if r.begun {
+		r.egress.flush()
+		r.begun, r.used = false, 0
+	}
+}
