@@ -33,6 +33,7 @@ type Node struct {
 	LISPSEC                LISPSEC
 	Closed                 Closed
 	Probing                Probing
+	UplinkMode             UplinkMode
 	SiteScope              bool   // ipv6-scope = SITE: prefer unique local IPv6 addresses as locators
 	ControlSocket          string // where the status can be read; empty: the default of the program
 	StateFile              string // what the node keeps over restarts; empty: the default of the program
@@ -95,6 +96,7 @@ type Probing struct {
 	Retries       int // probes after the first unanswered one until the locator is down
 	RetryInterval time.Duration
 	Fast          time.Duration // between probes where packets go; 0: as elsewhere
+	PreferRTT     bool          // of two that may be used, the one with the shorter round-trip time
 }
 
 // Defaults of the options that have one.
@@ -147,6 +149,7 @@ func (r *reader) node(g *group, n *Node) {
 	n.MapRequestRetries = r.retries(g)
 	n.AllowedEIDs = r.prefixes(g, "allowed-dst-eids")
 	n.Probing = r.probing(g)
+	r.uplinks(g, n)
 	r.mapResolvers(g, n)
 	n.ProxyITRs = r.addressList(g, "proxy-itrs")
 	r.mapServers(g, n)

@@ -60,7 +60,7 @@ func format(cfg *conf.Node) mapcache.Format {
 // database says what the node is authoritative for on a host with these
 // interfaces. versions are the Map-Version Numbers of an earlier run.
 func database(cfg *conf.Node, ifs []multihome.Interface, versions map[string]uint16) []control.DatabaseMapping {
-	same := len(cfg.Locators) == 0
+	same := len(cfg.Locators) == 0 && cfg.UplinkMode != conf.UplinkLegacy
 	for _, m := range cfg.Mappings {
 		same = same && sameSources(m, cfg.Mappings[0]) && !slices.ContainsFunc(m.Locators, func(s conf.LocatorSource) bool { return s.Remote })
 	}
@@ -112,6 +112,6 @@ func probing(p conf.Probing) control.ProbeConfig {
 	}
 	// The wait for an answer must end before the next probe is due.
 	return control.ProbeConfig{
-		Interval: p.Interval, Tries: p.Retries + 1, Timeout: min(p.RetryInterval, p.Interval/2), Fast: p.Fast,
+		Interval: p.Interval, Tries: p.Retries + 1, Timeout: min(p.RetryInterval, p.Interval/2), Fast: p.Fast, PreferRTT: p.PreferRTT,
 	}
 }

@@ -98,9 +98,14 @@ func (n *Node) remember() {
 			n.identity.MapVersions[k.String()] = v
 		}
 	}
-	if err := n.identity.save(n.stateFile()); err != nil {
+	n.keeper.keep(n.identity)
+}
+
+// keepIdentity begins to write down what remember is told.
+func (n *Node) keepIdentity() {
+	n.keeper = newKeeper(func(id identity) error { return id.save(n.stateFile()) }, func(err error) {
 		n.log.Warn("after a restart, Map-Servers will take this for another node", "err", err)
-	}
+	})
 }
 
 func (n *Node) stateFile() string {

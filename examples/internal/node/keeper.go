@@ -33,13 +33,12 @@ func (k *keeper) keep(id identity) {
 }
 
 // close waits until all is written that was given before.
-func (k *keeper) close() error {
+func (k *keeper) close() {
 	k.mu.Lock()
 	k.ended = true
 	k.given.Signal()
 	k.mu.Unlock()
 	<-k.done
-	return nil
 }
 
 func (k *keeper) run() {

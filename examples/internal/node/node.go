@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/xtrkit/xtrkit/control"
@@ -24,9 +25,13 @@ const DefaultSocket = "/run/lispmn.sock"
 
 // Config makes a Node.
 type Config struct {
-	Conf    *conf.Node
+	Conf *conf.Node
+	// Load reads the configuration again, for Reload; nil: it cannot be.
+	Load    func(context.Context) (*conf.Node, error)
 	Version string       // told in the status
 	Logger  *slog.Logger // nil: silent
+	// SetLog changes where and how much is logged; nil: it cannot be.
+	SetLog func(path string, debug int) error
 }
 
 // Node is a running mobile node. Its methods are safe for concurrent use.
@@ -39,9 +44,15 @@ type Node struct {
 	kernel    *multihome.Netlink
 	routing   *multihome.Routing
 	identity  identity                  // only by the Runner, once New has returned
+	keeper    *keeper                   // of identity, once Run was called
 	versions  map[string]uint16         // Map-Version Numbers of the last run
 	uplinks   *multihome.State          // only by the goroutine that watches, once Run was called
-	database  []control.DatabaseMapping // likewise
+
+	mu       sync.Mutex // what follow and Reload use
+	conf     *conf.Node // what is in force
+	seen     []multihome.Interface
+	database []control.DatabaseMapping
+
 	device    *tun.Interface
 	engine    *control.Engine // only within runner.Do
 	forwarder *encap.Forwarder
@@ -52,7 +63,7 @@ type Node struct {
 // New takes everything the node needs from the system: the control socket, the
 // ports, the TUN device with its routes. Run makes it work and gives it back.
 func New(ctx context.Context, cfg Config) (_ *Node, err error) {
-	n := &Node{cfg: cfg, log: cfg.Logger, started: time.Now()}
+	n := &Node{cfg: cfg, conf: cfg.Conf, log: cfg.Logger, started: time.Now()}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
@@ -82,7 +93,7 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n.versions = n.identity.MapVersions
-	n.database = database(cfg.Conf, change.Interfaces, n.versions)
+	n.seen, n.database = change.Interfaces, database(cfg.Conf, change.Interfaces, n.versions)
 	n.engine, err = control.New(controlConfig(cfg.Conf, n.database, n.identity, n.log))
 	if err != nil {
 		return nil, err
@@ -165,6 +176,7 @@ func permission(err error) error {
 func (n *Node) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	n.keepIdentity()
 	served := make(chan error, 1)
 	go func() { served <- n.status.Run(context.WithoutCancel(ctx)) }()
 	forwarded := make(chan error, 1)
@@ -182,6 +194,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if n.cfg.Conf.Closed.MapVersions {
 		n.remember()
 	}
+	n.keeper.close()
 	errWatch := <-watched
 	// The control plane has left; now what it controlled, and last who tells of it.
 	errClose := errors.Join(n.forwarder.Close(), n.routing.Close(), n.closeKernel())

@@ -50,6 +50,9 @@ func (n *Node) closeKernel() error {
 
 // follow makes the node use the interfaces as they are now.
 func (n *Node) follow(now time.Time, c multihome.Change) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.seen = c.Interfaces
 	if c.Lost {
 		if err := n.device.Repair(); err != nil {
 			n.log.Error("routes or rules that were removed are not all back", "err", err)
@@ -59,7 +62,7 @@ func (n *Node) follow(now time.Time, c multihome.Change) error {
 	if err := n.routing.Set(c.Interfaces, addresses(locals)); err != nil {
 		n.log.Error("not all routes of the uplinks are there", "err", err)
 	}
-	if db := database(n.cfg.Conf, c.Interfaces, n.versions); !reflect.DeepEqual(db, n.database) { // an interface is new
+	if db := database(n.conf, c.Interfaces, n.versions); !reflect.DeepEqual(db, n.database) { // an interface is new
 		n.database = db
 		// The error says that the Runner has ended.
 		_ = n.runner.Do(context.Background(), func(now time.Time) {
@@ -72,12 +75,10 @@ func (n *Node) follow(now time.Time, c multihome.Change) error {
 	return nil
 }
 
-// Reload puts back addresses, routes and rules that others have removed.
-func (n *Node) Reload() error { return n.device.Repair() }
-
 // locators is locatorsOf, with a word about what cannot be used.
 func (n *Node) locators(ifs []multihome.Interface) []mapcache.Local {
-	locals, missing := locatorsOf(n.cfg.Conf, ifs)
+	locals, missing := locatorsOf(n.conf, ifs)
+	locals = sendBy(n.conf, locals, ifs)
 	for _, why := range missing {
 		n.log.Info("a locator is not up", "reason", why)
 	}

@@ -1,0 +1,29 @@
+package conf
+
+// UplinkMode says which uplinks packets leave by.
+type UplinkMode string
+
+// Uplink modes, which LISPmob had as build options.
+const (
+	// UplinkFull sends by any uplink, as priorities and weights say.
+	UplinkFull UplinkMode = "full"
+	// UplinkLegacy sends by the system's best default route. All uplinks are
+	// registered, and packets are received by each.
+	UplinkLegacy UplinkMode = "legacy"
+)
+
+func uplinkOptions(o options) {
+	o["uplink-mode"] = option{role: roleXTR}
+	o["rloc-probing"].sub["rloc-probe-prefer-rtt"] = flag()
+}
+
+// uplinks reads how several uplinks are used.
+func (r *reader) uplinks(g *group, n *Node) {
+	n.UplinkMode = UplinkMode(r.oneOf(g, "uplink-mode", string(UplinkFull), []string{string(UplinkFull), string(UplinkLegacy)}))
+	for _, s := range g.groups["rloc-probing"] {
+		n.Probing.PreferRTT = s.on("rloc-probe-prefer-rtt", false)
+		if n.Probing.PreferRTT && n.Probing.Off {
+			s.warnf("rloc-probe-prefer-rtt", "round-trip times are measured by RLOC-probing, which is off")
+		}
+	}
+}

@@ -1,0 +1,26 @@
+package conf
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestUplinkOptions(t *testing.T) {
+	n, err := node(t, minimal)
+	require.NoError(t, err)
+	assert.Equal(t, UplinkFull, n.UplinkMode)
+	assert.False(t, n.Probing.PreferRTT)
+	n, err = node(t, "uplink-mode = Legacy\nrloc-probing { rloc-probe-interval = 5 rloc-probe-prefer-rtt = on }\n"+minimal)
+	require.NoError(t, err)
+	assert.Equal(t, UplinkLegacy, n.UplinkMode)
+	assert.True(t, n.Probing.PreferRTT)
+	assert.Empty(t, n.Warnings)
+	n, err = node(t, "rloc-probing { rloc-probe-interval = 0 rloc-probe-prefer-rtt = on }\n"+minimal)
+	require.NoError(t, err)
+	require.Len(t, n.Warnings, 1)
+	assert.Contains(t, n.Warnings[0].Text, "round-trip times are measured by RLOC-probing")
+	_, err = node(t, "uplink-mode = best\n"+minimal)
+	require.ErrorContains(t, err, "f:1: uplink-mode")
+}
