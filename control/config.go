@@ -96,6 +96,8 @@ type Config struct {
 	SMR SMRConfig
 	// Closed turns on what is for closed networks only.
 	Closed Closed
+	// NAT has locators behind a NAT registered by an RTR.
+	NAT NATConfig
 	// Cache configures the map-cache.
 	Cache mapcache.Config
 
@@ -258,6 +260,9 @@ func (c Config) withDefaults() (Config, error) {
 		return c, err
 	}
 	if err := c.Closed.withDefaults(); err != nil {
+		return c, err
+	}
+	if err := c.NAT.check(&c); err != nil {
 		return c, err
 	}
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/xtrkit/xtrkit/lisp"
 	"github.com/xtrkit/xtrkit/mapcache"
+	"github.com/xtrkit/xtrkit/natt"
 )
 
 // localMapping is one EID-Prefix of ours with the record that announces it.
@@ -40,7 +41,7 @@ func (e *Engine) loadDatabase(db []DatabaseMapping) error {
 	e.db = make([]localMapping, len(db))
 	e.dbPos = make(map[mapcache.Key]int, len(db))
 	for i, m := range db {
-		e.db[i] = localMapping{DatabaseMapping: m, record: e.makeRecord(&m)}
+		e.db[i] = localMapping{DatabaseMapping: m, record: e.makeRecord(&m, nil)}
 		e.dbPos[m.Key] = i
 	}
 	return nil
@@ -83,7 +84,7 @@ func (e *Engine) SetDatabase(now time.Time, db []DatabaseMapping) error {
 	if all {
 		e.changeLocals(now, locals)
 		for i := range e.db {
-			e.db[i].record = e.makeRecord(&e.db[i].DatabaseMapping)
+			e.db[i].record = e.makeRecord(&e.db[i].DatabaseMapping, nil)
 		}
 	}
 	c := databaseChange{all: all, changed: make(map[mapcache.Key]bool), removed: make(map[mapcache.Key]lisp.EIDRecord)}
@@ -119,6 +120,8 @@ func (e *Engine) SetDatabase(now time.Time, db []DatabaseMapping) error {
 		return nil // before the first SetLocals there is nothing to tell
 	}
 	e.arrange(now, c)
+	e.setDefaults(now)
+	e.renewNAT(now, nil)
 	if all {
 		e.hurryRequests(now)
 		e.rebuildPaths(now)
@@ -163,17 +166,25 @@ func (e *Engine) SetLocals(now time.Time, ls []mapcache.Local) {
 }
 
 // relocate follows a change of our own locators, or of what is known of them.
-func (e *Engine) relocate(now time.Time) {
+func (e *Engine) relocate(now time.Time) { e.relocateBut(now, nil) }
+
+// relocateBut is relocate when except has told its RTR already.
+func (e *Engine) relocateBut(now time.Time, except *natLocal) {
 	locals := e.usableLocals(e.given)
-	if slices.Equal(locals, e.locals) {
+	same := slices.Equal(locals, e.locals)
+	if !e.natMoved() && same {
 		return
 	}
-	e.changeLocals(now, locals)
+	if same {
+		e.setFamilies()
+	} else {
+		e.changeLocals(now, locals)
+	}
 	var moved []mapcache.Key
 	for i := range e.db {
 		m := &e.db[i]
 		old := m.record.Locators
-		m.record = e.makeRecord(&m.DatabaseMapping)
+		m.record = e.makeRecord(&m.DatabaseMapping, nil)
 		if !slices.Equal(old, m.record.Locators) {
 			moved = append(moved, m.Key)
 		}
@@ -181,7 +192,11 @@ func (e *Engine) relocate(now time.Time) {
 	if err := e.storeDatabase(now); err != nil {
 		e.log.Error("database mapping not stored", "err", err)
 	}
-	e.arrange(now, databaseChange{all: true})
+	e.setDefaults(now)
+	if !same || len(e.registrations) == 0 || hasUp(locals) {
+		e.arrange(now, databaseChange{all: true})
+	}
+	e.renewNAT(now, except)
 	e.hurryRequests(now)
 	e.rebuildPaths(now)
 	e.solicit(now, moved)
@@ -204,22 +219,37 @@ func (e *Engine) usableLocals(ls []mapcache.Local) []mapcache.Local {
 		}
 	}
 	slices.SortStableFunc(locals, func(a, b mapcache.Local) int { return a.Addr.Compare(b.Addr) })
-	return slices.CompactFunc(locals, func(a, b mapcache.Local) bool { return a.Addr == b.Addr })
+	locals = slices.CompactFunc(locals, func(a, b mapcache.Local) bool { return a.Addr == b.Addr })
+	if e.nat != nil {
+		return e.directLocals(e.now, locals)
+	}
+	return locals
 }
 
 func (e *Engine) changeLocals(now time.Time, locals []mapcache.Local) {
 	e.locals = locals
-	e.emit(LocalsChanged{Stamp{now}, slices.Clone(locals)})
+	e.emit(LocalsChanged{Stamp{now}, e.Locals()})
+	e.setFamilies()
+}
+
+// setFamilies tells the map-cache to which families of locators we can send.
+func (e *Engine) setFamilies() {
 	var have4, have6 bool
-	for _, l := range locals {
+	for _, l := range e.locals {
 		have4 = have4 || l.Up && l.Addr.Is4()
 		have6 = have6 || l.Up && l.Addr.Is6()
 	}
-	e.cache.SetSourceFamilies(have4, have6)
+	e.cache.SetSourceFamilies(e.natFamilies(have4, have6))
 }
 
 // Locals returns our own locators, sorted by address, IPv4 first.
-func (e *Engine) Locals() []mapcache.Local { return slices.Clone(e.locals) }
+func (e *Engine) Locals() []mapcache.Local {
+	ls := slices.Clone(e.locals)
+	if e.nat != nil {
+		ls = e.nat.withLocals(ls)
+	}
+	return ls
+}
 
 // insertLocal keeps the lookup table of our prefixes.
 func (e *Engine) insertLocal(now time.Time, m *localMapping) error {
@@ -237,8 +267,10 @@ func (e *Engine) insertLocal(now time.Time, m *localMapping) error {
 	return e.database.Insert(now, mapping)
 }
 
-// makeRecord builds the record that announces m with the locators we have now.
-func (e *Engine) makeRecord(m *DatabaseMapping) lisp.EIDRecord {
+// makeRecord builds the record that announces m with the locators we have now, to
+// everybody or in a Map-Register by an RTR.
+func (e *Engine) makeRecord(m *DatabaseMapping, by *natt.Route) lisp.EIDRecord {
+	locals := e.announcedLocals(by)
 	r := lisp.EIDRecord{
 		TTL:     uint32(min(m.TTL/time.Minute, lisp.TTLUnlimited-1)),
 		MaskLen: uint8(m.Prefix.Bits()),
@@ -255,8 +287,8 @@ func (e *Engine) makeRecord(m *DatabaseMapping) lisp.EIDRecord {
 		})
 	}
 	if len(m.RLOCs) == 0 {
-		for _, l := range e.locals {
-			add(l.Addr, l.Priority, l.Weight, true, l.Up)
+		for _, l := range locals {
+			add(l.rloc, l.Priority, l.Weight, l.own, l.up)
 		}
 	}
 	for _, c := range m.RLOCs {
@@ -264,9 +296,9 @@ func (e *Engine) makeRecord(m *DatabaseMapping) lisp.EIDRecord {
 			add(c.Addr, c.Priority, c.Weight, false, true)
 			continue
 		}
-		for _, l := range e.locals {
+		for _, l := range locals {
 			if c.Addr == l.Addr || !c.Addr.IsValid() && c.IfIndex == l.IfIndex && ofFamily(l.Addr, c.Family) {
-				add(l.Addr, c.Priority, c.Weight, true, l.Up)
+				add(l.rloc, c.Priority, c.Weight, l.own, l.up)
 			}
 		}
 	}

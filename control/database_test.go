@@ -151,7 +151,7 @@ func TestSetDatabaseSplit(t *testing.T) {
 				size += recordLen(&tc.e.db[tc.e.dbPos[k]].record)
 			}
 			assert.Equal(t, size, r.size)
-			assert.LessOrEqual(t, size+registerOverhead(testKey), 576-28)
+			assert.LessOrEqual(t, size+tc.e.registerOverhead(r.server.MapServer), 576-28)
 		}
 	}
 	require.Len(t, count, 1001)

@@ -51,7 +51,7 @@ func (e *Engine) noteRegistered(now time.Time, s *mapServer, records []lisp.EIDR
 				m.merged = all
 				moved = append(moved, k)
 			}
-		case unsolicited && len(others) == len(rec.Locators) && hasOwn(&m.record):
+		case unsolicited && len(others) == len(rec.Locators) && (hasOwn(&m.record) || e.nat.any()):
 			ev := Displaced{Stamp: Stamp{now}, MapServer: s.Addr, EID: k}
 			for _, l := range others {
 				if ip, ok := l.RLOC.IP(); ok {

@@ -59,6 +59,7 @@ type Engine struct {
 
 	smr       solicitor
 	closed    *closedNet // nil on the public Internet
+	nat       *natEngine // nil without NAT traversal
 	resolvers []*mapResolver
 	pending   map[mapcache.Key]*pending
 	waiting   [numPendingKinds]int // of them, by kind
@@ -148,6 +149,7 @@ func New(cfg Config) (*Engine, error) {
 		})
 	}
 	e.openClosed()
+	e.openNAT()
 	if err := e.loadDatabase(cfg.Database); err != nil {
 		return nil, err
 	}
@@ -182,6 +184,9 @@ func (e *Engine) Database() *mapcache.Cache { return e.database }
 func (e *Engine) Handle(now time.Time, d lisp.Datagram) bool {
 	now = e.tick(now)
 	defer e.collect(now)
+	if d.Local.Port() == lisp.DataPort {
+		return e.handleNAT(now, d)
+	}
 	switch lisp.TypeOf(d.Bytes) {
 	case lisp.TypeMapReply:
 		return e.handleMapReply(now, d)
@@ -191,6 +196,8 @@ func (e *Engine) Handle(now time.Time, d lisp.Datagram) bool {
 		return e.handleMapRequest(now, d, d.Bytes, d.Remote, false)
 	case lisp.TypeEncapsulatedControl:
 		return e.handleEncapsulated(now, d)
+	case lisp.TypeInfo:
+		return e.handleNAT(now, d)
 	default:
 		return false
 	}

@@ -46,6 +46,9 @@ func (r *registration) fail(now time.Time, why string) { r.lastError, r.errorAt 
 // register sends a new Map-Register with a new nonce.
 func (e *Engine) register(now time.Time, r *registration) {
 	local, ok := e.localInTurn(r.server.Addr.Addr(), r.tries/registerSends)
+	if !ok && e.registersByRTR(now, r) {
+		return
+	}
 	if !ok {
 		// SetLocals starts it again.
 		r.message, r.state = nil, StateIdle
@@ -195,6 +198,7 @@ func (e *Engine) Withdraw(now time.Time) {
 		r.state, r.tries = StateWithdrawing, 0
 		e.register(now, r)
 	}
+	e.withdrawNAT(now)
 }
 
 // WithdrawDone reports whether every Map-Server that knows of us has

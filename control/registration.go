@@ -45,7 +45,8 @@ type Registration struct {
 	LastSent  time.Time     // zero: never
 	LastAck   time.Time     // zero: never
 	RTT       time.Duration // of the last acknowledgement
-	Next      time.Time     // when something happens next
+	Next      time.Time     // when something happens next; zero by an RTR, see Engine.Bindings
+	RTR       netip.Addr    // by which it was acknowledged last; invalid: directly
 	LastError string        // why the last round was no success; empty: it was
 	ErrorAt   time.Time
 }
@@ -76,6 +77,7 @@ type registration struct {
 	nonce     lisp.Nonce
 	message   []byte // the encoded Map-Register while it is not acknowledged
 	local     mapcache.Local
+	rtr       netip.Addr // by which it was acknowledged last
 	vain      netip.Addr // our locator from which message was sent in vain, first of several
 	sends     int        // of message
 	tries     int        // since the last acknowledgement
@@ -95,7 +97,7 @@ func (e *Engine) Registrations() []Registration {
 	for i, r := range e.registrations {
 		rs[i] = Registration{
 			MapServer: r.server.Addr, Split: r.split, EIDs: slices.Clone(r.keys), State: r.state, Nonce: r.nonce,
-			Tries: r.tries, LastSent: r.lastSent, LastAck: r.lastAck, RTT: r.rtt,
+			Tries: r.tries, LastSent: r.lastSent, LastAck: r.lastAck, RTT: r.rtt, RTR: r.rtr,
 			LastError: r.lastError, ErrorAt: r.errorAt,
 		}
 		if r.index != 0 {
@@ -184,7 +186,7 @@ func (e *Engine) arrange(now time.Time, c databaseChange) {
 // where it was if that still fits. It returns those there are, and which of them
 // have new content.
 func (e *Engine) distribute(s *mapServer, live []*registration, c databaseChange) (all, begin []*registration) {
-	room := e.payloadLimit(s.Addr.Addr()) - registerOverhead(s.Key)
+	room := e.payloadLimit(s.Addr.Addr()) - e.registerOverhead(s.MapServer)
 	placed := make(map[mapcache.Key]bool, len(e.db))
 	touched := make(map[*registration]bool, len(live))
 	for _, r := range live {
@@ -240,7 +242,7 @@ func (e *Engine) newRegistration(s *mapServer) *registration {
 // withdrawRemoved makes the Map-Registers with TTL 0 for what is removed from
 // the database and s was told of.
 func (e *Engine) withdrawRemoved(now time.Time, s *mapServer, c databaseChange) (gone []*registration) {
-	room := e.payloadLimit(s.Addr.Addr()) - registerOverhead(s.Key)
+	room := e.payloadLimit(s.Addr.Addr()) - e.registerOverhead(s.MapServer)
 	keys := slices.SortedFunc(maps.Keys(c.removed), compareKeys)
 	var r *registration
 	for _, k := range keys {
@@ -276,5 +278,15 @@ func (e *Engine) keepGone(r *registration, c databaseChange) bool {
 	return c.all || len(r.gone) < n
 }
 
-// registerOverhead is what a Map-Register takes besides its records.
-func registerOverhead(k lisp.Key) int { return 16 + k.DigestLen() + 24 }
+// registerOverhead is what a Map-Register to s takes besides its records, and an
+// Encapsulated one around it.
+func (e *Engine) registerOverhead(s *MapServer) int {
+	n := 16 + s.Key.DigestLen() + 24
+	if e.nat == nil {
+		return n
+	}
+	if s.Addr.Addr().Is4() {
+		return n + 4 + 28
+	}
+	return n + 4 + 48
+}

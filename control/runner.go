@@ -65,9 +65,10 @@ type Runner struct {
 	applies chan func(now time.Time) // what Workers leave to the loop
 	writing sync.Mutex               // of a Conn whose Readers can't write
 	calls   chan call
-	wake    chan struct{} // locals is set
-	quit    chan struct{} // Close was called
-	done    chan struct{} // Run has returned
+	dataIn  chan lisp.Datagram // from the data port
+	wake    chan struct{}      // locals is set
+	quit    chan struct{}      // Close was called
+	done    chan struct{}      // Run has returned
 	started atomic.Bool
 	close   sync.Once
 
@@ -91,16 +92,18 @@ type Runner struct {
 
 // RunnerStats is a snapshot of what a Runner has counted.
 type RunnerStats struct {
-	Received   uint64 // datagrams
-	Unclaimed  uint64 // of those, wanted by no core
-	Oversize   uint64 // of those, longer than 16 KiB and dropped
-	Sent       uint64
-	SendErrors uint64
-	ReadErrors uint64
+	Received  uint64 // datagrams
+	Unclaimed uint64 // of those, wanted by no core
+	Oversize  uint64 // of those, longer than 16 KiB and dropped
+	// DataDropped are messages of the data port that were too many.
+	DataDropped uint64
+	Sent        uint64
+	SendErrors  uint64
+	ReadErrors  uint64
 }
 
 type runnerCounters struct {
-	received, unclaimed, oversize, sent, sendErrors, readErrors atomic.Uint64
+	received, unclaimed, oversize, dataDropped, sent, sendErrors, readErrors atomic.Uint64
 }
 
 type call struct {
@@ -135,6 +138,7 @@ func NewRunner(cfg RunnerConfig) (*Runner, error) {
 		batches: make(chan *batch),
 		applies: make(chan func(now time.Time), appliesWaiting),
 		calls:   make(chan call),
+		dataIn:  make(chan lisp.Datagram, dataMessages),
 		wake:    make(chan struct{}, 1),
 		quit:    make(chan struct{}),
 		done:    make(chan struct{}),
@@ -184,7 +188,7 @@ func NewRunner(cfg RunnerConfig) (*Runner, error) {
 func (r *Runner) Stats() RunnerStats {
 	c := &r.stats
 	return RunnerStats{
-		Received: c.received.Load(), Unclaimed: c.unclaimed.Load(), Oversize: c.oversize.Load(),
+		Received: c.received.Load(), Unclaimed: c.unclaimed.Load(), Oversize: c.oversize.Load(), DataDropped: c.dataDropped.Load(),
 		Sent: c.sent.Load(), SendErrors: c.sendErrors.Load(), ReadErrors: c.readErrors.Load(),
 	}
 }
@@ -334,6 +338,8 @@ func (r *Runner) loop(ctx context.Context) error {
 		select {
 		case b := <-r.batches:
 			r.handle(time.Now(), b)
+		case d := <-r.dataIn:
+			r.handleData(time.Now(), d)
 		case apply := <-r.applies:
 			r.apply(time.Now(), apply)
 		case <-timer.C:

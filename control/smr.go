@@ -221,7 +221,7 @@ func (e *Engine) peerTimer(now time.Time, p *smrPeer) {
 			next = i
 		}
 	}
-	local, ok := e.localFor(p.rloc)
+	local, ok := e.smrLocal(p.rloc)
 	if next < 0 || !ok {
 		// Told, or not to be told from where we are now.
 		delete(e.smr.peers, p.rloc)
@@ -246,7 +246,7 @@ func (e *Engine) sendSMR(now time.Time, local mapcache.Local, to netip.Addr, it 
 		DontMapReply: true,
 		Nonce:        e.nonce(),
 		SourceEID:    lisp.EIDAddress(it.changed.IID, it.changed.Prefix.Addr()),
-		ITRRLOCs:     e.itrRLOCs(),
+		ITRRLOCs:     e.smrRLOCs(),
 		Records:      []lisp.RequestRecord{{MaskLen: uint8(it.record.Prefix.Bits()), EID: lisp.EIDAddress(it.record.IID, it.record.Prefix.Addr())}},
 	}
 	if e.send(local, netip.AddrPortFrom(to, lisp.ControlPort), m.AppendBinary) {

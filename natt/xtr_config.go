@@ -48,6 +48,8 @@ type Route struct {
 	RTRs []netip.Addr
 	// Global is the address and port that the Map-Server saw.
 	Global netip.AddrPort
+	// Name is that of the node, with LispersNet.
+	Name string
 	// Withdraw asks for Map-Registers with TTL 0.
 	Withdraw bool
 }

@@ -2,6 +2,7 @@ package natt
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -16,6 +17,7 @@ type lispersNet struct{}
 const (
 	punchInterval    = 15 * time.Second // LISP_INFO_INTERVAL
 	lispersNetPeriod = 60 * time.Second // of Map-Registers
+	rtrPriority      = 254
 )
 
 func (lispersNet) infoPort(*XTR) uint16 { return lisp.DataPort }
@@ -84,4 +86,22 @@ func hostAddress(name string) (a lisp.Address) {
 	b := append([]byte{0, byte(lisp.AFIDistinguishedName)}, name...)
 	_ = a.UnmarshalBinary(append(b, 0)) // cannot fail: withDefaults has seen to the name
 	return a
+}
+
+// LispersNetRLOCs are the locators of a record by r with LispersNet: the translated
+// address with the name that RTRs know us by, and the RTRs with the priority that
+// a Map-Server takes for one to be given to all but RTRs.
+func (r *Route) LispersNetRLOCs(priority, weight uint8) []lisp.RLOCRecord {
+	var out []lisp.RLOCRecord
+	add := func(a netip.Addr, name string, priority, weight uint8) {
+		list, err := lisp.LCAFAddress(&lisp.AFIList{Addresses: []lisp.Address{lisp.AddressFrom(a), hostAddress(name)}})
+		if err == nil {
+			out = append(out, lisp.RLOCRecord{Priority: priority, Weight: weight, MPriority: 255, Reachable: true, RLOC: list})
+		}
+	}
+	add(r.Global.Addr(), fmt.Sprintf("%s@tp-%d", r.Name, r.Global.Port()), priority, weight)
+	for _, a := range r.RTRs {
+		add(a, "RTR", rtrPriority, 0)
+	}
+	return out
 }

@@ -91,7 +91,7 @@ func (x *XTR) route(r *relay) Route {
 		Global: x.Binding().Global, Withdraw: x.withdrawing,
 	}
 	if x.cfg.Variant == LispersNet {
-		rt.RTRs = nil
+		rt.RTRs, rt.Name = nil, x.cfg.HostName
 		for _, r := range x.rtrs {
 			rt.RTRs = append(rt.RTRs, r.addr)
 		}
