@@ -57,12 +57,15 @@ func (s *Server) apply(now time.Time, ticks int64, u *Update) {
 		s.refuse(now, u, ReasonReplay)
 		return
 	case verdictDuplicate:
-		s.duplicate(now, ticks, u)
+		s.duplicate(now, ticks, u, ticks-x.seen)
 		return
 	case verdictNew:
 	}
 	// Not for a repeated one, which anybody may send from any address.
 	s.limits.vouch(ticks, u.from.Addr())
+	if u.path.IsValid() {
+		s.worker.stats.relayed.Add(1)
+	}
 	if u.refresh != nil {
 		s.applyRefresh(now, ticks, u, x)
 		return
@@ -78,6 +81,7 @@ func (s *Server) apply(now time.Time, ticks int64, u *Update) {
 	}
 	s.keepXTR(x)
 	x.accept(ticks, u.algorithm, u.nonce, u.fingerprint)
+	s.notePath(x, u.path)
 	s.worker.stats.accepted.Add(1)
 	for i := range u.items {
 		it := &u.items[i]
@@ -103,6 +107,7 @@ func (s *Server) applyRefresh(now time.Time, ticks int64, u *Update, x *xtrState
 		return // all of it is gone meanwhile; the next Map-Register settles it
 	}
 	x.accept(ticks, u.algorithm, u.nonce, u.fingerprint)
+	s.notePath(x, u.path)
 	s.worker.stats.accepted.Add(1)
 	s.worker.stats.refreshes.Add(1)
 	for _, c := range u.refresh {
@@ -127,9 +132,9 @@ func (s *Server) applyRefresh(now time.Time, ticks int64, u *Update, x *xtrState
 
 // duplicate answers a repeated Map-Register with the Map-Notify that it had got
 // (the same message makes the same Map-Notify), at a limited rate.
-func (s *Server) duplicate(now time.Time, ticks int64, u *Update) {
+func (s *Server) duplicate(now time.Time, ticks int64, u *Update, age int64) {
 	s.worker.stats.duplicates.Add(1)
-	if len(u.notify.Bytes) > 0 {
+	if len(u.notify.Bytes) > 0 && (!u.path.IsValid() || age < relayedRepeat) {
 		if s.limits.allow(ticks, u.from.Addr(), u.from.Addr()) {
 			s.notify(u)
 		} else {

@@ -16,6 +16,7 @@ import (
 	"github.com/gaissmai/bart"
 
 	"github.com/xtrkit/xtrkit/lisp"
+	"github.com/xtrkit/xtrkit/natt"
 )
 
 // Defaults of a zero Config.
@@ -58,6 +59,9 @@ type Config struct {
 
 	// LISPSEC configures LISP-SEC.
 	LISPSEC LISPSEC
+
+	// NAT configures NAT traversal.
+	NAT NAT
 
 	// Experimental is off by default.
 	Experimental Experimental
@@ -123,6 +127,9 @@ type Site struct {
 
 	Replay ReplayMode
 	Deny   Deny
+
+	// RTRs of Config.NAT that the site's nodes are told, in order; nil: all of them.
+	RTRs []netip.Addr
 }
 
 // SitePrefix is an EID-Prefix that a site may register.
@@ -179,6 +186,7 @@ type site struct {
 	proxy  bool
 	replay ReplayMode
 	deny   Deny
+	info   natt.SiteInfo
 
 	idle int // the writer's own: how many of its xTRs are idle
 }
@@ -215,6 +223,7 @@ func compileSites(sites []Site) (map[uint32]*instance, map[string]*site, error) 
 		st := &site{
 			name: in.Name, keys: slices.Clone(in.Keys), wrap: cmp.Or(in.OTKWrap, lisp.WrapAES), proxy: in.ProxyReply, replay: in.Replay, deny: in.Deny,
 		}
+		st.info = natt.SiteInfo{Name: st.name, Keys: st.keys, RTRs: slices.Clone(in.RTRs)}
 		if st.wrap > lisp.WrapAES {
 			return nil, nil, fmt.Errorf("%w: site %q: key wrap %d", ErrConfig, in.Name, st.wrap)
 		}
@@ -323,5 +332,8 @@ func New(cfg Config) (*Server, error) {
 		s.healthAt = 0
 	}
 	s.worker = s.NewWorker()
+	if err := s.compileNAT(&cfg.NAT); err != nil {
+		return nil, err
+	}
 	return s, nil
 }

@@ -45,6 +45,7 @@ type Delta struct {
 	UseTTL                 bool
 	Merge                  bool
 	MobileNode             bool
+	Relayed                bool   // by an RTR, which is From
 	Record                 []byte // the EID-Record in wire format, as it came; Record TTL 0 withdraws
 
 	// Stamps.
@@ -91,6 +92,7 @@ func (s *Server) delta(c *claim, content bool) Delta {
 	if content {
 		d.ProxyReply, d.SecurityCapable = c.flags&flagProxy != 0, c.flags&flagSecurity != 0
 		d.UseTTL, d.Merge, d.MobileNode = c.flags&flagUseTTL != 0, c.merge(), c.flags&flagMobile != 0
+		d.Relayed = c.flags&flagRelayed != 0
 		d.Record = []byte(c.record)
 	}
 	return d
@@ -199,6 +201,7 @@ func (s *Server) Merge(now time.Time, d Delta) (bool, error) {
 		{d.UseTTL, flagUseTTL},
 		{d.Merge, flagMerge},
 		{d.MobileNode, flagMobile},
+		{d.Relayed, flagRelayed},
 	} {
 		if f.set {
 			ch.flags |= f.bit
@@ -246,6 +249,7 @@ const (
 	deltaUseTTL
 	deltaMerge
 	deltaMobile
+	deltaRelayed
 )
 
 // AppendBinary appends the form that Save writes, without its frame.
@@ -262,7 +266,7 @@ func (d *Delta) AppendBinary(b []byte) ([]byte, error) {
 	b = append(b, d.XTRID[:]...)
 	b = binary.BigEndian.AppendUint32(b, d.IID)
 	var flags byte
-	for i, f := range [...]bool{d.ProxyReply, d.SecurityCapable, d.UseTTL, d.Merge, d.MobileNode} {
+	for i, f := range [...]bool{d.ProxyReply, d.SecurityCapable, d.UseTTL, d.Merge, d.MobileNode, d.Relayed} {
 		if f {
 			flags |= 1 << i
 		}
@@ -293,6 +297,7 @@ func (d *Delta) UnmarshalBinary(b []byte) error {
 	flags := b[84]
 	n.ProxyReply, n.SecurityCapable = flags&deltaProxy != 0, flags&deltaSecurity != 0
 	n.UseTTL, n.Merge, n.MobileNode = flags&deltaUseTTL != 0, flags&deltaMerge != 0, flags&deltaMobile != 0
+	n.Relayed = flags&deltaRelayed != 0
 	n.KeyID, n.Algorithm, n.NonceRun = b[85], lisp.Algorithm(b[86]), b[87]
 	bits := int(b[88])
 	b = b[fixed:]

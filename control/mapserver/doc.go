@@ -62,8 +62,15 @@
 // Experimental and off by default, see [Experimental]: xTRs subscribe to mappings
 // and are told of changes by signed and numbered Map-Notifies.
 //
+// # NAT traversal
+//
+// Nodes ask by Info-Requests where they come from and which RTRs there are, and
+// their Map-Registers come by one of these; see [NAT]. Map-Notifies for them,
+// unsolicited ones too, go back by the RTR, authenticated by the key shared with
+// it. Map-Requests for them are always answered here, with the RTR's locator.
+//
 // # Not here
 //
-// DDT (RFC 8111) and the NAT traversal draft. EIDs other than IPv4 and IPv6
+// DDT (RFC 8111). EIDs other than IPv4 and IPv6
 // prefixes, with or without an instance ID, are refused.
 package mapserver

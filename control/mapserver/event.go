@@ -40,6 +40,9 @@ const (
 	ReasonSize                          // the answer would be too long for the request
 	ReasonMixed                         // a Map-Request for EIDs of several Map-Servers
 	ReasonNotifies                      // MaxNotifies reached: an xTR is not told that a mapping moved
+	ReasonRTR                           // a Map-Register that an RTR relays which is not configured
+	ReasonNoXTRID                       // a relayed Map-Register without xTR-ID
+	ReasonVariant                       // an Info-Request of lispers.net, with NAT.LispersNet off
 	NumReasons
 )
 
@@ -48,7 +51,8 @@ var reasonNames = [NumReasons]string{
 	"algorithm not allowed", "authentication failed", "replay", "old Map-Version", "registration limit",
 	"not encapsulated", "bad inner packet", "RLOC-probe", "no usable ITR-RLOC", "no reply wanted",
 	"no usable RLOC", "no usable One-Time Key", "One-Time Key not encrypted", "subscription limit", "rate limit", "unexpected message", "send queue full",
-	"answer too long", "several Map-Servers", "unacknowledged map-notify limit",
+	"answer too long", "several Map-Servers", "unacknowledged map-notify limit", "RTR not configured",
+	"no xTR-ID by an RTR", "lispers.net not enabled",
 }
 
 func (r Reason) String() string {
@@ -58,7 +62,7 @@ func (r Reason) String() string {
 	return fmt.Sprintf("reason %d", uint8(r))
 }
 
-// Event is something that happened: Registered, Refused, Withdrawn, Expired,
+// Event is something that happened: Registered, Refused, InfoAnswered, Withdrawn, Expired,
 // Moved, NotifyAcked, NotifyUnanswered, MapServerHealth, Resolved, Negative,
 // Forwarded or Dropped. String is one readable line.
 type Event interface {
@@ -104,9 +108,11 @@ type Registered struct {
 	Lifetime time.Duration     // until it expires
 }
 
-// Refused is a Map-Register that changed nothing and is not answered.
+// Refused is a Map-Register that changed nothing, or an Info-Request; it is not
+// answered.
 type Refused struct {
 	Time   time.Time
+	Info   bool // it is an Info-Request
 	Reason Reason
 	Site   string // empty when no site could be told
 	IID    uint32
@@ -114,6 +120,17 @@ type Refused struct {
 	From   netip.AddrPort
 	KeyID  uint8
 	Err    error // may be nil
+}
+
+// InfoAnswered is an answered Info-Request: a node asks where it comes from.
+type InfoAnswered struct {
+	Time   time.Time
+	Site   string
+	IID    uint32
+	EID    netip.Prefix
+	Host   string         // of lispers.net, instead of the EID-Prefix
+	Global netip.AddrPort // what it was told
+	RTRs   int            // how many it was told
 }
 
 // Withdrawn is a registration ended by its xTR (Record TTL 0).
@@ -221,6 +238,7 @@ type Dropped struct {
 
 func (Registered) event()       {}
 func (Refused) event()          {}
+func (InfoAnswered) event()     {}
 func (Withdrawn) event()        {}
 func (Expired) event()          {}
 func (Moved) event()            {}
@@ -265,11 +283,26 @@ func (e Registered) String() string {
 }
 
 func (e Refused) String() string {
+	if e.Info {
+		s := fmt.Sprintf("refused info-request for %s from %s: %s", eidString(e.IID, e.EID), e.From, e.Reason)
+		if e.Site != "" {
+			s += " (site " + e.Site + ")"
+		}
+		return s
+	}
 	s := fmt.Sprintf("refused map-register for %s from %s key %d: %s", eidString(e.IID, e.EID), e.From, e.KeyID, e.Reason)
 	if e.Site != "" {
 		s += " (site " + e.Site + ")"
 	}
 	return s
+}
+
+func (e InfoAnswered) String() string {
+	who := eidString(e.IID, e.EID) + " of site " + e.Site
+	if e.Host != "" {
+		who = "host " + e.Host
+	}
+	return fmt.Sprintf("told %s that it comes from %s, and of %d RTRs", who, e.Global, e.RTRs)
 }
 
 func (e Withdrawn) String() string {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/xtrkit/xtrkit/lisp"
+	"github.com/xtrkit/xtrkit/natt"
 )
 
 // An unsolicited Map-Notify is sent again three times after three seconds each,
@@ -35,6 +36,7 @@ type notifyKey struct {
 type notifyPeer struct {
 	key     notifyKey
 	local   netip.Addr      // to send from; may be invalid
+	path    natt.Path       // by which RTR it goes
 	eids    map[regKey]bool // all to tell; true: changed since it was told
 	waiting []regKey        // of these, what no message says yet; may name some that are no more in eids
 	told    []regKey        // and what the message says
@@ -167,6 +169,10 @@ func (s *Server) tell(ticks int64, c *claim, addr, local netip.Addr, told []neti
 		return told
 	}
 	told = append(told, addr)
+	path, ok := s.pathTo(c, addr)
+	if !ok {
+		return told
+	}
 	nk := notifyKey{
 		assoc:     xtrKey{site: c.site, keyID: c.keyID, xtr: c.holder().xtr, siteID: c.holder().site},
 		algorithm: c.algorithm, addr: addr,
@@ -190,6 +196,7 @@ func (s *Server) tell(ticks int64, c *claim, addr, local netip.Addr, told []neti
 		s.notifies.peers[nk] = p
 		heap.Push(&s.notifies.due, p)
 	}
+	p.path = path
 	if local.IsValid() && local.Is4() == addr.Is4() {
 		p.local = local
 	}
@@ -337,7 +344,7 @@ func (s *Server) composeNotify(p *notifyPeer) bool {
 		XTRIDPresent: p.key.assoc.xtr != lisp.XTRID{}, XTRID: p.key.assoc.xtr, SiteID: p.key.assoc.siteID,
 		Nonce: lisp.Nonce(p.awaited.nonce), Records: w.reply.Records,
 	}
-	if p.message, err = m.AppendSigned(nil, key); err != nil {
+	if p.message, err = s.unsolicitedMessage(p, &m, key); err != nil {
 		// Its records were decoded from others, so that they always encode.
 		s.log.Error("cannot sign map-notify", "err", err)
 		p.awaited = nil

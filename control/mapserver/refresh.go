@@ -76,6 +76,9 @@ func (w *Worker) handleRefresh(d lisp.Datagram) bool {
 	u.nonce = binary.BigEndian.Uint64(b[4:])
 	u.algorithm, u.xtr.keyID = lisp.Algorithm(b[13]), b[12]
 	u.flags = registerFlags(word)
+	if u.path = w.path; u.path.IsValid() {
+		u.flags |= flagRelayed
+	}
 	u.fingerprint = binary.BigEndian.Uint64(b[authOffset:]) ^ u.nonce
 	if !w.sameRecords(u, b[authOffset+authLen:end], int(word&0xff)) || !w.verified(u, b) {
 		w.s.updates.put(u)
@@ -234,6 +237,12 @@ func (w *Worker) acknowledge(u *Update, d lisp.Datagram) {
 		return
 	}
 	local, remote := notifyPath(d)
+	if w.path.IsValid() {
+		if !w.wrap(d, start) {
+			return
+		}
+		remote = w.path.Destination()
+	}
 	w.stats.notifies.Add(1)
 	w.send(local, remote, d.IfIndex, start)
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/xtrkit/xtrkit/lisp"
+	"github.com/xtrkit/xtrkit/natt"
 )
 
 // maxSitesPerRegister bounds the digests computed for one datagram.
@@ -34,6 +35,8 @@ type Update struct {
 	from        netip.AddrPort
 	nonce       uint64
 	fingerprint uint64 // of the Authentication Data
+
+	path natt.Path // by which RTR it came
 
 	items   []registerItem
 	records [][]byte // wire form, one for each of items
@@ -70,6 +73,9 @@ func (w *Worker) takeApart(d lisp.Datagram) {
 	}
 	if len(m.Records) == 0 {
 		w.refuse(ReasonNoRecords, nil, d, nil)
+		return
+	}
+	if !w.relayedOld(d) {
 		return
 	}
 	w.items = w.items[:0]
@@ -152,6 +158,7 @@ func (w *Worker) accept(d lisp.Datagram, m *lisp.MapRegister, key lisp.Key) {
 		local:       d.Local.Addr(),
 		nonce:       uint64(m.Nonce),
 		fingerprint: fingerprint(m),
+		path:        w.path,
 	}
 	for _, f := range [...]struct {
 		set bool
@@ -162,6 +169,7 @@ func (w *Worker) accept(d lisp.Datagram, m *lisp.MapRegister, key lisp.Key) {
 		{m.UseTTL, flagUseTTL},
 		{m.Merge, flagMerge},
 		{m.MobileNode, flagMobile},
+		{w.path.IsValid(), flagRelayed},
 	} {
 		if f.set {
 			u.flags |= f.bit
@@ -194,13 +202,20 @@ func (w *Worker) accept(d lisp.Datagram, m *lisp.MapRegister, key lisp.Key) {
 	}
 	local, remote := notifyPath(d)
 	start := len(w.buf)
-	b, err := appendNotify(w.buf, m, key)
+	rtrAuth := w.path.Variant == natt.Old && w.path.IsValid() && len(w.s.nat.rtrs[w.path.RTR].Secret) > 0
+	b, err := appendNotify(w.buf, m, key, rtrAuth)
 	if err != nil {
 		// Its records were just decoded, so that they always encode.
 		w.s.log.Error("cannot sign map-notify", "err", err)
 		return
 	}
 	w.buf = b
+	if w.path.IsValid() {
+		if !w.wrap(d, start) {
+			return
+		}
+		remote = w.path.Destination()
+	}
 	if !u.Urgent {
 		w.stats.notifies.Add(1)
 		w.send(local, remote, d.IfIndex, start)
@@ -279,13 +294,14 @@ func notifyPath(d lisp.Datagram) (local, remote netip.AddrPort) {
 }
 
 // appendNotify appends the signed Map-Notify: the nonce and the records of the
-// Map-Register, with the identifiers if it had them, and a digest of the same length.
-func appendNotify(b []byte, m *lisp.MapRegister, key lisp.Key) ([]byte, error) {
+// Map-Register, with the identifiers if it had them, and a digest of the same
+// length. rtrAuth announces an authentication record for an RTR behind it.
+func appendNotify(b []byte, m *lisp.MapRegister, key lisp.Key, rtrAuth bool) ([]byte, error) {
 	full := key
 	full.Truncate = false
 	key.Truncate = len(m.Auth.Data) < full.DigestLen()
 	n := lisp.MapNotify{
-		XTRIDPresent: m.XTRIDPresent, Nonce: m.Nonce, Records: m.Records, XTRID: m.XTRID, SiteID: m.SiteID,
+		XTRIDPresent: m.XTRIDPresent, RTRAuth: rtrAuth, Nonce: m.Nonce, Records: m.Records, XTRID: m.XTRID, SiteID: m.SiteID,
 	}
 	return n.AppendSigned(b, key)
 }

@@ -125,6 +125,7 @@ func (s *Server) keepXTR(x *xtrState) {
 
 func (s *Server) forgetXTR(x *xtrState) {
 	s.xtrs.forget(x)
+	delete(s.paths, x)
 	s.xtrCount.Store(int64(s.xtrs.len()))
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/xtrkit/xtrkit/lisp"
+	"github.com/xtrkit/xtrkit/natt"
 )
 
 // TTLs of negative replies in minutes (RFC 9301 §8.3), and how much fits into
@@ -39,6 +40,10 @@ func (w *Worker) handleECM(d lisp.Datagram) bool {
 		w.drop(ReasonInner, lisp.TypeEncapsulatedControl, d)
 		return true
 	}
+	if w.ecm.Relayed && lisp.TypeOf(inner.Payload) == lisp.TypeMapRegister {
+		w.handleRelayed(d, inner)
+		return true
+	}
 	if len(inner.Payload) == 0 || lisp.TypeOf(inner.Payload) != lisp.TypeMapRequest {
 		w.drop(ReasonInner, lisp.TypeEncapsulatedControl, d)
 		return false
@@ -49,6 +54,7 @@ func (w *Worker) handleECM(d lisp.Datagram) bool {
 		return true
 	}
 	w.stats.requests.Add(1)
+	w.asker = d.Remote.Addr()
 	switch {
 	case m.Probe:
 		w.drop(ReasonProbe, lisp.TypeMapRequest, d)
@@ -176,7 +182,7 @@ func (w *Worker) lookup(iid uint32, p netip.Prefix) finding {
 	w.claims = reg.current(w.ticks, w.claims[:0])
 	f.forward = !f.site.proxy
 	for _, c := range w.claims {
-		if c.flags&flagProxy != 0 {
+		if c.flags&(flagProxy|flagRelayed) != 0 { // a Map-Request doesn't get through a NAT
 			f.forward = false
 		}
 	}
@@ -303,7 +309,10 @@ func (w *Worker) positive(r *registration, iid uint32, prefix netip.Prefix) bool
 			rec.MapVersion = from.MapVersion
 			rec.Action = from.Action
 		}
-		rec.Locators = mergeRLOCs(rec.Locators, from.Locators)
+		rec.Locators = mergeRLOCs(rec.Locators, c.announced(from.Locators))
+	}
+	if w.s.cfg.NAT.LispersNet && w.asker.IsValid() {
+		rec.Locators = natt.PartialLocators(rec.Locators, w.asker)
 	}
 	if len(rec.Locators) > 0 {
 		rec.Action = lisp.ActionNoAction

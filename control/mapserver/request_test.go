@@ -322,7 +322,7 @@ func TestNotAnswered(t *testing.T) {
 		})
 	}
 	b := newBench(t)
-	for _, msg := range [][]byte{nil, {0xf0}, {0x70, 0, 0, 0}} {
+	for _, msg := range [][]byte{nil, {0xf0}, {0x78, 0, 0, 0}} {
 		assert.False(t, b.s.Handle(b.now, lisp.Datagram{Local: msAddr, Remote: itr, Bytes: msg}))
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/xtrkit/xtrkit/lisp"
+	"github.com/xtrkit/xtrkit/natt"
 )
 
 const (
@@ -34,6 +35,7 @@ type Server struct {
 	instances          map[uint32]*instance // immutable
 	sites              map[string]*site     // immutable
 	upstreams          []*upstream          // immutable
+	nat                nat                  // immutable
 	limits             *limits
 	locals             []netip.Addr
 	haveIPv4, haveIPv6 bool
@@ -51,6 +53,7 @@ type Server struct {
 	last     time.Time
 	clock    uint64 // last order.seq given or seen
 	xtrs     xtrs
+	paths    map[*xtrState]natt.Path // of those that come by an RTR
 	expiry   wheel
 	notifies notifies
 

@@ -27,6 +27,7 @@ type RegisteredXTR struct {
 	KeyID     uint8
 	Algorithm lisp.Algorithm
 	Merge     bool
+	Relayed   bool // by an RTR, which is From
 	Current   bool
 	Nonce     lisp.Nonce
 	Seen      time.Time // last Map-Register
@@ -58,10 +59,10 @@ func (s *Server) Registrations(now time.Time) []Registration {
 				}
 				x := RegisteredXTR{
 					XTRID: c.holder().xtr, SiteID: c.holder().site, From: c.from, KeyID: c.keyID, Algorithm: c.algorithm,
-					Merge: c.merge(), Current: slices.Contains(current, c), Nonce: lisp.Nonce(c.nonce.Load()),
+					Merge: c.merge(), Relayed: c.flags&flagRelayed != 0, Current: slices.Contains(current, c), Nonce: lisp.Nonce(c.nonce.Load()),
 					Seen: s.fromTicks(c.seen.Load()), Expiry: s.fromTicks(c.expires.Load()),
 				}
-				reg.Proxy = reg.Proxy || x.Current && c.flags&flagProxy != 0
+				reg.Proxy = reg.Proxy || x.Current && c.flags&(flagProxy|flagRelayed) != 0
 				reg.XTRs = append(reg.XTRs, x)
 			}
 			all = append(all, reg)
@@ -106,7 +107,7 @@ func mergedRLOCs(claims []*claim) []lisp.RLOCRecord {
 	var rlocs []lisp.RLOCRecord
 	for _, c := range claims {
 		if r, err := decoder.decode(c.record); err == nil {
-			rlocs = mergeRLOCs(rlocs, r.Locators)
+			rlocs = mergeRLOCs(rlocs, c.announced(r.Locators))
 		}
 	}
 	slices.SortStableFunc(rlocs, compareRLOCs)
@@ -142,6 +143,10 @@ type Stats struct {
 	NotifyAcks          uint64 // of these, acknowledged
 	NotifiesUnanswered  uint64 // and given up
 
+	InfoRequests uint64 // received
+	InfoReplies  uint64 // sent
+	Relayed      uint64 // Map-Registers that came by an RTR, of those accepted
+
 	EventsLost uint64
 	Dropped    [NumReasons]uint64
 
@@ -173,6 +178,9 @@ func (s *Server) Stats() Stats {
 		st.UnsolicitedNotifies += c.unsolicited.Load()
 		st.NotifyAcks += c.notifyAcks.Load()
 		st.NotifiesUnanswered += c.notifyLost.Load()
+		st.InfoRequests += c.infoRequests.Load()
+		st.InfoReplies += c.infoReplies.Load()
+		st.Relayed += c.relayed.Load()
 		for i := range c.dropped {
 			st.Dropped[i] += c.dropped[i].Load()
 		}

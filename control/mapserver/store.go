@@ -73,6 +73,7 @@ const (
 	flagUseTTL               // T
 	flagMerge                // a
 	flagMobile               // R
+	flagRelayed              // it came by an RTR
 )
 
 // claim is what one xTR has registered for one EID-Prefix.

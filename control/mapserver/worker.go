@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/xtrkit/xtrkit/lisp"
+	"github.com/xtrkit/xtrkit/natt"
 )
 
 // Worker verifies and answers datagrams over what its Server has published. It
@@ -18,6 +19,8 @@ type Worker struct {
 	now    time.Time
 	ticks  int64
 	result Result
+	path   natt.Path  // that the Map-Register came by, if by an RTR
+	asker  netip.Addr // who sent the Map-Request
 
 	changes *changes      // of Step; nil when there are none
 	free    chan *changes // that the writer is done with
@@ -83,6 +86,7 @@ func (w *Worker) reset() {
 
 func (w *Worker) handle(now time.Time, d lisp.Datagram) {
 	w.now, w.ticks = now, w.s.toTicks(now)
+	w.path, w.asker = natt.Path{}, netip.Addr{}
 	d.Remote = unmap(d.Remote)
 	d.Local = unmap(d.Local)
 
@@ -102,6 +106,8 @@ func (w *Worker) handle(now time.Time, d lisp.Datagram) {
 	case lisp.TypeMapNotifyAck:
 		w.result.Claimed = true
 		w.handleNotifyAck(d)
+	case lisp.TypeInfo:
+		w.result.Claimed = w.handleInfo(d)
 	case lisp.TypeMapReply:
 		w.result.Claimed = w.handleMapReply(d)
 	case lisp.TypeMapNotify:
@@ -143,6 +149,8 @@ type counters struct {
 	duplicates, moves             atomic.Uint64
 	unsolicited, notifyAcks       atomic.Uint64
 	notifyLost                    atomic.Uint64
+	infoRequests, infoReplies     atomic.Uint64
+	relayed                       atomic.Uint64
 	dropped                       [NumReasons]atomic.Uint64
 	_                             [64]byte
 }
