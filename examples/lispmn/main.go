@@ -1,7 +1,10 @@
 // Command lispmn makes a host a LISP mobile node (RFC 9300, RFC 9301), or shows
 // two of them talk:
 //
+//	lispmn init              write a configuration
+//	lispmn check FILE        say what is wrong with one
 //	lispmn -f lispd.conf     run a node
+//	lispmn top               its traffic by locator and EID-Prefix
 //	lispmn demo              two nodes and a Map-Server in a network of their own
 //
 // The node is put together in examples/internal/node; the demo is in the files
@@ -15,6 +18,7 @@ import (
 
 	"github.com/xtrkit/xtrkit/examples/internal/mapserverd"
 	"github.com/xtrkit/xtrkit/examples/internal/node"
+	"github.com/xtrkit/xtrkit/examples/internal/topview"
 )
 
 func main() {
@@ -28,8 +32,14 @@ const argMapServer = "map-server"
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 {
 		switch args[0] {
+		case "check":
+			return node.Check(ctx, args[1:], stdout, stderr)
+		case "init":
+			return initialise(ctx, args[1:], os.Stdin, stdout, stderr)
 		case "demo":
 			return demo(ctx, args[1:], stdout, stderr)
+		case "top":
+			return topview.Main(ctx, args[1:], node.DefaultSocket, stdout, stderr)
 		case argMapServer:
 			return mapserverd.Main(ctx, args[1:], stdout, stderr)
 		}

@@ -1,0 +1,310 @@
+package topview
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"charm.land/lipgloss/v2"
+
+	"github.com/xtrkit/xtrkit/examples/internal/statusd"
+)
+
+// sorting is the order of rows.
+type sorting int
+
+const (
+	byRate sorting = iota
+	byTotal
+	byAddress
+	numSortings
+)
+
+func (s sorting) String() string { return [...]string{"rate", "total", "address"}[s] }
+
+var (
+	title = lipgloss.NewStyle().Bold(true)
+	head  = lipgloss.NewStyle().Reverse(true)
+	alarm = lipgloss.NewStyle().Foreground(lipgloss.Red)
+	dim   = lipgloss.NewStyle().Faint(true)
+)
+
+// locator is a row: a remote locator with what went to and came from it.
+type locator struct {
+	addr            netip.Addr
+	state           string
+	rtt             time.Duration
+	out, in         statusd.Counter // since the start
+	outRate, inRate rate
+	eids            int
+}
+
+// rate is traffic per second.
+type rate struct{ packets, octets float64 }
+
+func (m model) draw() string {
+	var b strings.Builder
+	if m.err != nil {
+		fmt.Fprintln(&b, alarm.Render("no answer: "+m.err.Error()))
+	}
+	if m.now == nil {
+		return b.String()
+	}
+	m.drawHead(&b)
+	if n := m.now.Node; n != nil {
+		ls := m.locators()
+		rows := [][]string{{"LOCATOR", "STATE", "RTT", "OUT bit/s", "packets/s", "IN bit/s", "packets/s", "OUT total", "IN total", "EIDs"}}
+		for _, l := range ls {
+			rows = append(rows, []string{
+				l.addr.String(), l.state, round(l.rtt), amount(8 * l.outRate.octets), amount(l.outRate.packets),
+				amount(8 * l.inRate.octets), amount(l.inRate.packets), amount(float64(l.out.Octets)) + "B", amount(float64(l.in.Octets)) + "B", fmt.Sprint(l.eids),
+			})
+		}
+		m.table(&b, rows, m.room(3))
+		m.table(&b, m.eids(ls), m.room(1))
+	}
+	keys := fmt.Sprintf("sorted by %s (s)  pause (p)  quit (q)", m.sorting)
+	if m.paused {
+		keys = "PAUSED  " + keys
+	}
+	fmt.Fprint(&b, dim.Render(keys))
+	return b.String()
+}
+
+// room is how many rows a table may have so that n parts of a third fit.
+func (m model) room(n int) int {
+	if m.height == 0 {
+		return 20
+	}
+	return max(2, (m.height-8)*n/4)
+}
+
+func (m model) drawHead(b *strings.Builder) {
+	st := m.now
+	fmt.Fprintf(b, "%s  up %s", title.Render(st.Program), st.Time.Sub(st.Started).Round(time.Second))
+	n := st.Node
+	if n == nil {
+		fmt.Fprintln(b, "  is not a node with a data plane")
+		return
+	}
+	registered := 0
+	for _, r := range n.Registrations {
+		if r.State == "registered" {
+			registered++
+		}
+	}
+	fmt.Fprintf(b, "  %s  map-cache %d  registered %d of %d  waiting packets %d\n", joined(n.EIDs), len(n.MapCache), registered, len(n.Registrations), n.Traffic.HeldNow)
+	var before statusd.Traffic
+	if m.before != nil && m.before.Node != nil {
+		before = m.before.Node.Traffic
+	}
+	for _, t := range []struct {
+		name     string
+		now, old statusd.Counter
+	}{
+		{"to LISP sites", n.Traffic.Encapsulated, before.Encapsulated},
+		{"from them", n.Traffic.Decapsulated, before.Decapsulated},
+		{"native", n.Traffic.Native, before.Native},
+	} {
+		r := m.rate(t.now, t.old)
+		fmt.Fprintf(b, "%s %sbit/s %s packets/s   ", t.name, amount(8*r.octets), amount(r.packets))
+	}
+	b.WriteString("\n")
+}
+
+// rate is the difference to the look before, per second; 0 without one.
+func (m model) rate(now, before statusd.Counter) rate {
+	if m.before == nil {
+		return rate{}
+	}
+	seconds := m.now.Time.Sub(m.before.Time).Seconds()
+	if seconds <= 0 || now.Packets < before.Packets || now.Octets < before.Octets {
+		return rate{}
+	}
+	return rate{float64(now.Packets-before.Packets) / seconds, float64(now.Octets-before.Octets) / seconds}
+}
+
+// locators are the remote locators of the map-cache and those with traffic.
+func (m model) locators() []locator {
+	by := make(map[netip.Addr]*locator)
+	get := func(a netip.Addr) *locator {
+		if by[a] == nil {
+			by[a] = &locator{addr: a, state: "-"}
+		}
+		return by[a]
+	}
+	for _, e := range m.now.Node.MapCache {
+		for _, r := range e.RLOCs {
+			l := get(r.Addr)
+			l.eids++
+			if l.state != "up" {
+				l.state = r.State
+			}
+		}
+	}
+	for _, p := range m.now.Node.Paths {
+		if l := by[p.Remote]; l != nil && p.RTT > 0 && (l.rtt == 0 || p.RTT < l.rtt) {
+			l.rtt = p.RTT
+		}
+	}
+	for _, t := range m.now.Node.Traffic.Locators {
+		l := get(t.Addr)
+		l.out, l.in = sum(l.out, t.Out), sum(l.in, t.In)
+	}
+	if m.before != nil && m.before.Node != nil {
+		out, in := make(map[netip.Addr]statusd.Counter), make(map[netip.Addr]statusd.Counter)
+		for _, t := range m.before.Node.Traffic.Locators {
+			out[t.Addr], in[t.Addr] = sum(out[t.Addr], t.Out), sum(in[t.Addr], t.In)
+		}
+		for a, l := range by {
+			l.outRate, l.inRate = m.rate(l.out, out[a]), m.rate(l.in, in[a])
+		}
+	}
+	ls := make([]locator, 0, len(by))
+	for _, l := range by {
+		ls = append(ls, *l)
+	}
+	slices.SortFunc(ls, func(a, b locator) int {
+		return cmp.Or(cmp.Compare(m.weight(b), m.weight(a)), a.addr.Compare(b.addr))
+	})
+	return ls
+}
+
+// weight is what locators are sorted by; the heaviest comes first.
+func (m model) weight(l locator) float64 {
+	switch m.sorting {
+	case byRate:
+		return l.outRate.octets + l.inRate.octets
+	case byTotal:
+		return float64(l.out.Octets + l.in.Octets)
+	default: // the address alone
+		return 0
+	}
+}
+
+// eids are rows of EID-Prefixes in the order of their locators. Packets are counted by
+// locator, so EID-Prefixes behind the same one show the traffic of all of them.
+func (m model) eids(ls []locator) [][]string {
+	rank := make(map[netip.Addr]int)
+	for i, l := range ls {
+		rank[l.addr] = i
+	}
+	best := func(e statusd.Entry) int {
+		b := len(ls)
+		for _, r := range e.RLOCs {
+			b = min(b, rank[r.Addr])
+		}
+		return b
+	}
+	es := slices.Clone(m.now.Node.MapCache)
+	slices.SortFunc(es, func(a, b statusd.Entry) int {
+		if m.sorting != byAddress {
+			if c := cmp.Compare(best(a), best(b)); c != 0 {
+				return c
+			}
+		}
+		return cmp.Or(cmp.Compare(a.IID, b.IID), a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
+	})
+	rows := make([][]string, 1, 1+len(es))
+	rows[0] = []string{"EID-PREFIX", "OUT bit/s", "IN bit/s", "SHARED", "EXPIRES", "LOCATORS"}
+	for _, e := range es {
+		var out, in float64
+		var to []string
+		shared := "no"
+		for _, r := range e.RLOCs {
+			l := ls[rank[r.Addr]]
+			out, in = out+8*l.outRate.octets, in+8*l.inRate.octets
+			to = append(to, r.Addr.String())
+			if l.eids > 1 {
+				shared = "yes"
+			}
+		}
+		if len(to) == 0 {
+			to, shared = []string{cmp.Or(e.Action, "negative")}, "-"
+		}
+		name := e.Prefix.String()
+		if e.IID != 0 {
+			name = fmt.Sprintf("[%d] %s", e.IID, name)
+		}
+		expires := "never"
+		if !e.Expires.IsZero() {
+			expires = round(e.Expires.Sub(m.now.Time))
+		}
+		rows = append(rows, []string{name, amount(out), amount(in), shared, expires, strings.Join(to, " ")})
+	}
+	return rows
+}
+
+// table writes rows in columns, the first of them as the head, at most limit of the others, and no line wider than the terminal.
+func (m model) table(b *strings.Builder, rows [][]string, limit int) {
+	more := len(rows) - 1 - limit
+	if more > 0 {
+		rows = rows[:1+limit]
+	}
+	var t bytes.Buffer
+	w := tabwriter.NewWriter(&t, 0, 0, 2, ' ', 0)
+	for _, r := range rows {
+		fmt.Fprintln(w, strings.Join(r, "\t"))
+	}
+	_ = w.Flush() // into memory
+	for i, line := range strings.Split(strings.TrimRight(t.String(), "\n"), "\n") {
+		line = strings.TrimRight(line, " ")
+		if m.width > 0 && len(line) > m.width {
+			line = line[:m.width]
+		}
+		if i == 0 {
+			line = head.Render(line)
+		}
+		fmt.Fprintln(b, line)
+	}
+	if more > 0 {
+		fmt.Fprintln(b, dim.Render(fmt.Sprintf("and %d more", more)))
+	}
+	b.WriteString("\n")
+}
+
+func sum(a, b statusd.Counter) statusd.Counter {
+	return statusd.Counter{Packets: a.Packets + b.Packets, Octets: a.Octets + b.Octets}
+}
+
+func joined(ps []netip.Prefix) string {
+	s := make([]string, len(ps))
+	for i, p := range ps {
+		s[i] = p.String()
+	}
+	return strings.Join(s, " ")
+}
+
+func round(d time.Duration) string {
+	switch {
+	case d == 0:
+		return "-"
+	case d < time.Second:
+		return d.Round(100 * time.Microsecond).String()
+	}
+	return d.Round(time.Second).String()
+}
+
+// amount writes a number with three digits and a decimal prefix.
+func amount(v float64) string {
+	const prefixes = " kMGTPE"
+	i := 0
+	for v >= 999.5 && i < len(prefixes)-1 {
+		v /= 1000
+		i++
+	}
+	switch {
+	case i == 0:
+		return fmt.Sprintf("%.0f ", v)
+	case v < 9.995:
+		return fmt.Sprintf("%.2f %c", v, prefixes[i])
+	case v < 99.95:
+		return fmt.Sprintf("%.1f %c", v, prefixes[i])
+	}
+	return fmt.Sprintf("%.0f %c", v, prefixes[i])
+}
