@@ -214,7 +214,7 @@ func (m model) eids(ls []locator) [][]string {
 	rows[0] = []string{"EID-PREFIX", "OUT bit/s", "IN bit/s", "SHARED", "EXPIRES", "LOCATORS"}
 	for _, e := range es {
 		var out, in float64
-		var to []string
+		to := make([]string, 0, max(1, len(e.RLOCs)))
 		shared := "no"
 		for _, r := range e.RLOCs {
 			l := ls[rank[r.Addr]]
@@ -225,7 +225,7 @@ func (m model) eids(ls []locator) [][]string {
 			}
 		}
 		if len(to) == 0 {
-			to, shared = []string{cmp.Or(e.Action, "negative")}, "-"
+			to, shared = append(to, cmp.Or(e.Action, "negative")), "-"
 		}
 		name := e.Prefix.String()
 		if e.IID != 0 {

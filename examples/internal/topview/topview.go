@@ -47,9 +47,9 @@ func Main(ctx context.Context, args []string, socket string, stdout, stderr io.W
 	}
 	opts := append([]tea.ProgramOption{tea.WithContext(ctx), tea.WithOutput(stdout)}, more...)
 	if _, err := tea.NewProgram(model{ask: func() (statusd.Status, error) {
-		ctx, cancel := context.WithTimeout(ctx, patience)
+		within, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
-		return client.Status(ctx)
+		return client.Status(within)
 	}}, opts...).Run(); err != nil && ctx.Err() == nil {
 		return daemon.Failed(stderr, "lispmn top", err)
 	}
