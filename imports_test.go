@@ -18,6 +18,7 @@ var arrows = map[string][]string{
 	"lisp/lisplayers":   {"lisp"},
 	"mapcache":          {"lisp"},
 	"encap":             {"lisp", "mapcache"},
+	"encap/ebpf":        {"lisp", "mapcache", "encap"},
 	"natt":              {"lisp"},
 	"control":           {"lisp", "mapcache", "natt"},
 	"control/mapserver": {"lisp", "natt"},

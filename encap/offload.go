@@ -3,6 +3,7 @@ package encap
 import (
 	"net/netip"
 
+	"github.com/xtrkit/xtrkit/lisp"
 	"github.com/xtrkit/xtrkit/mapcache"
 )
 
@@ -42,4 +43,17 @@ func (f *Forwarder) LocalPaths() []LocalPath {
 // call the Forwarder. It has to be called before Run.
 func (f *Forwarder) WatchPathMTUs(changed func(remote netip.Addr, mtu int)) {
 	f.paths.changed = changed
+}
+
+// DataHeader returns what stands in front of the packets of an instance in a
+// format, for an inner packet of IPv4 or IPv6.
+func DataHeader(iid uint32, f mapcache.Format, v6 bool) [8]byte {
+	var b [8]byte
+	headers := dataHeaders(iid)
+	family := 0
+	if v6 {
+		family = 1
+	}
+	lisp.PutDataHeader(b[:], headers[f][family])
+	return b
 }

@@ -1,0 +1,204 @@
+package ebpf
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// What our clsact filters are known by. The number is LISP's port.
+const (
+	filterPriority = 4341
+	filterHandle   = 4341
+	filterName     = "xtrkit"
+)
+
+// attachment is a program at an interface. It stays if the interface goes: then
+// there is nothing to detach from.
+type attachment struct {
+	tcx link.Link // nil: a clsact filter
+	at  place
+}
+
+type place struct {
+	ifindex int
+	egress  bool
+}
+
+func (p place) String() string {
+	way := "ingress"
+	if p.egress {
+		way = "egress"
+	}
+	name := fmt.Sprint(p.ifindex)
+	if ifi, err := net.InterfaceByIndex(p.ifindex); err == nil {
+		name = ifi.Name
+	}
+	return name + " " + way
+}
+
+func (p place) parent() uint32 {
+	if p.egress {
+		return netlink.HANDLE_MIN_EGRESS
+	}
+	return netlink.HANDLE_MIN_INGRESS
+}
+
+// attach puts a program at an interface, behind those that are there.
+func attach(mode AttachMode, at place, prog *ebpf.Program) (*attachment, error) {
+	if mode != AttachClsact {
+		// Filters of a run that was killed would come second, and see packets that
+		// we leave alone.
+		if err := detachFilter(at); err != nil {
+			return nil, err
+		}
+		how := ebpf.AttachTCXIngress
+		if at.egress {
+			how = ebpf.AttachTCXEgress
+		}
+		l, err := link.AttachTCX(link.TCXOptions{Interface: at.ifindex, Program: prog, Attach: how})
+		if err == nil {
+			return &attachment{tcx: l, at: at}, nil
+		}
+		if mode == AttachTCX || !errors.Is(err, ebpf.ErrNotSupported) && !errors.Is(err, unix.EINVAL) {
+			return nil, fmt.Errorf("%v: TCX: %w", at, err)
+		}
+	}
+	if err := attachFilter(at, prog); err != nil {
+		return nil, fmt.Errorf("%v: clsact: %w", at, err)
+	}
+	return &attachment{at: at}, nil
+}
+
+func (a *attachment) detach() error {
+	if a.tcx != nil {
+		return a.tcx.Close()
+	}
+	return detachFilter(a.at)
+}
+
+// attachFilter replaces our filter at a place, without a gap if one is there.
+func attachFilter(at place, prog *ebpf.Program) error {
+	qdisc := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: at.ifindex, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+	}}
+	if err := netlink.QdiscAdd(qdisc); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("qdisc: %w", err)
+	}
+	return netlink.FilterReplace(&netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{
+			LinkIndex: at.ifindex, Parent: at.parent(), Handle: filterHandle, Priority: filterPriority, Protocol: unix.ETH_P_ALL,
+		},
+		Fd: prog.FD(), Name: filterName, DirectAction: true,
+	})
+}
+
+// ourFilters lists the filters of ours at a place, and whether there are others.
+func ourFilters(at place) (ours []netlink.Filter, others bool, err error) {
+	l := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: at.ifindex}}
+	filters, err := netlink.FilterList(l, at.parent())
+	if gone(err) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("%v: filters: %w", at, err)
+	}
+	for _, f := range filters {
+		b, ok := f.(*netlink.BpfFilter)
+		if ok && b.Priority == filterPriority && strings.HasPrefix(b.Name, filterName) {
+			ours = append(ours, f)
+		} else {
+			others = true
+		}
+	}
+	return ours, others, nil
+}
+
+// gone reports whether there is no such interface, qdisc or filter.
+func gone(err error) bool {
+	return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL)
+}
+
+// detachFilter removes our filter from a place, and the qdisc if nobody else has a
+// filter there.
+func detachFilter(at place) error {
+	ours, others, err := ourFilters(at)
+	if err != nil || len(ours) == 0 {
+		return err
+	}
+	for _, f := range ours {
+		if err := netlink.FilterDel(f); err != nil && !gone(err) {
+			return fmt.Errorf("%v: remove filter: %w", at, err)
+		}
+	}
+	back, more, err := ourFilters(place{at.ifindex, !at.egress})
+	if err != nil || others || more || len(back) > 0 {
+		return err
+	}
+	err = netlink.QdiscDel(&netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: at.ifindex, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+	}})
+	if err != nil && !gone(err) {
+		return fmt.Errorf("%v: remove qdisc: %w", at, err)
+	}
+	return nil
+}
+
+// Cleanup removes what a Dataplane left that was killed: its clsact filters at all
+// interfaces of the network namespace. TCX links leave nothing. It returns how
+// many filters there were.
+func Cleanup() (int, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return 0, fmt.Errorf("ebpf: cleanup: %w", err)
+	}
+	n := 0
+	var errs []error
+	for _, l := range links {
+		for _, egress := range []bool{false, true} {
+			at := place{l.Attrs().Index, egress}
+			ours, _, err := ourFilters(at)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			n += len(ours)
+			errs = append(errs, detachFilter(at))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return n, fmt.Errorf("ebpf: cleanup: %w", err)
+	}
+	return n, nil
+}
+
+// isEthernet tells whether packets of an interface have an Ethernet header.
+func isEthernet(ifindex int) (bool, error) {
+	l, err := netlink.LinkByIndex(ifindex)
+	if err != nil {
+		return false, fmt.Errorf("interface %d: %w", ifindex, err)
+	}
+	kind := l.Attrs().EncapType
+	return kind == "ether" || kind == "loopback", nil
+}
+
+// interfaceWith returns the index of the interface that has an address.
+func interfaceWith(a netip.Addr) (int, error) {
+	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return 0, err
+	}
+	for _, x := range addrs {
+		if ip, ok := netip.AddrFromSlice(x.IP); ok && ip.Unmap() == a {
+			return x.LinkIndex, nil
+		}
+	}
+	return 0, fmt.Errorf("no interface has the address %v", a)
+}

@@ -1,0 +1,516 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The LISP data plane in the kernel: programs for tc that encapsulate what leaves
+ * by the overlay's device (encap_device) or comes from a LAN (encap_lan), and
+ * decapsulate what arrives at an uplink (decap_ether, decap_raw). Read it from top
+ * to bottom: counters, the map-cache, encapsulation, decapsulation. tables.h has what
+ * the control plane says, packet.h the inner header and the flow hash, choice.h
+ * Priority and Weight.
+ *
+ * What is not quite ordinary is left alone: it takes the slow path, which is the
+ * device's queue or the socket of port 4341, and package encap does with it what
+ * the RFCs want. So every rule here has its twin there, and where they differ
+ * encap is right.
+ */
+#include "kernel.h"
+#include "tables.h"
+#include "packet.h"
+#include "choice.h"
+
+static __always_inline void add(struct count *c, __u32 packets, __u32 octets)
+{
+	c->packets += packets;
+	c->octets += octets;
+}
+
+static __always_inline void count(__u32 what, __u32 packets, __u32 octets)
+{
+	struct count *c = bpf_map_lookup_elem(&counters, &what);
+
+	if (c)
+		add(c, packets, octets);
+}
+
+/* finish turns a verdict that is not OK into the return value of a program. */
+static __always_inline int finish(__u32 verdict)
+{
+	if (verdict == SLOW_NOT_DATA)
+		return TC_ACT_UNSPEC;
+	count(verdict, 1, 0);
+	return verdict < SLOW ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+}
+
+/* ---- The map-cache ---- */
+
+static __always_inline __u32 scope(__u32 iid, __u8 v6) { return bpf_htonl(iid << 8 | (v6 ? 6 : 4)); }
+
+/* covers looks an EID up among prefixes. */
+static __always_inline void *covers(void *map, const struct eid *e, __u8 v6)
+{
+	struct prefix k = { .len = v6 ? 32 + 128 : 32 + 32, .eid = *e };
+
+	return bpf_map_lookup_elem(map, &k);
+}
+
+static __always_inline struct entry *lookup(const struct eid *e, __u8 v6)
+{
+	struct entry *host = bpf_map_lookup_elem(&hosts, e);
+
+	return host ? host : covers(&prefixes, e, v6);
+}
+
+static __always_inline int same(const __u32 *a, const __u32 *b)
+{
+	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3];
+}
+
+static __always_inline int is_ours(const __u32 *addr, __u8 v6)
+{
+	struct address k = { .v6 = v6, .addr = { addr[0], addr[1], addr[2], addr[3] } };
+
+	return bpf_map_lookup_elem(&addresses, &k) != NULL;
+}
+
+/* may_enter says whether a packet may enter the overlay (encap.admit). */
+static __always_inline __u32 may_enter(const struct device *dev, const struct packet *p)
+{
+	if (!routable(&p->src, p->v6) || !routable(&p->dst, p->v6))
+		return SLOW_HEADER;
+	if (!covers(&own_eids, &p->src, p->v6) && (!dev->proxy_itr || is_ours(p->src.addr, p->v6)))
+		return SLOW_SOURCE;
+	if (is_ours(p->dst.addr, p->v6))
+		return SLOW_SOURCE;
+	/* Data in data: the slow path counts the headers (RFC 9300 section 4). */
+	if (p->next == IPPROTO_UDP && !(p->frag & 0x1fff) &&
+	    (!p->proto || (p->ports & 0xffff) == LISP_PORT || (p->ports & 0xffff) == VXLAN_GPE_PORT))
+		return SLOW_HEADER;
+	return OK;
+}
+
+/* segment_len is the length of the largest packet that a packet becomes on its way. */
+static __always_inline __u32 segment_len(struct __sk_buff *skb, __u32 at, const struct packet *p)
+{
+	__u8 words = 0;
+
+	if (!skb->gso_size)
+		return p->len;
+	if (p->proto == IPPROTO_UDP)
+		return p->transport + 8 + skb->gso_size;
+	if (p->proto != IPPROTO_TCP || bpf_skb_load_bytes(skb, at + p->transport + 12, &words, 1))
+		return 0xffffffff;
+	return p->transport + (words >> 4) * 4 + skb->gso_size;
+}
+
+/* ---- Encapsulation (RFC 9300 section 5.3) ---- */
+
+/* What is in front of the inner packet, from the outer IP header on, in words. */
+struct outer4 {
+	__u32 ip[5], udp[2], lisp[2];
+};
+struct outer6 {
+	__u32 ip[10], udp[2], lisp[2];
+};
+
+/* way is how a packet leaves. */
+struct way {
+	struct locator *remote;
+	struct local *local;
+	__u32 id; /* of remote */
+	__u32 hash;
+	__u32 header[2];
+};
+
+/* find_way asks the map-cache and our own locators. */
+static __always_inline __u32 find_way(struct __sk_buff *skb, struct device *dev, struct packet *p, struct way *w)
+{
+	__u32 zero = 0, one = 1, key, at;
+	struct entry *e = lookup(&p->dst, p->v6);
+	struct settings *st = bpf_map_lookup_elem(&state, &zero);
+
+	if (!e || !st)
+		return SLOW_MISS;
+	__u32 *mark = bpf_map_lookup_elem(&used, &e->id);
+
+	if (mark && !*mark)
+		*mark = one;
+	if (!e->set || st->slow)
+		return SLOW_ENTRY;
+	w->hash = flow_hash(p);
+	w->id = e->set & ~DIRECT;
+	if (!(e->set & DIRECT))
+		w->id = choose(w->id, w->hash);
+	struct locator *r = bpf_map_lookup_elem(&locators, &w->id);
+
+	if (!w->id || !r || r->down || r->slow || (r->v6 == p->v6 && same(r->addr, p->dst.addr)))
+		return SLOW_LOCATOR;
+	key = 2 * (st->generation & 1) + (r->v6 & 1);
+	struct local_list *ls = bpf_map_lookup_elem(&locals, &key);
+
+	if (!ls)
+		return SLOW_LOCATOR;
+	at = choose_local(key, r->ifindex ? r->ifindex : skb->mark & mark_mask, w->hash);
+	if (at >= MAX_LOCALS)
+		return SLOW_LOCATOR;
+	w->remote = r;
+	w->local = &ls->local[at];
+	at = 2 * r->format + p->v6;
+	if (at > 5)
+		return SLOW_LOCATOR;
+	w->header[0] = dev->header[at][0];
+	w->header[1] = dev->header[at][1];
+	return OK;
+}
+
+/* fits is the MTU rule of RFC 9300 section 7: what does not is for the slow path. */
+static __always_inline int fits(struct __sk_buff *skb, __u32 at, const struct packet *p, const struct way *w, __u32 overhead)
+{
+	__u32 mtu = w->local->mtu;
+
+	if (w->remote->mtu && w->remote->mtu < mtu)
+		mtu = w->remote->mtu;
+	return segment_len(skb, at, p) + overhead <= mtu && p->len + overhead <= 0xffff;
+}
+
+/* source_port spreads flows over the ports of a locator (RFC 9300 section 12). */
+static __always_inline __u16 source_port(struct local *l, __u32 hash)
+{
+	return l->port[(__u32)((__u64)(hash * 0x9e3779b1) * l->ports >> 32) & (MAX_PORTS - 1)];
+}
+
+/* put_udp writes the UDP header, whose checksum is 0, and the data header. */
+static __always_inline void put_udp(__u32 *udp, const struct way *w, __u32 inner_len)
+{
+	udp[0] = bpf_htonl((__u32)bpf_ntohs(source_port(w->local, w->hash)) << 16 | bpf_ntohs(w->remote->port));
+	udp[1] = bpf_htonl((inner_len + UDP_LISP_LEN) << 16);
+	udp[2] = w->header[0];
+	udp[3] = w->header[1];
+}
+
+/* push_outer4 makes room for the outer header and writes it: TTL and traffic class with
+ * its ECN field are copied (RFC 6040 section 4.1, normal mode), DF is set. */
+static __always_inline int push_outer4(struct __sk_buff *skb, const struct packet *p, const struct way *w)
+{
+	struct outer4 o = {};
+
+	o.ip[0] = bpf_htonl(0x45000000 | (__u32)p->tos << 16 | (p->len + sizeof(o)));
+	o.ip[1] = bpf_htonl(0x4000);
+	o.ip[2] = bpf_htonl((__u32)p->ttl << 24 | IPPROTO_UDP << 16);
+	o.ip[3] = w->local->addr[0];
+	o.ip[4] = w->remote->addr[0];
+	o.ip[2] |= bpf_htonl((__u16)~bpf_ntohs(fold(bpf_csum_diff(NULL, 0, o.ip, 20, 0))));
+	put_udp(o.udp, w, p->len);
+	return bpf_skb_adjust_room(skb, sizeof(o), BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP) ||
+	       bpf_skb_store_bytes(skb, ETH_HLEN, &o, sizeof(o), 0);
+}
+
+/* push_outer6 is push_outer4 for IPv6, with the flow hash as flow label (RFC 6438). */
+static __always_inline int push_outer6(struct __sk_buff *skb, const struct packet *p, const struct way *w)
+{
+	struct outer6 o = {};
+	__u32 i;
+
+	o.ip[0] = bpf_htonl(0x60000000 | (__u32)p->tos << 20 | (w->hash & 0xfffff));
+	o.ip[1] = bpf_htonl((p->len + UDP_LISP_LEN) << 16 | IPPROTO_UDP << 8 | p->ttl);
+#pragma unroll
+	for (i = 0; i < 4; i++) {
+		o.ip[2 + i] = w->local->addr[i];
+		o.ip[6 + i] = w->remote->addr[i];
+	}
+	put_udp(o.udp, w, p->len);
+	return bpf_skb_adjust_room(skb, sizeof(o), BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP) ||
+	       bpf_skb_store_bytes(skb, ETH_HLEN, &o, sizeof(o), 0);
+}
+
+/* forward does what a router does to a packet from a LAN. */
+static __always_inline int forward(struct __sk_buff *skb, struct packet *p)
+{
+	__u16 words[2];
+
+	p->ttl--;
+	if (p->v6)
+		return bpf_skb_store_bytes(skb, ETH_HLEN + 7, &p->ttl, 1, 0);
+	if (bpf_skb_load_bytes(skb, ETH_HLEN + 10, words, 2))
+		return -1;
+	words[0] = bpf_htons(fold((__u32)bpf_ntohs(words[0]) + 0x100)); /* RFC 1141 */
+	return bpf_skb_store_bytes(skb, ETH_HLEN + 8, &p->ttl, 1, 0) || bpf_skb_store_bytes(skb, ETH_HLEN + 10, words, 2, 0);
+}
+
+/* encapsulate takes a packet at an offset: 0 on the overlay's device, which has no
+ * link-layer header, ETH_HLEN on a LAN, whose packets we forward as a router. */
+static __always_inline int encapsulate(struct __sk_buff *skb, __u32 at)
+{
+	__u32 ifindex = skb->ifindex, why, v6, packets = skb->gso_segs ? skb->gso_segs : 1;
+	struct device *dev = bpf_map_lookup_elem(&devices, &ifindex);
+	struct packet p = {};
+	struct way w = {};
+
+	if (!dev || skb->vlan_present || (at && skb->pkt_type != PACKET_HOST))
+		return finish(SLOW_NOT_DATA);
+	why = parse(skb, at, &p);
+	if (why)
+		return finish(why);
+	p.src.scope = p.dst.scope = scope(dev->iid, p.v6);
+	if (at && p.ttl < 2)
+		return finish(SLOW_HEADER);
+	find_ports(skb, at, &p);
+	why = may_enter(dev, &p);
+	if (!why)
+		why = find_way(skb, dev, &p, &w);
+	if (why)
+		return finish(why);
+	v6 = w.remote->v6;
+	if (!fits(skb, at, &p, &w, v6 ? sizeof(struct outer6) : sizeof(struct outer4)))
+		return finish(SLOW_SIZE);
+	if (skb->len > at + p.len && (skb->gso_size || bpf_skb_change_tail(skb, at + p.len, 0)))
+		return finish(SLOW_HEADER); /* else it was the padding of a short frame */
+
+	/* From here on the packet is ours. */
+	__u16 ethertype = bpf_htons(v6 ? ETH_P_IPV6 : ETH_P_IP);
+
+	if (at ? forward(skb, &p) : bpf_skb_change_head(skb, ETH_HLEN, 0))
+		return finish(DROP_SEND);
+	if (v6 ? push_outer6(skb, &p, &w) : push_outer4(skb, &p, &w))
+		return finish(DROP_SEND);
+	if (bpf_skb_store_bytes(skb, 12, &ethertype, 2, 0))
+		return finish(DROP_SEND);
+	struct locator_count *t = bpf_map_lookup_elem(&traffic, &w.id);
+
+	if (t)
+		add(&t->out, packets, p.len);
+	count(COUNT_ENCAP, packets, p.len);
+	return bpf_redirect_neigh(w.local->ifindex, NULL, 0, 0);
+}
+
+SEC("tc")
+int encap_device(struct __sk_buff *skb) { return encapsulate(skb, 0); }
+
+SEC("tc")
+int encap_lan(struct __sk_buff *skb) { return encapsulate(skb, ETH_HLEN); }
+
+/* ---- Decapsulation ---- */
+
+/* What of the outer headers counts after they are gone. */
+struct arrived {
+	struct address src, dst;
+	__u32 len; /* of the outer IP header */
+	__u32 iid;
+	__u8 tos, ttl;
+	__u8 next; /* the inner version that LISP-GPE states, or 0 */
+};
+
+/* parse_outer accepts a UDP datagram for one of our locators, at the data port. */
+static __always_inline __u32 parse_outer(struct __sk_buff *skb, __u32 at, struct arrived *a)
+{
+	__u32 h[10] = {}, udp[2], v6 = skb->protocol == bpf_htons(ETH_P_IPV6), total, i;
+	__u8 *b = (__u8 *)h;
+
+	if (skb->vlan_present || skb->pkt_type != PACKET_HOST || (!v6 && skb->protocol != bpf_htons(ETH_P_IP)))
+		return SLOW_NOT_DATA;
+	if (bpf_skb_load_bytes(skb, at, h, v6 ? 40 : 20))
+		return SLOW_NOT_DATA;
+	a->src.v6 = a->dst.v6 = v6;
+	if (v6) {
+		if (b[6] != IPPROTO_UDP)
+			return SLOW_NOT_DATA; /* extension headers, fragments: the socket */
+		a->len = 40;
+		a->tos = b[0] << 4 | b[1] >> 4;
+		a->ttl = b[7];
+		total = 40 + bpf_ntohs(*(__u16 *)(b + 4));
+#pragma unroll
+		for (i = 0; i < 4; i++) {
+			a->src.addr[i] = h[2 + i];
+			a->dst.addr[i] = h[6 + i];
+		}
+	} else {
+		if (b[9] != IPPROTO_UDP || b[0] != 0x45)
+			return SLOW_NOT_DATA; /* options: the socket */
+		a->len = 20;
+		a->tos = b[1];
+		a->ttl = b[8];
+		total = bpf_ntohs(*(__u16 *)(b + 2));
+		a->src.addr[0] = h[3];
+		a->dst.addr[0] = h[4];
+	}
+	if (!bpf_map_lookup_elem(&addresses, &a->dst))
+		return SLOW_NOT_DATA;
+	if (!v6 && bpf_ntohs(*(__u16 *)(b + 6)) & 0x3fff)
+		return SLOW_FRAGMENT;
+	if (bpf_skb_load_bytes(skb, at + a->len, udp, 8))
+		return SLOW_NOT_DATA;
+	__u16 port = bpf_ntohl(udp[0]) & 0xffff;
+
+	if (port != LISP_PORT && (port != VXLAN_GPE_PORT || !vxlan_gpe))
+		return SLOW_NOT_DATA;
+	if (port == VXLAN_GPE_PORT)
+		a->next = 0xff; /* a Next Protocol has to be there */
+	if (!v6 && fold(bpf_csum_diff(NULL, 0, h, 20, 0)) != 0xffff)
+		return SLOW_HEADER;
+	if (!a->ttl || skb->len != at + total || bpf_ntohl(udp[1]) >> 16 != total - a->len)
+		return SLOW_HEADER;
+	return OK;
+}
+
+/* parse_data reads the data header. Only what the public Internet may say (RFC 9300
+ * section 4.1) is taken: an Instance ID, and a Next Protocol of IPv4 or IPv6. */
+static __always_inline __u32 parse_data(struct __sk_buff *skb, __u32 at, struct arrived *a)
+{
+	__u32 h[2], next;
+
+	if (bpf_skb_load_bytes(skb, at + a->len + 8, h, 8))
+		return SLOW_HEADER;
+	__u32 hi = bpf_ntohl(h[0]), flags = hi >> 24;
+
+	if (flags & ~0x0c || (a->next && flags != 0x0c))
+		return SLOW_FLAGS;
+	a->next = 0;
+	if (flags & 0x04) {
+		next = hi & 0xff;
+		if (hi & 0xffff00 || next < 1 || next > 2)
+			return SLOW_FLAGS;
+		a->next = next == 1 ? 4 : 6;
+	}
+	a->iid = flags & 0x08 ? bpf_ntohl(h[1]) >> 8 : 0;
+	return OK;
+}
+
+/* lists_source: one of the locators of the inner source is the outer source (RFC 9300
+ * section 16). */
+static __always_inline int lists_source(const struct packet *p, const struct arrived *a)
+{
+	struct entry *e = lookup(&p->src, p->v6);
+	__u32 id, i;
+
+	if (!e || !e->set)
+		return 0;
+	id = e->set & ~DIRECT;
+	if (e->set & DIRECT) {
+		struct locator *l = bpf_map_lookup_elem(&locators, &id);
+
+		return l && l->v6 == a->src.v6 && same(l->addr, a->src.addr);
+	}
+	struct set *s = bpf_map_lookup_elem(&sets, &id);
+
+	for (i = 0; s && i < MAX_MEMBERS; i++) {
+		if (i >= s->count)
+			break;
+		struct locator *l = bpf_map_lookup_elem(&locators, &s->member[i].locator);
+
+		if (l && l->v6 == a->src.v6 && same(l->addr, a->src.addr))
+			return 1;
+	}
+	return 0;
+}
+
+/* may_leave says whether an inner packet may leave the tunnel. */
+static __always_inline __u32 may_leave(struct instance *in, const struct packet *p, const struct arrived *a)
+{
+	if (a->next && a->next != (p->v6 ? 6 : 4))
+		return SLOW_HEADER;
+	if (p->header_len == 20 && !p->sum_ok)
+		return DROP_CHECKSUM;
+	if (!p->v6 && p->header_len != 20)
+		return SLOW_HEADER;
+	if (!routable(&p->src, p->v6) || !routable(&p->dst, p->v6))
+		return DROP_SCOPE;
+	if (!covers(&own_eids, &p->dst, p->v6) && (!in->proxy_etr || !covers(&proxied, &p->src, p->v6)))
+		return DROP_NOT_OUR_EID;
+	if (check_source && !lists_source(p, a))
+		return SLOW_SOURCE;
+	return OK;
+}
+
+/* merge_ecn is Figure 4 of RFC 6040: the ECN field to forward, or -1 to drop. */
+static __always_inline int merge_ecn(__u8 inner, __u8 outer)
+{
+	inner &= 3;
+	outer &= 3;
+	/* Not-ECT with any mark, ECT(1) with ECT(0), CE with ECT(1): no ingress sends it. */
+	if ((!inner && outer) || (inner == 1 && outer == 2) || (inner == 3 && outer == 1))
+		count(COUNT_ECN_ODD, 1, 0);
+	if (outer == 3)
+		return inner ? 3 : -1;
+	return inner == 2 && outer == 1 ? 1 : inner;
+}
+
+/* set_tos_ttl rewrites the inner header, whose checksum stays valid. */
+static __always_inline int set_tos_ttl(struct __sk_buff *skb, __u32 at, const struct packet *p, __u8 tos, __u8 ttl)
+{
+	__u8 h[20];
+
+	if (tos == p->tos && ttl == p->ttl)
+		return 0;
+	if (bpf_skb_load_bytes(skb, at, h, 20))
+		return -1;
+	if (p->v6) {
+		h[0] = (h[0] & 0xf0) | tos >> 4;
+		h[1] = (h[1] & 0x0f) | tos << 4;
+		h[7] = ttl;
+		return bpf_skb_store_bytes(skb, at, h, 8, 0);
+	}
+	__u32 sum = (__u16)~(h[10] << 8 | h[11]);
+
+	sum += (__u16)~(h[0] << 8 | h[1]) + (__u32)(__u16)~(h[8] << 8 | h[9]);
+	h[1] = tos;
+	h[8] = ttl;
+	sum += (h[0] << 8 | h[1]) + (h[8] << 8 | h[9]); /* RFC 1624, equation 3 */
+	sum = (__u16)~fold(sum);
+	h[10] = sum >> 8;
+	h[11] = sum;
+	return bpf_skb_store_bytes(skb, at, h, 12, 0);
+}
+
+static __always_inline int decapsulate(struct __sk_buff *skb, __u32 at)
+{
+	struct arrived a = {};
+	struct packet p = {};
+	__u32 why = parse_outer(skb, at, &a), packets, none = 0, inner;
+	int ecn;
+
+	if (!why)
+		why = parse_data(skb, at, &a);
+	if (why)
+		return finish(why);
+	struct instance *in = bpf_map_lookup_elem(&instances, &a.iid);
+
+	if (!in)
+		return finish(SLOW_INSTANCE);
+	inner = at + a.len + UDP_LISP_LEN;
+	why = parse(skb, inner, &p);
+	if (why)
+		return finish(why);
+	p.src.scope = p.dst.scope = scope(a.iid, p.v6);
+	/* Several packets behind one outer header; or UDP segments, whose outer headers
+	 * the kernel does not know to be gone. */
+	if (skb->len != inner + p.len || (skb->gso_size && p.next != IPPROTO_TCP))
+		return finish(SLOW_AGGREGATE);
+	if (!skb->gso_size && p.len > in->mtu)
+		return finish(SLOW_SIZE);
+	why = may_leave(in, &p, &a);
+	if (why)
+		return finish(why);
+	ecn = merge_ecn(p.tos, a.tos);
+	if (ecn < 0)
+		return finish(DROP_ECN);
+	packets = skb->gso_segs ? skb->gso_segs : 1;
+	if (bpf_skb_adjust_room(skb, -(__s32)(a.len + UDP_LISP_LEN), BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO |
+				(p.v6 == a.src.v6 ? 0 : p.v6 ? BPF_F_ADJ_ROOM_DECAP_L3_IPV6 : BPF_F_ADJ_ROOM_DECAP_L3_IPV4)))
+		return finish(SLOW_HEADER); /* a kernel before 6.3 */
+	/* DSCP of the outer header, the smaller TTL (RFC 9300 section 5.3). */
+	if (set_tos_ttl(skb, at, &p, (a.tos & 0xfc) | ecn, a.ttl < p.ttl ? a.ttl : p.ttl))
+		return finish(DROP_DEVICE);
+	__u32 *id = bpf_map_lookup_elem(&sources, &a.src);
+	struct locator_count *t = bpf_map_lookup_elem(&traffic, id ? id : &none);
+
+	if (t)
+		add(&t->in, packets, p.len);
+	count(COUNT_DECAP, packets, p.len);
+	return bpf_redirect(in->ifindex, BPF_F_INGRESS);
+}
+
+SEC("tc")
+int decap_ether(struct __sk_buff *skb) { return decapsulate(skb, ETH_HLEN); }
+
+SEC("tc")
+int decap_raw(struct __sk_buff *skb) { return decapsulate(skb, 0); }
+
+char _license[] SEC("license") = "Dual BSD/GPL";

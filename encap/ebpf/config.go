@@ -1,0 +1,98 @@
+package ebpf
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/xtrkit/xtrkit/encap"
+	"github.com/xtrkit/xtrkit/mapcache"
+)
+
+// ErrUnsupported is wrapped by the errors of Probe and New where the kernel has no
+// BPF for us.
+var ErrUnsupported = errors.ErrUnsupported
+
+// AttachMode says how programs are attached to interfaces.
+type AttachMode uint8
+
+const (
+	AttachAuto   AttachMode = iota // TCX where the kernel has it, else clsact
+	AttachTCX                      // only TCX: links that end with the process
+	AttachClsact                   // only filters of a clsact qdisc
+)
+
+// Defaults of Config.
+const (
+	DefaultMaxEntries  = mapcache.DefaultMaxEntries
+	DefaultMaxLocators = 1 << 16
+	DefaultMaxSets     = 1 << 15
+)
+
+// LAN is an interface whose packets are encapsulated as they come in, without the
+// overlay's device. What is not for an EID with a mapping goes the usual way
+// through the host.
+type LAN struct {
+	IfIndex    int
+	InstanceID uint32 // one of the overlays
+}
+
+// Config configures New.
+type Config struct {
+	// Forwarder is the slow path; mandatory. It must not run yet; it is run and
+	// closed by the caller, the Dataplane first.
+	Forwarder *encap.Forwarder
+	// Encap is what the Forwarder was made with. Each Overlay's Device must be an
+	// interface of this host.
+	Encap encap.Config
+	// UDP is what the Forwarder's Underlay was made with. It should have NoGRO
+	// where the network card delivers single packets; see docs/ARCHITECTURE.md.
+	UDP encap.UDPConfig
+
+	// Cache is the map-cache, from which the kernel's copy is made again after
+	// changes were lost, within Apply. Without it all packets take the slow path
+	// from then on.
+	Cache *mapcache.Cache
+
+	// LANs are interfaces for router mode.
+	LANs []LAN
+	// MarkMask is the part of a packet's firewall mark that is the index of the
+	// uplink to leave by; 0: marks do not matter.
+	MarkMask uint32
+
+	// MaxEntries, MaxLocators and MaxSets (of two and more locators) bound the
+	// tables in the kernel. What does not fit takes the slow path. A host EID
+	// costs some 80 octets, a locator 40 and 32 for each CPU, a set 140.
+	MaxEntries, MaxLocators, MaxSets int
+
+	Attach AttachMode
+	Logger *slog.Logger // nil is silent
+}
+
+func (cfg *Config) complete() error {
+	if cfg.Forwarder == nil {
+		return errors.New("ebpf: no Forwarder")
+	}
+	if len(cfg.Encap.Overlays) == 0 {
+		return errors.New("ebpf: no Overlays")
+	}
+	for _, v := range []struct {
+		p      *int
+		d, max int
+	}{
+		{&cfg.MaxEntries, DefaultMaxEntries, 1 << 26},
+		{&cfg.MaxLocators, DefaultMaxLocators, 1 << 24},
+		{&cfg.MaxSets, DefaultMaxSets, 1 << 24},
+	} {
+		if *v.p == 0 {
+			*v.p = v.d
+		}
+		if *v.p < 2 || *v.p > v.max {
+			return fmt.Errorf("ebpf: a table of %d is not possible", *v.p)
+		}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}

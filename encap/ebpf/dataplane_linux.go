@@ -1,0 +1,391 @@
+package ebpf
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/xtrkit/xtrkit/encap"
+	"github.com/xtrkit/xtrkit/lisp"
+	"github.com/xtrkit/xtrkit/mapcache"
+)
+
+// Dataplane is the data plane in the kernel, with a Forwarder behind it. It
+// satisfies control.Dataplane and control.SignalPlane.
+type Dataplane struct {
+	cfg  Config
+	f    *encap.Forwarder
+	objs *bpfObjects
+	used *ebpf.Memory
+
+	mu      sync.Mutex // for all that follows
+	closed  bool
+	mirror  *mirror
+	seq     uint64 // of the last change
+	begun   bool   // seq says something
+	resyncs uint64
+	failed  bool // the kernel's copy is not good for anything
+	signals bool // the control plane of a closed network wants to have a say
+
+	settings bpfSettings
+	locals   localSet
+	fixed    []*attachment           // at devices and LANs
+	uplinks  map[place]*attachment   // at uplinks
+	reported map[uint32]localTraffic // what the last Usage said, by locator number
+	gone     []mapcache.Usage        // of locators that are not there any more
+}
+
+// localTraffic is what was counted for a locator.
+type localTraffic struct{ out, in encap.Counter }
+
+// maxGone bounds what waits for Usage of locators that are gone.
+const maxGone = 4096
+
+// New loads the programs and attaches those of the overlays' devices and the LANs;
+// SetLocals attaches those of the uplinks. It fails with an error that wraps
+// ErrUnsupported where Probe does. In a network namespace it must be called by a
+// thread that is in it, and so must SetLocals.
+func New(cfg Config) (*Dataplane, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	devices := make(map[uint32]int)
+	for _, o := range cfg.Encap.Overlays {
+		ifi, err := net.InterfaceByName(o.Device.Name())
+		if err != nil {
+			return nil, fmt.Errorf("ebpf: device %s: %w", o.Device.Name(), err)
+		}
+		devices[o.InstanceID] = ifi.Index
+	}
+	objs, err := load(&cfg)
+	if err != nil {
+		return nil, fmt.Errorf("ebpf: %s: %w", whyNot(err), errors.Join(err, ErrUnsupported))
+	}
+	d := &Dataplane{
+		cfg: cfg, f: cfg.Forwarder, objs: objs,
+		uplinks:  make(map[place]*attachment),
+		reported: make(map[uint32]localTraffic),
+	}
+	d.mirror = newMirror(&kernelTables{o: objs}, int(room(cfg.MaxEntries)), int(room(cfg.MaxLocators)), int(room(cfg.MaxSets)))
+	d.mirror.slow = d.isSlow
+	d.mirror.unsourced = d.locals.unsourced
+	d.mirror.released = d.locatorGone
+	if d.used, err = objs.Used.Memory(); err != nil {
+		return nil, errors.Join(fmt.Errorf("ebpf: %w", err), objs.Close())
+	}
+	if err := d.start(devices); err != nil {
+		return nil, errors.Join(fmt.Errorf("ebpf: %w", err), d.Close())
+	}
+	d.f.WatchPathMTUs(d.pathMTU)
+	return d, nil
+}
+
+// start fills in the tables, and attaches what need not wait for uplinks.
+func (d *Dataplane) start(devices map[uint32]int) error {
+	if err := setOverlays(d.objs, &d.cfg, devices); err != nil {
+		return err
+	}
+	if err := d.setInstances(); err != nil {
+		return err
+	}
+	for _, i := range devices {
+		a, err := attach(d.cfg.Attach, place{i, true}, d.objs.EncapDevice)
+		if err != nil {
+			return err
+		}
+		d.fixed = append(d.fixed, a)
+	}
+	for _, l := range d.cfg.LANs {
+		a, err := attach(d.cfg.Attach, place{ifindex: l.IfIndex}, d.objs.EncapLan)
+		if err != nil {
+			return err
+		}
+		d.fixed = append(d.fixed, a)
+	}
+	return nil
+}
+
+// setInstances writes where decapsulated packets go, and how large they may be.
+func (d *Dataplane) setInstances() error {
+	for _, o := range d.cfg.Encap.Overlays {
+		ifi, err := net.InterfaceByName(o.Device.Name())
+		if err != nil {
+			return err
+		}
+		in := bpfInstance{Ifindex: uint32(ifi.Index), Mtu: uint32(ifi.MTU), ProxyEtr: uint32(flag8(len(o.ProxyETR) > 0))}
+		if err := d.objs.Instances.Put(o.InstanceID, in); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isSlow tells whether packets to a locator take the slow path: to one of ours,
+// behind a NAT, or in a format for which a UDP checksum has to be computed.
+func (d *Dataplane) isSlow(l *mapcache.Locator) bool {
+	if d.locals.owns(l.Addr) || l.NAT {
+		return true
+	}
+	if l.Format == mapcache.FormatLISP {
+		return d.cfg.UDP.Checksum == encap.ChecksumComputed
+	}
+	return !slices.ContainsFunc(d.cfg.UDP.ZeroChecksum, func(p netip.Prefix) bool { return p.Contains(l.Addr) })
+}
+
+// Apply takes the changes over into the kernel. What is held for their
+// destinations leaves first.
+func (d *Dataplane) Apply(changes []mapcache.Change) error {
+	err := d.f.Apply(changes)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return errors.Join(err, net.ErrClosed)
+	}
+	return errors.Join(err, d.apply(time.Now(), changes))
+}
+
+func (d *Dataplane) apply(now time.Time, changes []mapcache.Change) error {
+	for i := range changes {
+		c := &changes[i]
+		lost := c.Seq > d.seq+1 && (d.begun || d.cfg.Cache != nil)
+		d.begun = true
+		d.seq = max(d.seq, c.Seq)
+		if lost || d.failed && d.cfg.Cache != nil {
+			// The cache is already as it is after the last of the changes.
+			d.seq = max(d.seq, changes[len(changes)-1].Seq)
+			return d.resync(now)
+		}
+		if d.failed {
+			return nil
+		}
+		if err := d.mirror.change(now, c); err != nil {
+			return d.fail(err)
+		}
+	}
+	return nil
+}
+
+// fail sends all packets the slow path, since the kernel's copy would mislead them.
+// A later change tries to make it again.
+func (d *Dataplane) fail(err error) error {
+	d.cfg.Logger.Warn("the kernel's copy of the map-cache is out of order; all packets take the slow path", "err", err)
+	d.failed = true
+	return errors.Join(fmt.Errorf("ebpf: map-cache: %w", err), d.writeSettings())
+}
+
+// resync makes the kernel's copy again.
+func (d *Dataplane) resync(now time.Time) error {
+	if d.cfg.Cache == nil {
+		return d.fail(errors.New("changes were lost"))
+	}
+	if d.cfg.Cache.Len() > d.cfg.MaxEntries {
+		if d.failed {
+			return nil
+		}
+		return d.fail(errFull)
+	}
+	d.resyncs++
+	present := make(map[eidKey]bool)
+	for e := range d.cfg.Cache.All() {
+		present[makeKey(e.Key)] = true
+	}
+	// First what must not be matched any more: it may stand before what comes.
+	for k := range d.mirror.entries {
+		if !present[k] {
+			if err := d.mirror.remove(now, k); err != nil {
+				return d.fail(err)
+			}
+		}
+	}
+	for e := range d.cfg.Cache.All() {
+		f := mapcache.Forwarding{Present: true, RLOCs: e.RLOCs, Verdict: mapcache.Encapsulate}
+		if e.Negative() {
+			f.Verdict = mapcache.Drop
+		}
+		if err := d.mirror.put(now, makeKey(e.Key), &f); err != nil {
+			return d.fail(err)
+		}
+	}
+	for id := range d.mirror.state {
+		if s := &d.mirror.state[id]; s.refs > 0 {
+			if err := d.mirror.setDown(s.locator, !d.cfg.Cache.Reachable(s.locator)); err != nil {
+				return d.fail(err)
+			}
+		}
+	}
+	d.failed = false
+	return d.writeSettings()
+}
+
+// writeSettings writes what holds for all packets.
+func (d *Dataplane) writeSettings() error {
+	d.settings.Slow = uint32(flag8(d.allSlow()))
+	return d.objs.State.Put(uint32(0), d.settings)
+}
+
+func (d *Dataplane) allSlow() bool { return d.failed || d.signals || d.locals.slow }
+
+// SetSignals takes what packets of a closed network are to say. The programs say
+// nothing, so from the first signal on all packets that leave take the slow path;
+// arriving ones do if they say something.
+func (d *Dataplane) SetSignals(s mapcache.Signals) {
+	d.mu.Lock()
+	if d.cfg.Encap.Closed != (encap.Closed{}) && !d.signals && !d.closed {
+		d.signals = true
+		if err := d.writeSettings(); err != nil {
+			d.cfg.Logger.Warn("settings of the kernel's data plane", "err", err)
+		}
+	}
+	d.mu.Unlock()
+	d.f.SetSignals(s)
+}
+
+// pathMTU is told of path MTUs by the Forwarder.
+func (d *Dataplane) pathMTU(remote netip.Addr, mtu int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return
+	}
+	if err := d.mirror.setPathMTU(remote, mtu); err != nil {
+		d.cfg.Logger.Warn("path MTU in the kernel", "locator", remote, "err", err)
+	}
+}
+
+// PendingMisses is that of the Forwarder.
+func (d *Dataplane) PendingMisses(dst []mapcache.Key) []mapcache.Key { return d.f.PendingMisses(dst) }
+
+// Discoveries is that of the Forwarder.
+func (d *Dataplane) Discoveries() <-chan mapcache.Discovery { return d.f.Discoveries() }
+
+// Send is that of the Forwarder.
+func (d *Dataplane) Send(dg lisp.Datagram) error { return d.f.Send(dg) }
+
+// Usage calls report for each locator that carried packets since the last call, on
+// either path, and with no locator for each entry that packets met in the kernel.
+func (d *Dataplane) Usage(report func(mapcache.Usage)) {
+	d.f.Usage(report)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return
+	}
+	now := time.Now()
+	for _, u := range d.gone {
+		report(u)
+	}
+	d.gone = d.gone[:0]
+	err := d.eachTraffic(d.mirror.locatorIDs.next, func(id uint32, out, in encap.Counter) {
+		var l mapcache.Locator
+		if int(id) < len(d.mirror.state) {
+			l = d.mirror.state[id].locator
+		}
+		if u, ok := d.since(now, id, l, localTraffic{out, in}); ok {
+			report(u)
+		}
+	})
+	if err != nil {
+		d.cfg.Logger.Warn("counters of locators", "err", err)
+	}
+	d.eachUsed(func(id uint32) {
+		if int(id) < len(d.mirror.keys) && d.mirror.keys[id].family != 0 {
+			report(mapcache.Usage{Key: d.mirror.keys[id].key(), PacketsOut: 1, LastUsed: now})
+		}
+	})
+}
+
+// since returns what is new of a locator's counters.
+func (d *Dataplane) since(now time.Time, id uint32, l mapcache.Locator, t localTraffic) (mapcache.Usage, bool) {
+	was := d.reported[id]
+	if t == was {
+		return mapcache.Usage{}, false
+	}
+	d.reported[id] = t
+	return mapcache.Usage{
+		Locator:    l,
+		PacketsOut: t.out.Packets - was.out.Packets, OctetsOut: t.out.Octets - was.out.Octets,
+		PacketsIn: t.in.Packets - was.in.Packets, OctetsIn: t.in.Octets - was.in.Octets,
+		LastUsed: now,
+	}, true
+}
+
+// locatorGone keeps what was counted for a locator whose number is given back.
+// What a packet that is under way counts later goes to the next one with it.
+func (d *Dataplane) locatorGone(id uint32, l mapcache.Locator) {
+	out, in := d.readTraffic(id)
+	if u, ok := d.since(time.Now(), id, l, localTraffic{out, in}); ok && len(d.gone) < maxGone {
+		d.gone = append(d.gone, u)
+	}
+}
+
+// usedChunk is how much of the table of used entries is looked at at a time.
+const usedChunk = 1 << 14
+
+// eachUsed calls f for the entries that packets met, and forgets that they did.
+func (d *Dataplane) eachUsed(f func(id uint32)) {
+	var chunk, none [usedChunk]byte
+	for at := 0; at < 4*int(d.mirror.entryIDs.next); at += usedChunk {
+		n, _ := d.used.ReadAt(chunk[:], int64(at)) // short at the end
+		if n == 0 || [usedChunk]byte(chunk) == none {
+			continue
+		}
+		for i := 0; i+4 <= n; i += 4 {
+			if binary.NativeEndian.Uint32(chunk[i:]) != 0 {
+				_, _ = d.used.WriteAt(none[:4], int64(at+i))
+				f(uint32(at+i) / 4)
+			}
+		}
+		chunk = none
+	}
+}
+
+// Stats returns a snapshot of the counters of both paths.
+func (d *Dataplane) Stats() Stats {
+	s := Stats{Stats: d.f.Stats()}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s.Entries, s.Locators, s.Sets = d.mirror.entryIDs.used(), d.mirror.locatorIDs.used(), d.mirror.setIDs.used()
+	s.Resyncs, s.AllSlow = d.resyncs, d.allSlow()
+	if d.closed {
+		return s
+	}
+	s.KernelEncapsulated, s.KernelDecapsulated = d.counter(countEncap), d.counter(countDecap)
+	s.Encapsulated.Packets += s.KernelEncapsulated.Packets
+	s.Encapsulated.Octets += s.KernelEncapsulated.Octets
+	s.Decapsulated.Packets += s.KernelDecapsulated.Packets
+	s.Decapsulated.Octets += s.KernelDecapsulated.Octets
+	s.ECNOdd += d.counter(countECNOdd).Packets
+	for i := range s.KernelDrops {
+		s.KernelDrops[i] = d.counter(i).Packets
+		s.Drops[i] += s.KernelDrops[i]
+	}
+	for i := range s.Slow {
+		s.Slow[i] = d.counter(slowBase + i).Packets
+	}
+	return s
+}
+
+// Close detaches the programs: from then on the Forwarder does all. It is
+// idempotent, and does not close the Forwarder.
+func (d *Dataplane) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil
+	}
+	d.closed = true
+	var errs []error
+	for _, a := range slices.Concat(d.fixed, slices.Collect(maps.Values(d.uplinks))) {
+		errs = append(errs, a.detach())
+	}
+	errs = append(errs, d.objs.Close())
+	return errors.Join(errs...)
+}
