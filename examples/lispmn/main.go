@@ -4,7 +4,6 @@
 //	lispmn init              write a configuration
 //	lispmn check FILE        say what is wrong with one
 //	lispmn -f lispd.conf     run a node
-//	lispmn top               its traffic by locator and EID-Prefix
 //	lispmn demo              two nodes and a Map-Server in a network of their own
 //
 // The node is put together in examples/internal/node; the demo is in the files
@@ -18,7 +17,6 @@ import (
 
 	"github.com/xtrkit/xtrkit/examples/internal/mapserverd"
 	"github.com/xtrkit/xtrkit/examples/internal/node"
-	"github.com/xtrkit/xtrkit/examples/internal/topview"
 )
 
 func main() {
@@ -38,8 +36,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			return initialise(ctx, args[1:], os.Stdin, stdout, stderr)
 		case "demo":
 			return demo(ctx, args[1:], stdout, stderr)
-		case "top":
-			return topview.Main(ctx, args[1:], node.DefaultSocket, stdout, stderr)
 		case argMapServer:
 			return mapserverd.Main(ctx, args[1:], stdout, stderr)
 		}

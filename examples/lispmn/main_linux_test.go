@@ -287,16 +287,16 @@ database-mapping { eid-prefix = 198.51.100.1/32 interface = eth0 }`), 0o600))
 	}{
 		{[]string{"-version"}, daemon.ExitOK, "lispmn "},
 		{[]string{"-help"}, daemon.ExitOK, "lispmn demo"},
-		{[]string{"-check", "-f", good}, daemon.ExitOK, "good.conf: can be used"},
-		{[]string{"-check", "-f", good}, daemon.ExitOK, "good.conf:4: map-request-retries: ignored"},
-		{[]string{"-check", "-f", bad}, daemon.ExitUsage, "bad.conf:1: map-sever: unknown option; did you mean 'map-server'?"},
+		{[]string{"check", "-f", good}, daemon.ExitOK, "good.conf: can be used"},
+		{[]string{"check", "-r", "99", good}, daemon.ExitOK, "good.conf: map-request-retries: 10 is the highest value"},
+		{[]string{"check", bad}, daemon.ExitUsage, "bad.conf:1: map-sever: unknown option; did you mean 'map-server'?"},
 		{[]string{"-f", filepath.Join(dir, "none.conf")}, daemon.ExitFailure, "does not exist"},
 		{[]string{"dmeo"}, daemon.ExitUsage, "unexpected argument"},
 		{[]string{"demo", "-help"}, daemon.ExitOK, "-capture"},
 		{[]string{"demo", "-frob"}, daemon.ExitUsage, "not defined"},
 		{[]string{"demo", "now"}, daemon.ExitUsage, "unexpected argument"},
 		{[]string{argMapServer, "-version"}, daemon.ExitOK, "lispms "},
-		{[]string{argMapServer, "-check", "-f", good}, daemon.ExitUsage, "there is no lisp-site"},
+		{[]string{argMapServer, "check", "-f", good}, daemon.ExitUsage, "there is no lisp-site"},
 	} {
 		var out bytes.Buffer
 		assert.Equal(t, tc.code, run(t.Context(), tc.args, &out, &out), tc.args)

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,21 +27,67 @@ func TestParse(t *testing.T) {
 		done bool
 		says string
 	}{
-		{"", Flags{File: "/etc/x.conf", Debug: -1}, ExitOK, false, ""},
-		{"-f y.conf -d 2", Flags{File: "y.conf", Debug: 2}, ExitOK, false, ""},
-		{"-check", Flags{File: "/etc/x.conf", Debug: -1, Check: true}, ExitOK, false, ""},
-		{"-version", Flags{File: "/etc/x.conf", Debug: -1, Version: true}, ExitOK, false, ""},
-		{"-help", Flags{File: "/etc/x.conf", Debug: -1}, ExitOK, true, "Usage: x\n\nOptions:\n"},
-		{"-x", Flags{File: "/etc/x.conf", Debug: -1}, ExitUsage, true, "not defined"},
-		{"dmeo", Flags{File: "/etc/x.conf", Debug: -1}, ExitUsage, true, `unexpected argument "dmeo"`},
+		{"", Flags{File: "/etc/x.conf"}, ExitOK, false, ""},
+		{"-f y.conf -d 2 -n", Flags{File: "y.conf", Settings: []conf.Setting{{Name: "debug", Values: []string{"2"}}}}, ExitOK, false, ""},
+		{"-m 192.0.2.1,192.0.2.2 -s 192.0.2.3 -e 192.0.2.4 -p 5000 -r 1 -a 6", Flags{File: "/etc/x.conf", Settings: []conf.Setting{
+			{Name: "map-resolver", Values: []string{"192.0.2.1", "192.0.2.2"}},
+			{Name: conf.OverrideMapServer, Values: []string{"192.0.2.3"}},
+			{Name: conf.OverrideProxyETR, Values: []string{"192.0.2.4"}},
+			{Name: "control-port", Values: []string{"5000"}},
+			{Name: "map-request-retries", Values: []string{"1"}},
+			{Name: "rloc-family", Values: []string{"6"}},
+		}}, ExitOK, false, ""},
+		{"-version", Flags{File: "/etc/x.conf", Version: true}, ExitOK, false, ""},
+		{"-help", Flags{File: "/etc/x.conf"}, ExitOK, true, "Usage: x\n\nOptions (they override the file):\n"},
+		{"-x", Flags{File: "/etc/x.conf"}, ExitUsage, true, "not defined"},
+		{"dmeo", Flags{File: "/etc/x.conf"}, ExitUsage, true, `unexpected argument "dmeo"`},
 	} {
 		var out bytes.Buffer
-		f, code, done := Parse("x", "/etc/x.conf", "Usage: x\n", strings.Fields(tc.args), &out)
+		c := Command{Name: "x", File: "/etc/x.conf", Synopsis: "Usage: x\n", Node: true}
+		f, code, done := c.Parse(strings.Fields(tc.args), &out)
 		assert.Equal(t, tc.want, f, tc.args)
 		assert.Equal(t, tc.code, code, tc.args)
 		assert.Equal(t, tc.done, done, tc.args)
 		assert.Contains(t, out.String(), tc.says, tc.args)
 	}
+	c := Command{Name: "x", File: "/etc/x.conf"}
+	for args, want := range map[string]string{"": "/etc/x.conf", "y.conf": "y.conf", "-f y.conf": "y.conf", "-d=1 y.conf": "y.conf"} {
+		f, _, done := c.CheckArgs(strings.Fields(args), io.Discard)
+		assert.False(t, done)
+		assert.Equal(t, want, f.File, args)
+	}
+	_, code, done := c.Parse([]string{"-m", "192.0.2.1"}, io.Discard)
+	assert.True(t, done, "not for a Map-Server")
+	assert.Equal(t, ExitUsage, code)
+}
+
+func TestLog(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	path := filepath.Join(t.TempDir(), "log")
+	l, err := NewLog(&out, "", 0)
+	require.NoError(t, err)
+	l.Info("hidden")
+	require.NoError(t, l.Set("", 1))
+	l.Info("shown")
+	require.NoError(t, l.Set(path, 1))
+	l.Info("kept")
+	require.NoError(t, os.Rename(path, path+".1"))
+	require.NoError(t, l.Set(path, 1))
+	l.Info("anew")
+	require.ErrorContains(t, l.Set(filepath.Join(path, "below-a-file"), 1), "log-file: ")
+	l.Info("still there")
+	assert.NotContains(t, out.String(), "hidden")
+	assert.Contains(t, out.String(), "shown")
+	for file, want := range map[string][]string{path: {"anew", "still there"}, path + ".1": {"kept"}} {
+		b, err := os.ReadFile(file)
+		require.NoError(t, err)
+		assert.Equal(t, len(want), strings.Count(string(b), "\n"))
+		for _, w := range want {
+			assert.Contains(t, string(b), w)
+		}
+	}
+	require.NoError(t, l.Set("", 0))
 }
 
 func TestFailed(t *testing.T) {
@@ -50,16 +98,12 @@ func TestFailed(t *testing.T) {
 	assert.Equal(t, ExitUsage, Failed(&out, "x", fmt.Errorf("load: %w", bad)))
 	Warn(&out, bad.Problems)
 	assert.Equal(t, "x: no\nf:3: wrong\nf:3: wrong (warning)\n", out.String())
-	Logger(&out, 0).Info("hidden")
-	Logger(&out, 1).Info("shown")
-	assert.NotContains(t, out.String(), "hidden")
-	assert.Contains(t, out.String(), "shown")
 	assert.NotEmpty(t, Version())
 }
 
 func TestSignals(t *testing.T) {
 	reloaded := make(chan struct{})
-	ctx, stop := Signals(context.Background(), func() { reloaded <- struct{}{} })
+	ctx, stop := Signals(context.Background(), func(context.Context) { reloaded <- struct{}{} })
 	defer stop()
 	self, err := os.FindProcess(os.Getpid())
 	require.NoError(t, err)

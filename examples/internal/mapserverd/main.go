@@ -9,15 +9,22 @@ import (
 	"github.com/xtrkit/xtrkit/examples/internal/daemon"
 )
 
-const synopsis = `Usage: lispms [-f FILE] [-d LEVEL] [-http ADDRESS] [-check] [-version]
+var command = daemon.Command{Name: "lispms", File: "/etc/lispms.conf", Synopsis: `Usage: lispms [-f FILE] [options]         run a Map-Server
+       lispms check [options] [FILE]      say what is wrong with a configuration
 
 lispms is a LISP Map-Server and Map-Resolver (RFC 9301). It reads files like
-those of an OpenOverlayRouter with operating-mode = MS. SIGINT and SIGTERM end it.
-`
+those of an OpenOverlayRouter with operating-mode = MS. SIGHUP has it open its log
+file anew, SIGINT and SIGTERM end it. lispconf shows what it does.
+`}
 
 // Main is the program lispms. It returns the exit code.
 func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	f, code, done := daemon.Parse("lispms", "/etc/lispms.conf", synopsis, args, stderr)
+	parse := command.Parse
+	check := len(args) > 0 && args[0] == "check"
+	if check {
+		args, parse = args[1:], command.CheckArgs
+	}
+	f, code, done := parse(args, stderr)
 	if done {
 		return code
 	}
@@ -25,32 +32,37 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, "lispms", daemon.Version())
 		return daemon.ExitOK
 	}
-	cfg, err := conf.LoadMapServer(ctx, f.File, conf.Options{})
+	cfg, err := conf.LoadMapServer(ctx, f.File, conf.Options{Override: f.Settings})
 	if err != nil {
 		return daemon.Failed(stderr, "lispms", err)
 	}
 	daemon.Warn(stderr, cfg.Warnings)
-	if f.Check {
+	if check {
 		fmt.Fprintf(stdout, "%s: can be used\n", f.File)
 		return daemon.ExitOK
 	}
-	if f.Debug >= 0 {
-		cfg.Debug = f.Debug
+	log, err := daemon.NewLog(stderr, cfg.LogFile, cfg.Debug)
+	if err != nil {
+		return daemon.Failed(stderr, "lispms", err)
 	}
-	log := daemon.Logger(stderr, cfg.Debug)
-	ctx, stop := daemon.Signals(ctx, func() { log.Info("nothing to read again: restart to change sites") })
+	ctx, stop := daemon.Signals(ctx, func(context.Context) {
+		if err := log.Set(cfg.LogFile, cfg.Debug); err != nil {
+			fmt.Fprintf(stderr, "lispms: %v\n", err)
+		}
+		log.Info("sites are not read again: restart to change them")
+	})
 	defer stop()
 	page, err := f.Page()
 	if err != nil {
 		return daemon.Failed(stderr, "lispms", err)
 	}
 	defer page.Close()
-	s, err := New(ctx, Config{Conf: cfg, Version: daemon.Version(), Logger: log})
+	s, err := New(ctx, Config{Conf: cfg, Version: daemon.Version(), Logger: log.Logger})
 	if err != nil {
 		return daemon.Failed(stderr, "lispms", err)
 	}
-	fmt.Fprintf(stderr, "lispms: serves %d sites; its status: curl -s --unix-socket %s http://x/status\n", len(cfg.Sites), s.Socket())
-	page.Serve(ctx, s, stderr, log)
+	fmt.Fprintf(stderr, "lispms: serves %d sites; see lispconf -s %s show\n", len(cfg.Sites), s.Socket())
+	page.Serve(ctx, s, stderr, log.Logger)
 	if err := s.Run(ctx); err != nil {
 		return daemon.Failed(stderr, "lispms", err)
 	}

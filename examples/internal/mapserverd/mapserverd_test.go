@@ -178,7 +178,7 @@ func TestMainFunction(t *testing.T) {
 		out  string
 	}{
 		{[]string{"-version"}, daemon.ExitOK, "lispms "},
-		{[]string{"-f", good, "-check"}, daemon.ExitOK, "can be used"},
+		{[]string{"check", good}, daemon.ExitOK, "can be used"},
 		{[]string{"-f", good + "x"}, daemon.ExitFailure, "does not exist"},
 		{[]string{"-h"}, daemon.ExitOK, "Map-Server"},
 	} {

@@ -9,21 +9,46 @@ import (
 	"github.com/xtrkit/xtrkit/examples/internal/daemon"
 )
 
-const synopsis = `Usage: lispmn [-f FILE] [-d LEVEL] [-http ADDRESS] [-check] [-version]
-       lispmn demo [-json] [-keep] [-capture DIR]
+// command is the command line of lispmn.
+var command = daemon.Command{Name: "lispmn", File: "/etc/lispd.conf", Node: true, Synopsis: `Usage: lispmn [-f FILE] [options]         run a node
+       lispmn check [options] [FILE]      say what is wrong with a configuration
+       lispmn init [options]              write a configuration
+       lispmn top [-socket SOCKET]
+       lispmn demo [options]              two nodes and a Map-Server in a network of their own
 
-lispmn makes this host a LISP mobile node (RFC 9300, RFC 9301): it keeps its
-address, the EID, wherever it is. It reads the files of LISPmob (lispd.conf) and
-of OpenOverlayRouter (oor.conf), and follows its interfaces. SIGHUP puts back
-routes and rules that others removed, SIGINT and SIGTERM withdraw its EIDs and
-remove its device and routes.
+lispmn makes this host a LISP mobile node, an xTR or a PxTR (RFC 9300, RFC 9301,
+RFC 6832). It reads the files of LISPmob (lispd.conf) and of OpenOverlayRouter
+(oor.conf), and follows its interfaces. SIGHUP has it read its file again, SIGINT
+and SIGTERM withdraw its EIDs and remove its device and routes. lispconf shows
+what it does.
+`}
 
-lispmn demo shows two such nodes talk, in a network of its own.
-`
+// load reads the file that the command line names.
+func load(f daemon.Flags) func(context.Context) (*conf.Node, error) {
+	return func(ctx context.Context) (*conf.Node, error) {
+		return conf.LoadNode(ctx, f.File, conf.Options{Override: f.Settings})
+	}
+}
 
-// Main is the program lispmn without the demo. It returns the exit code.
+// Check is "lispmn check". It returns the exit code.
+func Check(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	f, code, done := command.CheckArgs(args, stderr)
+	if done {
+		return code
+	}
+	cfg, err := load(f)(ctx)
+	if err != nil {
+		return daemon.Failed(stderr, "lispmn", err)
+	}
+	daemon.Warn(stderr, cfg.Warnings)
+	fmt.Fprintf(stdout, "%s: can be used\n", f.File)
+	return daemon.ExitOK
+}
+
+// Main is the program lispmn without its other commands. It returns the exit
+// code.
 func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	f, code, done := daemon.Parse("lispmn", "/etc/lispd.conf", synopsis, args, stderr)
+	f, code, done := command.Parse(args, stderr)
 	if done {
 		return code
 	}
@@ -31,27 +56,26 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, "lispmn", daemon.Version())
 		return daemon.ExitOK
 	}
-	cfg, err := conf.LoadNode(ctx, f.File, conf.Options{})
+	cfg, err := load(f)(ctx)
 	if err != nil {
 		return daemon.Failed(stderr, "lispmn", err)
 	}
 	daemon.Warn(stderr, cfg.Warnings)
-	if f.Check {
-		fmt.Fprintf(stdout, "%s: can be used\n", f.File)
-		return daemon.ExitOK
+	log, err := daemon.NewLog(stderr, cfg.LogFile, cfg.Debug)
+	if err != nil {
+		return daemon.Failed(stderr, "lispmn", err)
 	}
-	if f.Debug >= 0 {
-		cfg.Debug = f.Debug
-	}
-	log := daemon.Logger(stderr, cfg.Debug)
 	// Before New: a signal while it sets things up must not leave them behind.
 	made := make(chan *Node, 1)
-	ctx, stop := daemon.Signals(ctx, func() {
+	ctx, stop := daemon.Signals(ctx, func(ctx context.Context) {
 		n := <-made
 		made <- n
-		if err := n.Reload(); err != nil {
-			log.Error("not all could be read again", "err", err)
+		r, err := n.Reload(ctx)
+		if err != nil {
+			fmt.Fprintf(stderr, "lispmn: all stays as it was: %v\n", err)
+			return
 		}
+		fmt.Fprint(stderr, r)
 	})
 	defer stop()
 	page, err := f.Page()
@@ -59,13 +83,13 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return daemon.Failed(stderr, "lispmn", err)
 	}
 	defer page.Close()
-	n, err := New(ctx, Config{Conf: cfg, Version: daemon.Version(), Logger: log})
+	n, err := New(ctx, Config{Conf: cfg, Load: load(f), Version: daemon.Version(), Logger: log.Logger, SetLog: log.Set})
 	if err != nil {
 		return daemon.Failed(stderr, "lispmn", err)
 	}
 	made <- n
-	fmt.Fprintf(stderr, "lispmn: %s is up with %v; its status: curl -s --unix-socket %s http://x/status\n", n.device.Name(), n.eids, n.Socket())
-	page.Serve(ctx, n, stderr, log)
+	fmt.Fprintf(stderr, "lispmn: %s is up with %v; see lispconf -s %s show\n", n.device.Name(), n.eids, n.Socket())
+	page.Serve(ctx, n, stderr, log.Logger)
 	if err := n.Run(ctx); err != nil {
 		return daemon.Failed(stderr, "lispmn", err)
 	}

@@ -41,12 +41,12 @@ type Node struct {
 	started time.Time
 	eids    []netip.Prefix
 
-	kernel    *multihome.Netlink
-	routing   *multihome.Routing
-	identity  identity                  // only by the Runner, once New has returned
-	keeper    *keeper                   // of identity, once Run was called
-	versions  map[string]uint16         // Map-Version Numbers of the last run
-	uplinks   *multihome.State          // only by the goroutine that watches, once Run was called
+	kernel   *multihome.Netlink
+	routing  *multihome.Routing
+	identity identity          // only by the Runner, once New has returned
+	keeper   *keeper           // of identity, once Run was called
+	versions map[string]uint16 // Map-Version Numbers of the last run
+	uplinks  *multihome.State  // only by the goroutine that watches, once Run was called
 
 	mu       sync.Mutex // what follow and Reload use
 	conf     *conf.Node // what is in force

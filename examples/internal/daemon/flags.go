@@ -1,0 +1,104 @@
+package daemon
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/xtrkit/xtrkit/examples/internal/conf"
+)
+
+// Flags are the options on the command line.
+type Flags struct {
+	File    string
+	Version bool
+	HTTP    string // where the status page is served; empty: nowhere
+	Pprof   bool   // with Go's profiles
+	// Settings take the place of what the file says.
+	Settings []conf.Setting
+}
+
+// setting is a flag that overrides an option of the file.
+type setting struct {
+	option string
+	many   bool // several values, with commas between
+	to     *[]conf.Setting
+}
+
+func (s setting) String() string { return "" }
+
+func (s setting) Set(text string) error {
+	values := []string{text}
+	if s.many {
+		values = strings.Split(text, ",")
+	}
+	*s.to = append(*s.to, conf.Setting{Name: s.option, Values: values})
+	return nil
+}
+
+// Command is a program's command line.
+type Command struct {
+	Name, File string // the name of the program, and where its file is if nobody says
+	Synopsis   string
+	// Node adds the options of LISPmob's lispd that a Map-Server has no use for.
+	Node bool
+}
+
+// FlagSet makes the flags of the command, which set f.
+func (c Command) FlagSet(f *Flags) *flag.FlagSet {
+	fs := flag.NewFlagSet(c.Name, flag.ContinueOnError)
+	fs.StringVar(&f.File, "f", c.File, "read the configuration from `FILE`")
+	fs.BoolVar(&f.Version, "version", false, "print the version and exit")
+	fs.StringVar(&f.HTTP, "http", "", "serve a status page, /metrics and /healthz at `ADDRESS`, such as 127.0.0.1:8080")
+	fs.BoolVar(&f.Pprof, "pprof", false, "serve Go's profiles there too")
+	fs.Bool("n", false, "stay in the foreground, as is always done: for command lines of lispd")
+	for _, s := range []struct{ name, option, usage string }{
+		{"d", "debug", "`LEVEL` of detail of the log, 0 to 3"},
+		{"a", "rloc-family", "use locators of one address family only, 4 or 6 (`AFI`)"},
+		{"m", "map-resolver", "ask these Map-Resolvers, `ADDR[,ADDR]`"},
+		{"s", conf.OverrideMapServer, "register with the Map-Server `ADDR`, with the key of the first one in the file"},
+		{"e", conf.OverrideProxyETR, "send to the Proxy-ETR `ADDR` what is for no EID"},
+		{"p", "control-port", "send control messages from UDP port `PORT`"},
+		{"r", "map-request-retries", "repeat an unanswered Map-Request `N` times"},
+	} {
+		if c.Node || s.name == "d" {
+			fs.Var(setting{s.option, s.name == "m", &f.Settings}, s.name, s.usage)
+		}
+	}
+	return fs
+}
+
+// Parse reads the command line. done says that there is nothing left to do but
+// to exit with code.
+func (c Command) Parse(args []string, stderr io.Writer) (f Flags, code int, done bool) {
+	return c.parse(args, 0, stderr)
+}
+
+func (c Command) parse(args []string, files int, stderr io.Writer) (f Flags, code int, done bool) {
+	fs := c.FlagSet(&f)
+	fs.SetOutput(stderr)
+	fs.Usage = func() {
+		fmt.Fprint(stderr, c.Synopsis, "\nOptions (they override the file):\n")
+		fs.PrintDefaults()
+	}
+	switch err := fs.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return f, ExitOK, true
+	case err != nil:
+		return f, ExitUsage, true
+	case fs.NArg() > files:
+		fmt.Fprintf(stderr, "%s: unexpected argument %q (see %s -help)\n", c.Name, fs.Arg(files), c.Name)
+		return f, ExitUsage, true
+	case fs.NArg() > 0:
+		f.File = fs.Arg(0)
+	}
+	return f, ExitOK, false
+}
+
+// CheckArgs reads the arguments of "check", which are those of the program, but
+// for the file, which may stand alone behind them.
+func (c Command) CheckArgs(args []string, stderr io.Writer) (f Flags, code int, done bool) {
+	return c.parse(args, 1, stderr)
+}

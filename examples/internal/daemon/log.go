@@ -1,0 +1,59 @@
+package daemon
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+
+	"github.com/xtrkit/xtrkit/examples/internal/conf"
+)
+
+// Log is the log of a program: on standard error, or in a file. It is safe for
+// concurrent use.
+type Log struct {
+	*slog.Logger
+	level  slog.LevelVar
+	stderr io.Writer
+
+	mu   sync.Mutex
+	file *os.File // nil: standard error
+}
+
+// NewLog makes a Log of a debug level. A path appends to that file.
+func NewLog(stderr io.Writer, path string, debug int) (*Log, error) {
+	l := &Log{stderr: stderr}
+	l.Logger = slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: &l.level}))
+	return l, l.Set(path, debug)
+}
+
+// Set changes file and level. The file is opened anew, which lets others rotate
+// it. On an error the log stays where it was.
+func (l *Log) Set(path string, debug int) error {
+	l.level.Set(conf.LogLevel(debug))
+	var f *os.File
+	if path != "" {
+		var err error
+		if f, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600); err != nil {
+			return fmt.Errorf("log-file: %w", err)
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file != nil {
+		_ = l.file.Close()
+	}
+	l.file = f
+	return nil
+}
+
+// Write is for the Logger.
+func (l *Log) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file != nil {
+		return l.file.Write(b)
+	}
+	return l.stderr.Write(b)
+}

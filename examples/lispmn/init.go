@@ -1,0 +1,165 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/xtrkit/xtrkit/examples/internal/conf"
+	"github.com/xtrkit/xtrkit/examples/internal/daemon"
+)
+
+const initSynopsis = `Usage: lispmn init [options]
+
+Writes a configuration file with comments. What no option tells is asked for, in
+five questions at most.
+
+Options:
+`
+
+// initialise is "lispmn init". It returns the exit code.
+func initialise(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("lispmn init", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	file := flags.String("o", "/etc/lispd.conf", "write to `FILE`; - is standard output")
+	force := flags.Bool("force", false, "replace a file that is there")
+	eids := flags.String("eid", "", "`EID[,EID]` of the node, with a prefix length those of its site")
+	server := flags.String("map-server", "", "`ADDR` of the Map-Server")
+	key := flags.String("key", "", "`KEY` shared with the Map-Server; better asked for, as others see command lines")
+	resolvers := flags.String("map-resolver", "", "`ADDR[,ADDR]` of Map-Resolvers")
+	interfaces := flags.String("interface", "", "`NAME[,NAME]` of the interfaces to be reached by; wlan* is possible")
+	flags.Usage = func() {
+		fmt.Fprint(stderr, initSynopsis)
+		flags.PrintDefaults()
+	}
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return daemon.ExitOK
+	case err != nil:
+		return daemon.ExitUsage
+	case flags.NArg() > 0:
+		fmt.Fprintf(stderr, "lispmn init: unexpected argument %q (see lispmn init -help)\n", flags.Arg(0))
+		return daemon.ExitUsage
+	}
+	in := bufio.NewReader(stdin)
+	var answers conf.Answers
+	for _, q := range []struct {
+		given *string
+		ask   string
+		def   func() string
+		take  func(string) error
+	}{
+		{eids, "EIDs of this node (one for each of IPv4 and IPv6, or prefixes for a router)", nil, func(s string) (err error) {
+			answers.EIDs, err = conf.ParseEIDs(s)
+			return err
+		}},
+		{server, "Address of the Map-Server", nil, func(s string) error {
+			answers.MapServer = s
+			return nil
+		}},
+		{key, "Key shared with the Map-Server", nil, func(s string) error {
+			answers.Key = conf.Secret(s)
+			return nil
+		}},
+		{resolvers, "Addresses of Map-Resolvers", func() string { return answers.MapServer }, func(s string) error {
+			answers.MapResolvers = conf.Words(s)
+			return nil
+		}},
+		{interfaces, "Interfaces to be reached by", uplinks, func(s string) error {
+			answers.Interfaces = conf.Words(s)
+			return nil
+		}},
+	} {
+		text := *q.given
+		if text == "" {
+			var err error
+			if text, err = ask(in, stderr, q.ask, q.def); err != nil {
+				return daemon.Failed(stderr, "lispmn init", err)
+			}
+		}
+		if err := q.take(text); err != nil {
+			return daemon.Failed(stderr, "lispmn init", err)
+		}
+	}
+	text := answers.File()
+	// What is asked for here must be good there.
+	if _, err := conf.ParseNode(ctx, *file, text, conf.Options{}); err != nil {
+		return daemon.Failed(stderr, "lispmn init", err)
+	}
+	if *file == "-" {
+		fmt.Fprint(stdout, text)
+		return daemon.ExitOK
+	}
+	if err := create(*file, text, *force); err != nil {
+		return daemon.Failed(stderr, "lispmn init", err)
+	}
+	fmt.Fprintf(stdout, "%s is written; start the node with: lispmn -f %s\n", *file, *file)
+	return daemon.ExitOK
+}
+
+// ask asks one question. An empty answer is the default.
+func ask(in *bufio.Reader, out io.Writer, question string, def func() string) (string, error) {
+	d := ""
+	if def != nil {
+		d = def()
+		question += " [" + d + "]"
+	}
+	fmt.Fprintf(out, "%s: ", question)
+	line, err := in.ReadString('\n')
+	if line = strings.TrimSpace(line); line == "" {
+		line = d
+	}
+	if line == "" {
+		if err != nil {
+			return "", errors.New("no answer (give it as an option, see lispmn init -help)")
+		}
+		return "", errors.New("this needs an answer")
+	}
+	return line, nil
+}
+
+// uplinks guesses the interfaces that lead to the Internet.
+func uplinks() string {
+	ifs, err := net.Interfaces()
+	if err != nil {
+		return ""
+	}
+	var names []string
+	for _, i := range ifs {
+		addrs, err := i.Addrs()
+		if err != nil || i.Flags&net.FlagUp == 0 || i.Flags&net.FlagLoopback != 0 {
+			continue
+		}
+		for _, a := range addrs {
+			if p, ok := a.(*net.IPNet); ok && p.IP.IsGlobalUnicast() {
+				names = append(names, i.Name)
+				break
+			}
+		}
+	}
+	return strings.Join(names, ",")
+}
+
+// create writes a file that nobody else can read: it holds a key.
+func create(path, text string, force bool) error {
+	mode := os.O_EXCL
+	if force {
+		mode = os.O_TRUNC
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|mode, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%s is there already (replace it with -force, or write elsewhere with -o)", path)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}
