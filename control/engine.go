@@ -77,6 +77,7 @@ type Engine struct {
 	silentTimer timer  // for relocate, when a locator has become silent, or is no more
 	silentSeq   uint64 // counts these changes, for the Runner
 	petrs       map[mapcache.Locator]bool
+	relays      map[mapcache.Key]bool // entries that an RTR has made, see relay.go
 
 	requestLimit *rate.Limiter
 	replyLimit   *rate.Limiter // of anybody

@@ -124,7 +124,7 @@ func (e *Engine) handleSMR(now time.Time, d lisp.Datagram, m *lisp.MapRequest) b
 			continue
 		}
 		ent, ok := e.cache.LookupEntry(iid, ip.Unmap())
-		if !ok || ent.Origin == mapcache.OriginStatic {
+		if !ok || e.configured(&ent) {
 			continue
 		}
 		// The sender may be any address, as it is a new one after a handover. So

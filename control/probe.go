@@ -88,9 +88,10 @@ func (e *Engine) sortedPaths() []*path {
 }
 
 // probeable reports whether a locator of a mapping is worth probing. Proxy-ETRs
-// are not: they are authoritative for nothing that a probe could name.
+// are not: they are authoritative for nothing that a probe could name. What is
+// behind a NAT, or before ours, is kept by the messages of its registration.
 func (e *Engine) probeable(r mapcache.RLOC) bool {
-	if e.cfg.Probe.Interval < 0 || r.Priority == 255 || r.Down || e.petrs[r.Locator] {
+	if e.cfg.Probe.Interval < 0 || r.Priority == 255 || r.Down || r.NAT || e.petrs[r.Locator] {
 		return false
 	}
 	for _, p := range e.cfg.Probe.Exclude {
