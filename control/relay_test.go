@@ -60,7 +60,9 @@ func TestRelayStays(t *testing.T) {
 		name string
 		ask  func(tc *tester)
 	}{
-		{"by SMR", func(tc *tester) { require.True(t, tc.handle(netip.MustParseAddrPort("198.51.100.99:4342"), encode(t, smr))) }}, // RFC nat19i-5.5-2
+		{"by SMR", func(tc *tester) {
+			require.True(t, tc.handle(netip.MustParseAddrPort("198.51.100.99:4342"), encode(t, smr)))
+		}}, // RFC nat19i-5.5-2
 		{"by the RTR", func(tc *tester) {
 			c := relayChange(relayed)
 			c.Resolve = true
