@@ -57,7 +57,8 @@ func (f *Forwarder) releaseLocked(key holdKey) {
 	}
 	e := f.released
 	e.begin()
-	n := f.hold.take(key, func(buf []byte) {
+	n := f.hold.take(key, func(buf []byte, mark Mark) {
+		e.mark = mark
 		var p inner
 		b := buf[Headroom:]
 		if why := parseInner(b, &p); why != DropNone {
@@ -148,6 +149,7 @@ func (f *Forwarder) Stats() Stats {
 		ECNOdd:          f.c.ecnOdd.Load(),
 		ICMPSent:        f.c.icmpSent.Load(),
 		ICMPLimited:     f.c.icmpLimited.Load(),
+		PolicyFallbacks: f.c.policyFallbacks.Load(),
 		DiscoveryDrops:  f.c.discoveryDrops.Load(),
 
 		OuterErrors:        f.c.outerErrors.Load(),

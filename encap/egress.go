@@ -29,6 +29,10 @@ type egress struct {
 	arena  []byte      // headers of segments that wait for flush
 	pieces [][]byte    // segments of super-packets that can't go as they are
 	joined []byte      // a packet of two parts as one
+
+	mark    Mark         // of all packets, by the device they come from
+	subject PolicyPacket // argument of Config.Policy
+	strayed bool         // the packet leaves otherwise than the policy wished
 }
 
 func newEgress(f *Forwarder) *egress {
@@ -118,7 +122,7 @@ func (e *egress) miss(o *overlay, b []byte, p *inner, hash uint32, d *mapcache.D
 		return true
 	}
 	wasEmpty := f.hold.oldest == nil
-	first := f.hold.add(now, key, b)
+	first := f.hold.add(now, key, e.mark, b)
 	f.hold.mu.Unlock()
 	f.c.held.Add(1)
 	if wasEmpty {
@@ -174,7 +178,7 @@ func (e *egress) encapsulate(o *overlay, buf []byte, p *inner, hash uint32, d *m
 		return
 	}
 	e.queue(&out, buf, p, local)
-	if followable(b, p) {
+	if followable(b, p) && !e.strayed {
 		e.last = lastFlow{b, out, local, room}
 	}
 }
@@ -182,15 +186,23 @@ func (e *egress) encapsulate(o *overlay, buf []byte, p *inner, hash uint32, d *m
 // route says how a packet with a locator leaves: what is the same for all packets
 // of the flow, by which locator of ours, and the largest inner packet that may.
 func (e *egress) route(o *overlay, p *inner, hash uint32, d *mapcache.Decision) (out Outgoing, local, room int, why DropReason) {
+	steered := -1
+	if e.f.cfg.Policy != nil {
+		if steered, why = e.steer(o, p, hash, d); why != DropNone {
+			return out, 0, 0, why
+		}
+	}
 	remote := d.Locator.Addr
 	if remote == p.dst || e.locals.owns(remote) {
 		return out, 0, 0, DropLoop
 	}
 	counter := e.f.remotes.forID(d.LocatorID, &d.Locator)
-	local, ok := 0, false
-	if counter.pairs.Load() == nil {
+	local, ok := steered, true
+	switch {
+	case steered >= 0:
+	case counter.pairs.Load() == nil:
 		local, ok = e.locals.choose(&d.Locator, hash)
-	} else {
+	default:
 		local, ok = e.reroute(o, p, hash, d, &counter)
 		remote = d.Locator.Addr
 	}

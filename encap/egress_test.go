@@ -224,7 +224,10 @@ func TestSameFlow(t *testing.T) {
 		want bool
 	}{
 		{"same", base.build(), with(base, func(s *packetSpec) { s.id, s.tos, s.ttl, s.payloadLen, s.df = 9, 1, 2, 99, true }), true},
-		{"same over IPv6", base6.build(), with(base6, func(s *packetSpec) { s.tos, s.ttl, s.payloadLen = 0xff, 2, 99 }), true},
+		{"same over IPv6", base6.build(), with(base6, func(s *packetSpec) { s.tos, s.ttl, s.payloadLen = 3, 2, 99 }), true},
+		{"DSCP", base.build(), with(base, func(s *packetSpec) { s.tos = 4 }), false},
+		{"upper bits of the DSCP over IPv6", base6.build(), with(base6, func(s *packetSpec) { s.tos = 0x40 }), false},
+		{"lower bits of the DSCP over IPv6", base6.build(), with(base6, func(s *packetSpec) { s.tos = 4 }), false},
 		{"source port", base.build(), with(base, func(s *packetSpec) { s.sport++ }), false},
 		{"destination port", base6.build(), with(base6, func(s *packetSpec) { s.dport++ }), false},
 		{"protocol", base.build(), with(base, func(s *packetSpec) { s.proto = layers.IPProtocolTCP }), false},

@@ -16,19 +16,19 @@ type lastFlow struct {
 	room   int      // the largest inner packet that may follow
 }
 
-// matches reports whether b is of the same flow, of the same overlay.
+// matches reports whether b is of the same flow, of the same overlay and DSCP.
 func (l *lastFlow) matches(o *overlay, b []byte) bool {
 	return l.packet != nil && l.out.overlay == o && sameFlow(l.packet, b)
 }
 
 // sameFlow reports whether two packets, of which the first is one that
-// followable accepts, have the same addresses, protocol and ports.
+// followable accepts, have the same addresses, protocol, ports and DSCP.
 func sameFlow(a, b []byte) bool {
 	if a[0]>>4 == 4 {
-		return len(b) >= ipv4HeaderLen+4 && b[0] == 0x45 && a[9] == b[9] &&
+		return len(b) >= ipv4HeaderLen+4 && b[0] == 0x45 && a[9] == b[9] && (a[1]^b[1])>>2 == 0 &&
 			binary.BigEndian.Uint16(b[6:])&^flagDF == 0 && bytes.Equal(a[12:24], b[12:24])
 	}
-	return len(b) >= ipv6HeaderLen+4 && b[0]>>4 == 6 && a[6] == b[6] && bytes.Equal(a[8:44], b[8:44])
+	return len(b) >= ipv6HeaderLen+4 && a[0] == b[0] && (a[1]^b[1])>>6 == 0 && a[6] == b[6] && bytes.Equal(a[8:44], b[8:44])
 }
 
 // followable reports whether a packet's ports are where sameFlow looks for them.

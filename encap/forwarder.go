@@ -131,7 +131,7 @@ func (f *Forwarder) Run(ctx context.Context) error {
 	}
 	for _, o := range f.overlays {
 		for _, q := range o.queues {
-			work("device "+q.Name(), func() error { return f.readDevice(o, q) })
+			work("device "+q.Name(), func() error { return f.readDevice(o, q, Mark{}) })
 		}
 	}
 	for i, r := range f.cfg.Underlay.Receivers() {
@@ -206,10 +206,11 @@ func ended(err error) bool {
 }
 
 // readDevice encapsulates what a queue of the device of an overlay hands over.
-func (f *Forwarder) readDevice(o *overlay, d Device) error {
+func (f *Forwarder) readDevice(o *overlay, d Device, mark Mark) error {
 	n := max(1, d.BatchSize())
 	slots, sizes := newSlots(n), make([]int, n)
 	e := newEgress(f)
+	e.mark = mark
 	read, forward := d.Read, e.packet
 	if v := virtioOf(d); v != nil {
 		read, forward = v.ReadVirtio, e.virtioPacket

@@ -20,6 +20,7 @@ type heldPacket struct {
 	next         *heldPacket // in the queue
 	older, newer *heldPacket // in the table
 	deadline     time.Time
+	mark         Mark
 	buf          []byte // Headroom, then the packet
 }
 
@@ -70,7 +71,7 @@ func newHoldTable(cfg Config) *holdTable {
 
 // add keeps a copy of packet and reports whether it is the first to its
 // destination. Older packets make room where a bound is reached.
-func (h *holdTable) add(now time.Time, key holdKey, packet []byte) (first bool) {
+func (h *holdTable) add(now time.Time, key holdKey, mark Mark, packet []byte) (first bool) {
 	h.expire(now)
 	if h.maxPerEID <= 0 || h.maxTotal <= 0 || len(packet) > h.maxOctet {
 		h.dropped(key.overlay, packet, DropHoldFull)
@@ -101,7 +102,7 @@ func (h *holdTable) add(now time.Time, key holdKey, packet []byte) (first bool) 
 	}
 	p.buf = p.buf[:Headroom+len(packet)]
 	copy(p.buf[Headroom:], packet)
-	p.queue, p.next, p.deadline = q, nil, now.Add(h.time)
+	p.queue, p.next, p.deadline, p.mark = q, nil, now.Add(h.time), mark
 	p.older, p.newer = h.newest, nil
 	if h.newest != nil {
 		h.newest.newer = p
@@ -124,7 +125,7 @@ func (h *holdTable) add(now time.Time, key holdKey, packet []byte) (first bool) 
 // take removes the queue of key and calls f for its packets in order, each in a
 // buffer with Headroom in front, then done. The buffers stay f's until done
 // returns. It reports how many packets there were.
-func (h *holdTable) take(key holdKey, f func(buf []byte), done func()) int {
+func (h *holdTable) take(key holdKey, f func(buf []byte, mark Mark), done func()) int {
 	q := h.queues[key]
 	if q == nil {
 		return 0
@@ -132,7 +133,7 @@ func (h *holdTable) take(key holdKey, f func(buf []byte), done func()) int {
 	head, n := q.head, q.n
 	for p := head; p != nil; p = p.next {
 		h.unlink(p) // the last one removes the queue
-		f(p.buf)
+		f(p.buf, p.mark)
 	}
 	done()
 	for p := head; p != nil; {

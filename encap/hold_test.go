@@ -26,7 +26,7 @@ func newHoldModel(cfg Config) *holdModel {
 
 func (m *holdModel) taken(key holdKey) []string {
 	var got []string
-	m.take(key, func(buf []byte) { got = append(got, string(buf[Headroom:])) }, func() {})
+	m.take(key, func(buf []byte, _ Mark) { got = append(got, string(buf[Headroom:])) }, func() {})
 	return got
 }
 
@@ -75,15 +75,15 @@ func TestHoldTable(t *testing.T) {
 	at := time.Now()
 	m := newHoldModel(Config{HoldTime: 4 * time.Second, HoldPerEID: 2, HoldTotal: 3, HoldOctets: 100})
 
-	assert.True(t, m.add(at, key(1), []byte("a1")))
-	assert.False(t, m.add(at, key(1), []byte("a2")))
+	assert.True(t, m.add(at, key(1), Mark{}, []byte("a1")))
+	assert.False(t, m.add(at, key(1), Mark{}, []byte("a2")))
 	assert.Empty(t, m.lost)
-	assert.False(t, m.add(at, key(1), []byte("a3")), "two to one EID: the oldest goes")
+	assert.False(t, m.add(at, key(1), Mark{}, []byte("a3")), "two to one EID: the oldest goes")
 	assert.Equal(t, []string{"a1: hold full"}, m.lost)
 	m.check(t)
 
-	assert.True(t, m.add(at.Add(time.Second), key(2), []byte("b1")))
-	assert.True(t, m.add(at.Add(time.Second), key(3), []byte("c1")), "three in all: the oldest goes")
+	assert.True(t, m.add(at.Add(time.Second), key(2), Mark{}, []byte("b1")))
+	assert.True(t, m.add(at.Add(time.Second), key(3), Mark{}, []byte("c1")), "three in all: the oldest goes")
 	assert.Equal(t, []string{"a1: hold full", "a2: hold full"}, m.lost)
 	m.check(t)
 
@@ -103,10 +103,10 @@ func TestHoldTable(t *testing.T) {
 	// By octets.
 	big := make([]byte, 60)
 	m.lost = nil
-	m.add(at, key(4), big)
-	m.add(at, key(5), big)
+	m.add(at, key(4), Mark{}, big)
+	m.add(at, key(5), Mark{}, big)
 	assert.Len(t, m.lost, 1)
-	m.add(at, key(6), make([]byte, 101))
+	m.add(at, key(6), Mark{}, make([]byte, 101))
 	assert.Len(t, m.lost, 2, "one that never fits pushes nobody out")
 	assert.Equal(t, 60, m.octets)
 	m.check(t)
@@ -114,18 +114,18 @@ func TestHoldTable(t *testing.T) {
 	// In order, and the oldest of the table is in the middle of a queue's life.
 	m = newHoldModel(Config{HoldTime: time.Second, HoldPerEID: 10, HoldTotal: 10, HoldOctets: 1000})
 	for i := range byte(9) {
-		m.add(at, key(i%3), []byte{'0' + i})
+		m.add(at, key(i%3), Mark{}, []byte{'0' + i})
 	}
 	assert.Equal(t, []string{"1", "4", "7"}, m.taken(key(1)))
 	m.check(t)
-	m.add(at, key(1), []byte("x"))
+	m.add(at, key(1), Mark{}, []byte("x"))
 	assert.Equal(t, []string{"0", "3", "6"}, m.taken(key(0)))
 	assert.Equal(t, []string{"2", "5", "8"}, m.taken(key(2)))
 	assert.Equal(t, []string{"x"}, m.taken(key(1)))
 	m.check(t)
 
 	none := newHoldModel(Config{HoldTime: time.Second, HoldPerEID: -1, HoldTotal: 10, HoldOctets: 1000})
-	assert.False(t, none.add(at, key(1), []byte("a")))
+	assert.False(t, none.add(at, key(1), Mark{}, []byte("a")))
 	assert.Equal(t, []string{"a: hold full"}, none.lost)
 	none.check(t)
 }
@@ -136,10 +136,10 @@ func TestHoldTableAllocations(t *testing.T) {
 	m.dropped = func(*overlay, []byte, DropReason) {}
 	packet := make([]byte, 1400)
 	i := byte(0)
-	f, done := func([]byte) {}, func() {}
+	f, done := func([]byte, Mark) {}, func() {}
 	step := func() {
 		for range 20 {
-			m.add(at, key(i), packet)
+			m.add(at, key(i), Mark{}, packet)
 			i++
 		}
 		m.take(key(i-1), f, done)
@@ -202,7 +202,7 @@ func FuzzHoldTable(f *testing.F) {
 					}
 					model = append(model, packet{k, string(data), now.Add(time.Second)})
 				}
-				m.add(now, k, data)
+				m.add(now, k, Mark{}, data)
 			case 1:
 				var want []string
 				for _, p := range model {

@@ -47,6 +47,7 @@ const (
 	DropNative                 // native forwarding failed or is not configured
 	DropSend                   // the network refused the encapsulated packet
 	DropDevice                 // the device refused the packet
+	DropPolicy                 // Config.Policy says so, or names an uplink that it cannot leave by
 	numDropReasons
 )
 
@@ -54,7 +55,7 @@ var dropReasonNames = [numDropReasons]string{
 	"none", "truncated", "ip version", "malformed", "ttl", "scope", "nesting",
 	"data header", "encrypted", "next protocol", "map-version", "control", "instance", "not our locator",
 	"super-packet", "checksum", "ecn", "not our eid", "not registered", "source locator", "source not our eid", "loop", "action", "send map-request",
-	"no locator", "no source locator", "hold full", "hold expired", "too big", "native", "send", "device",
+	"no locator", "no source locator", "hold full", "hold expired", "too big", "native", "send", "device", "policy",
 }
 
 // String is a short name in lower case.
@@ -90,8 +91,11 @@ type Stats struct {
 	// OuterErrors counts ICMP errors about our outer packets that were obeyed,
 	// OuterErrorsIgnored those that can't be about one.
 	OuterErrors, OuterErrorsIgnored uint64
-	DiscoveryDrops                  uint64 // discoveries that nobody took in time
-	Locators                        []LocatorStats
+	// PolicyFallbacks counts packets that left otherwise than Config.Policy wished;
+	// a large send in one piece counts once.
+	PolicyFallbacks uint64
+	DiscoveryDrops  uint64 // discoveries that nobody took in time
+	Locators        []LocatorStats
 }
 
 // Counter counts packets and octets of inner packets.
@@ -132,6 +136,7 @@ type counters struct {
 	outerErrors                 atomic.Uint64
 	outerErrorsIgnored          atomic.Uint64
 	discoveryDrops              atomic.Uint64
+	policyFallbacks             atomic.Uint64
 	drops                       [numDropReasons]atomic.Uint64
 }
 

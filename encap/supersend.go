@@ -132,7 +132,7 @@ func (e *egress) sendSuper(o *overlay) bool {
 		if out, local, room, why = e.route(o, &s.p, hash, &d); why != DropNone || whole > room {
 			return false
 		}
-		if followable(s.b, &s.p) {
+		if followable(s.b, &s.p) && !e.strayed {
 			e.last = lastFlow{s.b, out, local, room}
 		}
 	}
