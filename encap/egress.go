@@ -19,6 +19,9 @@ type egress struct {
 	locals *localTable
 	clear  netip.Addr // a destination that nothing is held for; what is held comes from here
 	last   lastFlow
+	burst  burst
+
+	destinations *mapcache.DestinationCache // or nil
 
 	out   [][]Outgoing // encapsulated packets that wait for flush, by local locator
 	parts fragments
@@ -51,35 +54,6 @@ func (e *egress) begin() {
 	for len(e.out) < len(e.locals.locals) {
 		e.out = append(e.out, make([]Outgoing, 0, 128))
 	}
-}
-
-// packet forwards the packet of n octets that starts at buf[Headroom]. The
-// buffer must not change until flush.
-func (e *egress) packet(o *overlay, buf []byte, n int) {
-	b := buf[Headroom : Headroom+n]
-	var p inner
-	if e.last.matches(o, b) && parseInner(b, &p) == DropNone && p.length <= e.last.room {
-		out := e.last.out
-		e.queue(&out, buf, &p, e.last.local)
-		return
-	}
-	e.last.packet = nil
-	if why := e.admit(o, b, &p); why != DropNone {
-		e.f.drop(why)
-		return
-	}
-	b = b[:p.length]
-	hash := mapcache.FlowHash(e.f.cfg.FlowSeed, b)
-	d := e.view.Forward(o.iid, p.dst, hash)
-	if d.Verdict == mapcache.Miss {
-		if !e.miss(o, b, &p, hash, &d) {
-			return
-		}
-	} else if e.f.hold.busy.Load() != 0 && p.dst != e.clear {
-		e.f.release(holdKey{o, p.dst})
-		e.clear = p.dst
-	}
-	e.decided(o, buf, &p, hash, &d)
 }
 
 // admit parses the packet and says whether it may enter the overlay.
@@ -285,6 +259,7 @@ func (e *egress) tooBig(p *inner, local int, out *Outgoing, room int) {
 
 // flush sends the batch.
 func (e *egress) flush() {
+	e.lookup()
 	for i := range e.locals.locals {
 		e.flushLocal(i)
 	}

@@ -211,6 +211,7 @@ func (f *Forwarder) readDevice(o *overlay, d Device, mark Mark) error {
 	slots, sizes := newSlots(n), make([]int, n)
 	e := newEgress(f)
 	e.mark = mark
+	e.destinations = new(mapcache.DestinationCache)
 	read, forward := d.Read, e.packet
 	if v := virtioOf(d); v != nil {
 		read, forward = v.ReadVirtio, e.virtioPacket

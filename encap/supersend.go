@@ -83,6 +83,7 @@ func (e *egress) virtioPacket(o *overlay, buf []byte, n int) {
 		e.packet(o, buf, n)
 		return
 	}
+	e.lookup() // what came before leaves before
 	s := &e.super
 	if why := s.parse(buf[Headroom:Headroom+n], h); why != DropNone {
 		e.f.drop(why)
