@@ -7,6 +7,7 @@
 //	memory.go            a Source in memory, for tests and other systems
 //	netlink_linux.go     the Source of a Linux host
 //	plan.go, routing.go  Routing: what a locator sends leaves by its own uplink
+//	policy.go            Policy: which uplink a packet leaves by, without I/O
 //
 // # The rule
 //
@@ -25,7 +26,22 @@
 // routes silently) need no code of their own. Only our own routes are not in the
 // picture: what may have taken them along makes the next Snapshot Lost.
 //
+// # Policies
+//
+// A Policy says by which uplink a packet leaves: by its prefixes, its DSCP, its
+// firewall mark or a function of the user's, first match. A mark that is the
+// index of an interface names that interface, as in LISPmob. It is usable without
+// the rest: Update takes the interfaces from wherever they come.
+//
+//	policy, err := multihome.NewPolicy(multihome.PolicyConfig{Rules: []multihome.Rule{
+//		{ByMark: true, Otherwise: multihome.DropPacket},
+//		{DSCPs: []uint8{46}, Interfaces: []string{"eth0", "wwan*"}},
+//	}})
+//	policy.Update(change.Interfaces)     // by Watch, or with a Memory in tests
+//	d := policy.Decide(&multihome.Packet{Src: src, Dst: dst, DSCP: 46})
+//
 // # Concurrency
 //
-// A State is for one goroutine at a time. Watch is the goroutine for most.
+// A State is for one goroutine at a time; Watch is the goroutine for most. A Policy
+// decides for any number of goroutines.
 package multihome
