@@ -115,6 +115,9 @@ func (e *Engine) rlocs(r *registration) []netip.Addr {
 				as = append(as, ip)
 			}
 		}
+		if r.rtr.IsValid() && !slices.Contains(as, r.rtr) {
+			as = append(as, r.rtr) // just now
+		}
 	}
 	return as
 }

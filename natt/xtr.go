@@ -61,6 +61,7 @@ type XTR struct {
 	slots      []bool    // of the round: which Map-Registers are answered
 	registerAt time.Time // when the next Map-Register is due
 	tries      int       // Map-Registers since the round began
+	stale      bool      // what is tried doesn't say the latest
 	innerPort  uint16
 	lastNotify time.Time
 	keepAlive  time.Duration
@@ -258,8 +259,12 @@ func (x *XTR) Restart(now time.Time) {
 // Renew registers at once, since what the Registrar has to register is new.
 func (x *XTR) Renew(now time.Time) {
 	now = x.tick(now)
-	if x.state.NATed() && x.state != NoRTR && !x.withdrawing {
+	switch {
+	case x.withdrawing:
+	case x.current != nil:
 		x.beginRound(now)
+	default:
+		x.stale = true // once an RTR is chosen
 	}
 	x.tell(now)
 }

@@ -29,7 +29,7 @@ func (x *XTR) race(now time.Time) {
 // beginRound registers all there is by the RTR in use, or by those that are tried.
 func (x *XTR) beginRound(now time.Time) {
 	clear(x.sent)
-	x.tries, x.slots = 0, nil
+	x.tries, x.slots, x.stale = 0, nil, false
 	x.register(now)
 }
 
@@ -237,7 +237,7 @@ func (x *XTR) acknowledged(now time.Time, s registered) {
 
 // choose takes r, which was the first to answer.
 func (x *XTR) choose(now time.Time, r *relay) {
-	alone := x.current == nil && len(x.racing) == 1 && len(x.slots) == 1
+	alone := x.current == nil && len(x.racing) == 1 && len(x.slots) == 1 && !x.stale
 	if x.current != nil {
 		x.stats.Failovers++
 	}
