@@ -21,6 +21,8 @@ type MapServerNode struct {
 	Sites         []Site
 	Resolver      []ResolverEntry
 	LISPSEC       MapServerSEC
+	NAT           MapServerNAT
+	RTR           *RTR // nil: a Map-Server and Map-Resolver; else an RTR and nothing else
 }
 
 // ResolverEntry is an EID-Prefix that other Map-Servers have.
@@ -59,7 +61,7 @@ func LoadMapServer(ctx context.Context, path string, opt Options) (*MapServerNod
 // ParseMapServer is LoadMapServer for the text of a file.
 func ParseMapServer(ctx context.Context, file, src string, opt Options) (*MapServerNode, error) {
 	r := newReader(ctx, file, opt)
-	g := r.open(src, roleMS)
+	g := r.openServer(src)
 	m := &MapServerNode{File: file}
 	if r.probs.err() == nil {
 		r.mapServer(g, m)
@@ -81,10 +83,13 @@ func (r *reader) mapServer(g *group, m *MapServerNode) {
 	r.scope(g)
 	switch mode := g.str("operating-mode", "MS"); strings.ToUpper(mode) {
 	case "MS":
+	case "RTR":
+		r.rtr(g, m)
+		return
 	case "MN", "XTR":
 		g.errorf("operating-mode", "this file is for a node: start lispmn with it")
 	default:
-		g.errorf("operating-mode", "%s is not supported; lispms is a Map-Server and Map-Resolver (MS)", mode)
+		g.errorf("operating-mode", "%s is not supported; lispms is a Map-Server and Map-Resolver (MS), or an RTR", mode)
 	}
 	for _, s := range g.groups["lisp-site"] {
 		r.site(s, m)
@@ -93,6 +98,7 @@ func (r *reader) mapServer(g *group, m *MapServerNode) {
 		r.resolverEntry(e, m)
 	}
 	r.mapServerSecurity(g, m)
+	r.mapServerNAT(g, m)
 	if len(m.Sites)+len(m.Resolver) == 0 && len(r.probs.errors) == 0 {
 		r.probs.errorf(0, "", "there is no lisp-site: nobody could register")
 	}

@@ -72,7 +72,7 @@ func (r *reader) nodeMode(g *group) Mode {
 	case "MS":
 		g.errorf("operating-mode", "this file is for a Map-Server: start lispms with it")
 	case "RTR":
-		g.errorf("operating-mode", "RTR is not a mode of lispmn; MN, xTR and PxTR are")
+		g.errorf("operating-mode", "this file is for an RTR: start lispms with it")
 	case "DDT", "DDT-MR":
 		g.errorf("operating-mode", "%s is not supported: there is no DDT; use map-resolver", mode)
 	default:

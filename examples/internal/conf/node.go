@@ -31,6 +31,7 @@ type Node struct {
 	ControlPort            uint16          // 0: 4342
 	MapRequestRetries      int             // 0: the default
 	LISPSEC                LISPSEC
+	NAT                    NAT
 	Closed                 Closed
 	Probing                Probing
 	UplinkMode             UplinkMode
@@ -168,6 +169,7 @@ func (r *reader) node(g *group, n *Node) {
 	r.proxyETRs(g, n)
 	r.lispdroidProxyETRs(g, n)
 	r.nodeSecurity(g, n)
+	r.nodeNAT(g, n)
 	r.complete(n)
 }
 

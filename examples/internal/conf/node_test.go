@@ -134,7 +134,7 @@ func TestMapServerFile(t *testing.T) {
 	}, m.Sites)
 	assert.Equal(t, []string{
 		"ms.conf:10: lisp-site.ddt-ms-peers: ignored: " + whyDDT,
-		"ms.conf:15: map-resolver: is not for this program (lispmn); ignored",
+		"ms.conf:15: map-resolver: is not for this program (lispmn or RTR); ignored",
 	}, texts(m.Warnings))
 }
 
@@ -191,10 +191,8 @@ func TestNodeErrors(t *testing.T) {
 		{"static without locator", "static-map-cache { eid-prefix = 203.0.113.0/24 }", "f:1: static-map-cache: has no locator: add rloc-address { address = ... }"},
 		{"twice", "rloc-probing { }\nrloc-probing { }", "f:2: rloc-probing: is there already, in line 1"},
 		{"mode of another program", "operating-mode = MS", "f:1: operating-mode: this file is for a Map-Server: start lispms with it"},
-		{"mode that is not there", "operating-mode = RTR", "f:1: operating-mode: RTR is not a mode of lispmn; MN, xTR and PxTR are"},
+		{"mode that is not there", "operating-mode = RTR", "f:1: operating-mode: this file is for an RTR: start lispms with it"},
 		{"mode typo", "operating-mode = MM", "f:1: operating-mode: 'MM' is not a mode; did you mean MN?"},
-		{"NAT", "nat_traversal_support = on", "f:1: nat_traversal_support: not supported: " + whyNAT},
-		{"old NAT", "nat-traversal { nat_aware = on }", "f:1: nat-traversal.nat_aware: not supported: " + whyNAT},
 		{"encapsulation", "encapsulation = VXLANGPE", "f:1: encapsulation: 'VXLANGPE' is not one of LISP, LISP-GPE, VXLAN-GPE; did you mean 'VXLAN-GPE'?"},
 		{"scope", "ipv6-scope = LINK", "f:1: ipv6-scope: 'LINK' is neither GLOBAL nor SITE"},
 		{"interface name", "tun-name = much-too-long-a-name", "f:1: tun-name: 'much-too-long-a-name' cannot be the name of an interface (1 to 15 characters, no '/', '%' or space)"},

@@ -93,8 +93,7 @@ func locatorOptions() options {
 
 // Reasons used more than once.
 const (
-	whyNAT  = "NAT traversal is not supported yet; the node must have a locator that the Map-Server and its peers can reach"
-	whyRTR  = "there is no RTR yet"
+	whyNAT  = "whether there is a NAT is found out by asking the Map-Server; see nat-traversal"
 	whyDDT  = "DDT is not supported yet; use map-resolver"
 	whyLCAF = "explicit locator paths, replication lists and multicast information are not supported; give addresses"
 	whyDNS  = "the resolver configuration of the system is left alone"
@@ -106,7 +105,7 @@ var known = knownOptions()
 
 // extensions add to the table what belongs together and is read in a file of its
 // own: new sections, or other entries in place of those below.
-var extensions = []func(options){modeOptions, securityOptions, lispdroidOptions, uplinkOptions}
+var extensions = []func(options){modeOptions, securityOptions, lispdroidOptions, uplinkOptions, natOptions}
 
 // knownOptions makes the table. To support another option, change its entry
 // here, or add an extension, and read it in node.go or mapserver.go.
@@ -191,19 +190,12 @@ func commonOptions() options {
 		"tun-mtu":             number(576, 65535).of(xtr),
 		"tun-table":           number(1, 1<<32-1).of(xtr),
 
-		"nat_traversal_support":  notUnless(refused, kindBool, "off", whyNAT).of(xtr),
-		"use-nat-tunneling":      notUnless(refused, kindBool, "off", whyNAT).of(xtr),
 		"ddt-client":             notUnless(refused, kindBool, "off", whyDDT).of(xtr),
 		"ddt-root-node":          {kind: kindSection, role: xtr, support: ignored, why: whyDDT, sub: loc},
 		"rloc-probing-interval":  notUnless(ignored, kindInt, "0", "LISPmob never read it: use rloc-probing { rloc-probe-interval = ... }").of(xtr),
 		"override-dns":           notUnless(ignored, kindBool, "off", whyDNS).of(xtr),
 		"override-dns-primary":   not(ignored, kindString, whyDNS).of(xtr),
 		"override-dns-secondary": not(ignored, kindString, whyDNS).of(xtr),
-		"nat-traversal": {kind: kindSection, once: true, role: xtr, sub: options{
-			"nat_aware": notUnless(refused, kindBool, "off", whyNAT),
-			"site_id":   not(ignored, kindString, whyNAT),
-			"xtr_id":    not(ignored, kindString, whyNAT),
-		}},
 		"explicit-locator-path": {kind: kindSection, support: refused, why: whyLCAF, role: xtr, sub: options{
 			"elp-name": {},
 			"elp-node": {kind: kindSection, sub: options{"address": {}, "strict": flag(), "probe": flag(), "lookup": flag()}},
@@ -225,20 +217,9 @@ func commonOptions() options {
 		"ms-static-registered-site": {kind: kindSection, support: refused, role: roleMS, why: "registrations come from Map-Registers only", sub: options{
 			"eid-prefix": {}, "iid": {}, "ttl": {}, "rloc-address": {kind: kindSection, sub: loc},
 		}},
-		"ms-rtr-node": {kind: kindSection, support: ignored, role: roleMS, why: whyNAT, sub: options{"name": {}, "address": {}, "key": {}}},
-		"ms-rtrs-set": {kind: kindSection, support: ignored, role: roleMS, why: whyNAT, sub: options{
-			"name": {}, "ttl": {}, "rtrs": {kind: kindList},
-		}},
-		"ms-advertised-rtrs-set": not(ignored, kindString, whyNAT).of(roleMS),
 
-		// RTR and DDT: known, so that a file shared between modes is not full of typos.
-		"rtr-data-iface": not(ignored, kindString, whyRTR).of(roleRTR),
-		"rtr-ifaces": {kind: kindSection, support: ignored, role: roleRTR, why: whyRTR, sub: options{
-			"rtr-iface": {kind: kindSection, sub: options{"iface": {}, "ip_version": {}, "priority": {}, "weight": {}}},
-		}},
-		"rtr-ms-node":          {kind: kindSection, support: ignored, role: roleRTR, why: whyRTR, sub: options{"address": {}, "key": {}, "draft-version": {}}},
-		"rtr-database-mapping": {kind: kindSection, support: ignored, role: roleRTR, why: whyRTR, sub: database},
-		"ddt-auth-site":        {kind: kindSection, support: ignored, role: roleDDT, why: whyDDT, sub: options{"eid-prefix": {}, "iid": {}}},
+		// DDT: known, so that a file shared between modes is not full of typos.
+		"ddt-auth-site": {kind: kindSection, support: ignored, role: roleDDT, why: whyDDT, sub: options{"eid-prefix": {}, "iid": {}}},
 		"ddt-deleg-site": {kind: kindSection, support: ignored, role: roleDDT, why: whyDDT, sub: options{
 			"eid-prefix": {}, "iid": {}, "delegation-type": {}, "deleg-nodes": {kind: kindList},
 		}},

@@ -109,7 +109,7 @@ var ours = func() map[string]bool {
 		"pxtr", "lisp-sec", "closed-network", "uplink-mode", "rloc-probing.rloc-probe-prefer-rtt",
 		// NAT traversal and the RTR.
 		"nat-traversal", "nat_traversal_support", "use-nat-tunneling", "rtr-data-iface", "rtr-ifaces", "rtr-ms-node", "rtr-database-mapping",
-		"ms-rtr-node", "ms-rtrs-set", "ms-advertised-rtrs-set",
+		"ms-rtr-node", "ms-rtrs-set", "ms-advertised-rtrs-set", "rtr-iids", "rtr-require-key",
 	} {
 		m[name] = true
 	}
