@@ -1,0 +1,63 @@
+package tutorial
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/xtrkit/xtrkit/internal/netlab"
+)
+
+func TestMain(m *testing.M) { netlab.Main(m) }
+
+// setup gives the tutorials a machine of their own: hosts, sockets and state that one makes
+// are not there for the next one, nor for anybody else.
+const setup = `
+mount -t tmpfs none /run && mkdir /run/netns
+mkdir -p /var/lib && mount -t tmpfs none /var/lib
+ip link set lo up
+`
+
+// TestTutorials does what docs/tutorials says, line by line.
+func TestTutorials(t *testing.T) {
+	netlab.Require(t)
+	files, err := filepath.Glob("../../docs/tutorials/*.md")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	bin := t.TempDir()
+	out, err := exec.Command("go", "build", "-o", bin, "../../examples/...").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	root, err := filepath.Abs("../..")
+	require.NoError(t, err)
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".md"), func(t *testing.T) {
+			f, err := os.Open(file)
+			require.NoError(t, err)
+			defer func() { require.NoError(t, f.Close()) }()
+			steps, err := Parse(f)
+			require.NoError(t, err)
+			if len(steps) == 0 {
+				return // an index
+			}
+			// A copy of the tree, as a reader would have cloned it: go needs go.mod, and what
+			// a tutorial writes must not stay.
+			dir := t.TempDir()
+			sh, err := Start(dir, bin, "XTRKIT="+root+"\n"+setup)
+			require.NoError(t, err)
+			defer func() { require.NoError(t, sh.Close()) }()
+			for _, s := range steps {
+				got, code, err := sh.Run(s.Command)
+				require.NoError(t, err, "line %d: %s", s.Line, s.Command)
+				require.Zero(t, code, "%s:%d: exit code of %s\n%s", file, s.Line, s.Command, strings.Join(got, "\n"))
+				if !s.Script {
+					require.True(t, Match(s.Want, got), "%s:%d: # %sis said to print\n%s\nand printed\n%s",
+						file, s.Line, s.Command, strings.Join(s.Want, "\n"), strings.Join(got, "\n"))
+				}
+			}
+		})
+	}
+}
