@@ -240,7 +240,14 @@ func (e *Engine) directLocals(now time.Time, locals []mapcache.Local) []mapcache
 func (n *natEngine) bound() []natAnnounced {
 	var out []natAnnounced
 	for _, x := range n.xtrs {
-		if b := x.xtr.Binding(); b.State == natt.Registered || b.State == natt.Silent {
+		b := x.xtr.Binding()
+		switch {
+		case b.State != natt.Registered && b.State != natt.Silent:
+		case n.e.cfg.NAT.Variant == natt.LispersNet:
+			for _, rtr := range b.RTRs { // all at the same time
+				out = append(out, natAnnounced{x.Local, rtr})
+			}
+		default:
 			out = append(out, natAnnounced{x.Local, b.RTR})
 		}
 	}
@@ -381,7 +388,7 @@ func (n *natEngine) defaultRLOCs() []mapcache.RLOC {
 	var out []mapcache.RLOC
 	for _, b := range bound {
 		r := mapcache.RLOC{Locator: cleanLocator(mapcache.Locator{Addr: b.rtr, NAT: true}), Priority: b.Priority, Weight: b.Weight}
-		if len(bound) > 1 {
+		if len(n.xtrs) > 1 {
 			r.IfIndex = b.IfIndex
 		}
 		if !slices.ContainsFunc(out, func(o mapcache.RLOC) bool { return o.Locator == r.Locator }) {

@@ -79,8 +79,8 @@ type XTRConfig struct {
 	// HostName is what LispersNet goes by, default "xtr-" and a part of XTRID.
 	HostName string
 
-	// KeepAlive is how often the binding of the NAT is kept open, default 25 s, for
-	// NATs are known that forget after 30 s. It gets shorter by itself, down to
+	// KeepAlive is how often the binding of the NAT is kept open, default 25 s (with
+	// LispersNet 15 s), for NATs are known that forget after 30 s. It gets shorter by itself, down to
 	// MinKeepAlive, default 5 s, where the mapped port changes between two
 	// Info-Replies again and again.
 	KeepAlive, MinKeepAlive time.Duration
@@ -115,6 +115,9 @@ const (
 
 func (c XTRConfig) withDefaults() (XTRConfig, error) {
 	def(&c.Port, lisp.ControlPort)
+	if c.Variant == LispersNet {
+		def(&c.KeepAlive, punchInterval)
+	}
 	def(&c.KeepAlive, 25*time.Second)
 	def(&c.MinKeepAlive, 5*time.Second)
 	def(&c.HostName, fmt.Sprintf("xtr-%x", c.XTRID[:4]))

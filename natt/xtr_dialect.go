@@ -18,6 +18,10 @@ type dialect interface {
 	// checkReply says whether an Info-Reply from the right address answers q.
 	checkReply(x *XTR, q question, m *lisp.InfoReply, b []byte) (XTRDrop, error)
 	register(x *XTR, r Route, reg Register) error
+	// chooses reports whether one RTR is chosen, by who answers; else all are used.
+	chooses() bool
+	// period is the time between Map-Registers.
+	period(x *XTR) time.Duration
 }
 
 var dialects = [numVariants]dialect{Draft19: draft19{}, Old: old{}, LispersNet: lispersNet{}}

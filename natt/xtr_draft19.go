@@ -27,6 +27,10 @@ func (draft19) infoPort(x *XTR) uint16 { return x.cfg.Port }
 
 func (draft19) asked(*XTR, time.Time) {}
 
+func (draft19) chooses() bool { return true }
+
+func (draft19) period(x *XTR) time.Duration { return x.keepAlive }
+
 func (draft19) infoRequest(x *XTR, q question, n lisp.Nonce) ([]byte, error) {
 	m := lisp.InfoRequest{Nonce: n, TTL: infoTTL, MaskLen: uint8(q.eid.Bits()), EID: lisp.EIDAddress(q.iid, q.eid.Addr())}
 	return x.cfg.Registrar.SignInfo(nil, q.server, &m)

@@ -15,12 +15,16 @@ import (
 type lispersNet struct{}
 
 const (
-	punchInterval    = 15 * time.Second // LISP_INFO_INTERVAL
+	punchInterval    = 15 * time.Second // of Info-Requests: LISP_INFO_INTERVAL
 	lispersNetPeriod = 60 * time.Second // of Map-Registers
 	rtrPriority      = 254
 )
 
 func (lispersNet) infoPort(*XTR) uint16 { return lisp.DataPort }
+
+func (lispersNet) chooses() bool { return false }
+
+func (lispersNet) period(x *XTR) time.Duration { return max(lispersNetPeriod, x.keepAlive) }
 
 // handle takes control messages that come to the data port without a data header,
 // from a Map-Server's control port.
@@ -55,20 +59,23 @@ func (lispersNet) infoRequest(x *XTR, _ question, n lisp.Nonce) ([]byte, error) 
 	return m.AppendBinary(nil)
 }
 
-// asked opens the NAT for each RTR, and tells it where we are: an Info-Request as
-// data of instance 0xFFFFFF, which is not answered.
-func (lispersNet) asked(x *XTR, now time.Time) {
-	x.infoAt = now.Add(infoTimeout)
+// asked opens the NAT for each RTR, and tells it where we are.
+func (lispersNet) asked(x *XTR, _ time.Time) {
 	for _, r := range x.rtrs {
-		m := lisp.InfoRequest{Nonce: lisp.Nonce(x.random()), Host: hostAddress(x.cfg.HostName)}
-		b := binary.BigEndian.AppendUint64(nil, 0x08000000<<32|lisp.InstanceIDControl<<8)
-		b, err := m.AppendBinary(b)
-		if err != nil {
-			x.stats.Dropped[DropEncode]++
-			return
-		}
-		x.send(lisp.DataPort, netip.AddrPortFrom(r.addr, lisp.DataPort), b)
+		x.punch(r.addr)
 	}
+}
+
+// punch sends an Info-Request as data of instance 0xFFFFFF, which is not answered.
+func (x *XTR) punch(rtr netip.Addr) {
+	m := lisp.InfoRequest{Nonce: lisp.Nonce(x.random()), Host: hostAddress(x.cfg.HostName)}
+	b := binary.BigEndian.AppendUint64(nil, 0x08000000<<32|lisp.InstanceIDControl<<8)
+	b, err := m.AppendBinary(b)
+	if err != nil {
+		x.stats.Dropped[DropEncode]++
+		return
+	}
+	x.send(lisp.DataPort, netip.AddrPortFrom(rtr, lisp.DataPort), b)
 }
 
 // checkReply has nothing to go by but nonce and sender.

@@ -13,6 +13,14 @@ import (
 // nearest, there and back and to the Map-Server.
 func (x *XTR) race(now time.Time) {
 	x.racing = nil
+	if !x.speak.chooses() {
+		x.current = x.rtrs[0]
+		for _, r := range x.rtrs {
+			x.punch(r.addr)
+		}
+		x.beginRound(now)
+		return
+	}
 	for _, rested := range []bool{true, false} {
 		for _, r := range x.rtrs {
 			if len(x.racing) < maxRace && r != x.current && now.Before(r.until) && !now.Before(r.silent) == rested {
@@ -90,7 +98,7 @@ func (x *XTR) route(r *relay) Route {
 		Variant: x.cfg.Variant, Local: x.cfg.Local, RTR: r.addr, RTRs: []netip.Addr{r.addr},
 		Global: x.Binding().Global, Withdraw: x.withdrawing,
 	}
-	if x.cfg.Variant == LispersNet {
+	if !x.speak.chooses() {
 		rt.RTRs, rt.Name = nil, x.cfg.HostName
 		for _, r := range x.rtrs {
 			rt.RTRs = append(rt.RTRs, r.addr)
@@ -117,7 +125,7 @@ func (x *XTR) registerAgain(now time.Time) {
 		x.reason = "no Map-Notify from a Map-Server by RTR " + x.current.addr.String()
 		x.tries = 0
 		x.register(now)
-		x.registerAt = now.Add(x.early(x.keepAlive))
+		x.registerAt = now.Add(x.early(x.speak.period(x)))
 	case x.current == nil:
 		x.reason = "no Data-Map-Notify from " + x.racers() + ": RTR or Map-Server unreachable, or the Map-Server refuses the registration"
 		x.register(now)
@@ -231,7 +239,7 @@ func (x *XTR) acknowledged(now time.Time, s registered) {
 	case x.withdrawing:
 		x.withdrawn, x.registerAt = true, time.Time{}
 	default:
-		x.registerAt = now.Add(x.early(x.keepAlive))
+		x.registerAt = now.Add(x.early(x.speak.period(x)))
 	}
 }
 
@@ -246,7 +254,7 @@ func (x *XTR) choose(now time.Time, r *relay) {
 	if alone {
 		x.slots[0] = true
 		clear(x.sent)
-		x.registerAt = now.Add(x.early(x.keepAlive))
+		x.registerAt = now.Add(x.early(x.speak.period(x)))
 		return
 	}
 	// The Map-Servers have to hear it last that this is the one.
