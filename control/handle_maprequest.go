@@ -2,6 +2,7 @@ package control
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/xtrkit/xtrkit/lisp"
@@ -150,25 +151,37 @@ const maxSiblings = 3
 
 // refreshSiblings asks for entries in use with the locators of ent too. An SMR
 // names one EID and the next to the same locator waits three seconds, while a node
-// that moves takes all its EIDs along, usually one of each family.
+// that moves takes all its EIDs along, usually one of each family. Which of the
+// locators are up may differ: one of the entries may be older.
 func (e *Engine) refreshSiblings(now time.Time, ent mapcache.Entry) {
-	if len(ent.RLOCs) == 0 {
-		return
-	}
-	t := e.targets[ent.RLOCs[0].Locator]
-	if t == nil {
-		return
-	}
-	asked := 0
-	for i := range min(t.keys.len(), 4*maxSiblings) {
-		k := t.keys.at(i)
-		o, ok := e.cache.Get(k)
-		if k == ent.Key || !ok || o.Origin == mapcache.OriginStatic || !sameRLOCs(o.RLOCs, ent.RLOCs) || !e.smrLimit.AllowN(now, 1) {
+	asked := []mapcache.Key{ent.Key}
+	looks := 4 * maxSiblings
+	for _, r := range ent.RLOCs {
+		t := e.targets[r.Locator]
+		if t == nil {
 			continue
 		}
-		e.refresh(now, k, reasons{smr: true})
-		if asked++; asked == maxSiblings {
-			return
+		for i := 0; i < t.keys.len() && looks > 0; i++ {
+			looks--
+			k := t.keys.at(i)
+			if slices.Contains(asked, k) {
+				continue
+			}
+			o, ok := e.cache.Get(k)
+			if !ok || o.Origin == mapcache.OriginStatic || !sameLocators(o.RLOCs, ent.RLOCs) || !e.smrLimit.AllowN(now, 1) {
+				continue
+			}
+			e.refresh(now, k, reasons{smr: true})
+			if asked = append(asked, k); len(asked) > maxSiblings {
+				return
+			}
 		}
 	}
+}
+
+// sameLocators reports whether two mappings list the same locators, in any state.
+func sameLocators(a, b []mapcache.RLOC) bool {
+	return len(a) == len(b) && !slices.ContainsFunc(a, func(r mapcache.RLOC) bool {
+		return !slices.ContainsFunc(b, func(o mapcache.RLOC) bool { return o.Locator == r.Locator })
+	})
 }

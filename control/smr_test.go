@@ -155,3 +155,27 @@ func TestSMRSiblings(t *testing.T) {
 	require.True(t, tc.handle(netip.MustParseAddrPort("203.0.113.50:4342"), encode(t, smr)))
 	assert.Len(t, take[*lisp.MapRequest](tc), 1+maxSiblings)
 }
+
+// TestSMRSiblingsOlder: of two EIDs behind the same locators one was told of a
+// change that the other was not told of. The next SMR is for both all the same.
+func TestSMRSiblingsOlder(t *testing.T) {
+	for _, named := range []string{"198.51.100.7", "2001:db8:2::7"} {
+		tc := up(t, prober)
+		second := netip.MustParseAddr("203.0.113.3")
+		older := record("198.51.100.7/32", 1440, peerRLOC, second)
+		newer := record("2001:db8:2::7/128", 1440, peerRLOC, second)
+		newer.Locators[0].Reachable = false
+		tc.learn(hostKey(peerEID), older)
+		tc.learn(hostKey(peerEID6), newer)
+		tc.advance(1500 * time.Millisecond)
+		take[*lisp.MapRequest](tc)
+		smr := mapRequest("192.0.2.1/32")
+		smr.SMR, smr.SourceEID = true, lisp.AddressFrom(netip.MustParseAddr(named))
+		require.True(t, tc.handle(netip.MustParseAddrPort("203.0.113.50:4342"), encode(t, smr)))
+		asked := map[string]int{}
+		for _, s := range take[*lisp.MapRequest](tc) {
+			asked[s.msg.(*lisp.MapRequest).Records[0].String()]++
+		}
+		assert.Equal(t, map[string]int{"198.51.100.7/32": 1, "2001:db8:2::7/128": 1}, asked, "SMR for %s", named)
+	}
+}

@@ -195,6 +195,13 @@ func handover(do change) func(context.Context, *demoLab) ([]string, error) {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
+		return handoverNow(do)(ctx, d)
+	}
+}
+
+// handoverNow is handover without the time of quiet.
+func handoverNow(do change) func(context.Context, *demoLab) ([]string, error) {
+	return func(ctx context.Context, d *demoLab) (seen []string, err error) {
 		ctx, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
 		since := time.Now()

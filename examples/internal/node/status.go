@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/xtrkit/xtrkit/control"
@@ -14,7 +15,7 @@ import (
 // Status returns the present state of the node.
 func (n *Node) Status(ctx context.Context) (statusd.Status, error) {
 	s := &statusd.Node{
-		Device: n.device.Name(), MTU: n.device.MTU(), EIDs: n.eids, Traffic: traffic(n.forwarder.Stats()),
+		Device: n.device.Name(), MTU: n.device.MTU(), EIDs: n.eids, Traffic: traffic(n.forwarder.Stats()), Goroutines: runtime.NumGoroutine(),
 	}
 	st := statusd.Status{Program: "lispmn", Version: n.cfg.Version, PID: os.Getpid(), Started: n.started, Node: s}
 	err := n.runner.Do(ctx, func(now time.Time) {

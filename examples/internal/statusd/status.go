@@ -29,6 +29,7 @@ type Node struct {
 	MapCache      []Entry           `json:"mapCache"`
 	Paths         []Path            `json:"paths,omitempty"`
 	Traffic       Traffic           `json:"traffic"`
+	Goroutines    int               `json:"goroutines"`
 	Control       map[string]uint64 `json:"control"`      // counters of control messages
 	ControlDrops  map[string]uint64 `json:"controlDrops"` // by reason, without zeros
 }
