@@ -79,7 +79,7 @@ func (e *egress) lookup() {
 	for i := range t.n {
 		q := &t.packets[i]
 		if q.follows && e.last.packet != nil && q.p.length <= e.last.room {
-			e.queue(&e.last.out, q.buf, &q.p, e.last.local)
+			e.follow(q.buf, &q.p)
 			continue
 		}
 		e.last.packet = nil

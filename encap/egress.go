@@ -26,6 +26,7 @@ type egress struct {
 	out   [][]Outgoing // encapsulated packets that wait for flush, by local locator
 	parts fragments
 	cut   []Outgoing // fragments of one packet
+	alone Outgoing   // a packet that may have to be cut
 	icmp  [1][]byte
 
 	super  superPacket // the one at hand
@@ -140,68 +141,106 @@ func (e *egress) refuse(o *overlay, b []byte, p *inner, why DropReason) {
 // encapsulate puts the packet into the batch of the local locator it leaves by.
 func (e *egress) encapsulate(o *overlay, buf []byte, p *inner, hash uint32, d *mapcache.Decision) {
 	b := buf[Headroom : Headroom+p.length]
-	out, local, room, why := e.route(o, p, hash, d)
+	w, why := e.way(o, p, hash, d)
 	if why != DropNone {
 		e.refuse(o, b, p, why)
 		return
 	}
-	if p.length > room {
-		e.flushLocal(local) // what came before leaves before
-		out.fill(buf, p)
-		e.tooBig(p, local, &out, room)
+	if p.length > w.room {
+		e.flushLocal(w.local) // what came before leaves before
+		e.put(&e.alone, &w, o, p, hash, d)
+		e.alone.fill(buf, p)
+		e.tooBig(p, w.local, &e.alone, w.room)
 		return
 	}
-	e.queue(&out, buf, p, local)
+	out := e.next(w.local)
+	e.put(out, &w, o, p, hash, d)
+	out.fill(buf, p)
 	if followable(b, p) && !e.strayed {
-		e.last = lastFlow{b, out, local, room}
+		e.last.packet, e.last.out, e.last.local, e.last.room = b, out, w.local, w.room
 	}
 }
 
-// route says how a packet with a locator leaves: what is the same for all packets
-// of the flow, by which locator of ours, and the largest inner packet that may.
-func (e *egress) route(o *overlay, p *inner, hash uint32, d *mapcache.Decision) (out Outgoing, local, room int, why DropReason) {
+// follow encapsulates a packet as the last one, of whose flow it is.
+func (e *egress) follow(buf []byte, p *inner) {
+	out := e.next(e.last.local)
+	*out = *e.last.out
+	out.fill(buf, p)
+}
+
+// next returns the next place in the batch of a locator of ours. What was there
+// before is still there.
+func (e *egress) next(local int) *Outgoing {
+	q := e.out[local]
+	if len(q) == cap(q) {
+		q = append(q, Outgoing{})
+	} else {
+		q = q[:len(q)+1]
+	}
+	e.out[local] = q
+	return &q[len(q)-1]
+}
+
+// way is how a packet with a locator leaves.
+type way struct {
+	counter *locatorCounter // of the remote locator
+	local   int             // the locator of ours
+	room    int             // the largest inner packet that may
+}
+
+// way chooses how all packets of a flow leave, which may change d.
+func (e *egress) way(o *overlay, p *inner, hash uint32, d *mapcache.Decision) (w way, why DropReason) {
 	steered := -1
 	if e.f.cfg.Policy != nil {
 		if steered, why = e.steer(o, p, hash, d); why != DropNone {
-			return out, 0, 0, why
+			return w, why
 		}
 	}
-	remote := d.Locator.Addr
-	if remote == p.dst || e.locals.owns(remote) {
-		return out, 0, 0, DropLoop
+	if d.Locator.Addr == p.dst || e.locals.owns(d.Locator.Addr) {
+		return w, DropLoop
 	}
-	counter := e.f.remotes.forID(d.LocatorID, &d.Locator)
-	local, ok := steered, true
+	w.counter = e.f.remotes.forID(d.LocatorID, &d.Locator)
+	ok := true
 	switch {
 	case steered >= 0:
-	case counter.pairs.Load() == nil:
-		local, ok = e.locals.choose(&d.Locator, hash)
+		w.local = steered
+	case w.counter.pairs.Load() == nil:
+		w.local, ok = e.locals.choose(&d.Locator, hash)
 	default:
-		local, ok = e.reroute(o, p, hash, d, &counter)
-		remote = d.Locator.Addr
+		w.local, ok = e.reroute(o, p, hash, d, &w.counter)
 	}
 	if !ok {
-		return out, 0, 0, DropNoSource
+		return w, DropNoSource
 	}
-	out = Outgoing{
-		Remote:  netip.AddrPortFrom(remote, d.Locator.Port),
-		Format:  d.Locator.Format,
-		Hash:    hash,
-		NAT:     d.Locator.NAT,
-		counter: counter,
-		overlay: o,
-		header:  o.header(d.Locator.Format, p),
-	}
-	if e.f.closedNet != nil {
-		e.f.closedNet.mark(&out, p, d.EntryID)
-	}
-	return out, local, e.f.paths.limit(remote, e.locals.mtus[local]) - Overhead(remote), DropNone
+	remote := d.Locator.Addr
+	w.room = e.f.paths.limit(remote, e.locals.mtus[w.local]) - Overhead(remote)
+	return w, DropNone
 }
 
-// queue completes out and adds it to the batch of a locator.
-func (e *egress) queue(out *Outgoing, buf []byte, p *inner, local int) {
-	out.fill(buf, p)
-	e.out[local] = append(e.out[local], *out)
+// put sets what all packets of a flow have in common. Field by field: a copy by way
+// of a temporary stalls on its own stores.
+func (e *egress) put(out *Outgoing, w *way, o *overlay, p *inner, hash uint32, d *mapcache.Decision) {
+	out.Remote = netip.AddrPortFrom(d.Locator.Addr, d.Locator.Port)
+	out.Format = d.Locator.Format
+	out.Hash = hash
+	out.MayFragment = false
+	out.NAT = d.Locator.NAT
+	out.Err = nil
+	out.counter = w.counter
+	out.overlay = o
+	out.header = o.header(d.Locator.Format, p)
+	if e.f.closedNet != nil {
+		e.f.closedNet.mark(out, p, d.EntryID)
+	}
+}
+
+// route is way and put.
+func (e *egress) route(o *overlay, p *inner, hash uint32, d *mapcache.Decision) (out Outgoing, local, room int, why DropReason) {
+	w, why := e.way(o, p, hash, d)
+	if why == DropNone {
+		e.put(&out, &w, o, p, hash, d)
+	}
+	return out, w.local, w.room, why
 }
 
 // fill sets what depends on the packet itself, and writes the data header in
@@ -280,6 +319,7 @@ func (e *egress) flushLocal(i int) {
 		}
 	}
 	e.out[i] = out[:0]
+	e.last.packet = nil // it was in there
 }
 
 // account counts what was sent.

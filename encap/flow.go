@@ -10,10 +10,10 @@ import (
 // that it skips can change the outcome: addresses and ports are the same, and so
 // is the published map-cache of the batch.
 type lastFlow struct {
-	packet []byte   // the previous packet; nil if it is not to be followed
-	out    Outgoing // what it became, but for the fields of its own header
-	local  int      // the locator it left from
-	room   int      // the largest inner packet that may follow
+	packet []byte    // the previous packet; nil if it is not to be followed
+	out    *Outgoing // what a packet of the flow became, in a batch that waits for flush
+	local  int       // the locator it left from
+	room   int       // the largest inner packet that may follow
 }
 
 // matches reports whether b is of the same flow, of the same overlay and DSCP.

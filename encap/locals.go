@@ -15,6 +15,26 @@ type localTable struct {
 	locals []mapcache.Local
 	paths  []Path // by index of locals; nil where Up is false
 	mtus   []int  // largest outer packet, by index of locals
+
+	// sole is 1 + the index of the only locator of a family that packets may leave
+	// from; 0 if there are several, or none.
+	sole [2]int
+}
+
+// findSole sets sole.
+func (t *localTable) findSole() {
+	var usable [2]int
+	for i, l := range t.locals {
+		if f := family(l.Addr); l.Up && l.Priority != 255 {
+			usable[f]++
+			t.sole[f] = i + 1
+		}
+	}
+	for f, n := range usable {
+		if n > 1 {
+			t.sole[f] = 0
+		}
+	}
 }
 
 // owns reports whether a is one of our locators, up or not.
@@ -31,6 +51,9 @@ func (t *localTable) owns(a netip.Addr) bool {
 // from.
 func (t *localTable) choose(l *mapcache.Locator, hash uint32) (int, bool) {
 	if l.IfIndex == 0 {
+		if i := t.sole[family(l.Addr)]; i > 0 {
+			return i - 1, true
+		}
 		return mapcache.ChooseLocal(t.locals, l.Addr, hash)
 	}
 	for i := range t.locals {
@@ -87,6 +110,7 @@ func (f *Forwarder) SetLocals(ls []mapcache.Local) error {
 		}
 		next.mtus[i] = f.linkMTU(next.paths[i])
 	}
+	next.findSole()
 	f.locals.Store(next)
 	if err := f.setDeviceMTUs(next); err != nil {
 		errs = append(errs, err)

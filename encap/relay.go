@@ -91,8 +91,7 @@ func (g *ingress) relay(in *Incoming, o *overlay, b []byte, p *inner, tos, ttl u
 	buf := r.room(in, b)
 	b = buf[Headroom : Headroom+p.length]
 	if e.last.matches(o, b) && p.length <= e.last.room {
-		out := e.last.out
-		e.queue(&out, buf, p, e.last.local)
+		e.follow(buf, p)
 		return DropNone
 	}
 	e.last.packet = nil

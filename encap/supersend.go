@@ -128,16 +128,16 @@ func (e *egress) sendSuper(o *overlay) bool {
 			e.f.release(holdKey{o, s.p.dst})
 			e.clear = s.p.dst
 		}
-		var room int
-		var why DropReason
-		if out, local, room, why = e.route(o, &s.p, hash, &d); why != DropNone || whole > room {
+		w, why := e.way(o, &s.p, hash, &d)
+		if why != DropNone || whole > w.room {
 			return false
 		}
+		out, local = &e.alone, w.local
+		e.put(out, &w, o, &s.p, hash, &d)
 		if followable(s.b, &s.p) && !e.strayed {
-			e.last = lastFlow{s.b, out, local, room}
+			e.last.packet, e.last.local, e.last.room = s.b, local, w.room
 		}
 	}
-	out.TTL, out.TOS = s.p.ttl, s.p.tos
 	n, size := s.segments(), dataHeaderLen+s.header
 	if cap(e.arena)-len(e.arena) < n*size {
 		e.arena = make([]byte, 0, max(2*cap(e.arena), n*size)) // earlier headers keep the old one
@@ -145,12 +145,15 @@ func (e *egress) sendSuper(o *overlay) bool {
 	for i := range n {
 		at := len(e.arena)
 		e.arena = e.arena[:at+size]
-		out.Bytes = e.arena[at : at+size : at+size]
-		lisp.PutDataHeader(out.Bytes, out.header)
-		copy(out.Bytes[dataHeaderLen:], s.b[:s.header])
-		out.Payload = s.segment(out.Bytes[dataHeaderLen:], i)
-		out.inner = s.header + len(out.Payload)
-		e.out[local] = append(e.out[local], out)
+		b := e.arena[at : at+size : at+size]
+		x := e.next(local)
+		*x = *out
+		lisp.PutDataHeader(b, x.header)
+		copy(b[dataHeaderLen:], s.b[:s.header])
+		x.Bytes, x.Payload = b, s.segment(b[dataHeaderLen:], i)
+		x.TTL, x.TOS = s.p.ttl, s.p.tos
+		x.inner = s.header + len(x.Payload)
+		e.last.out = x
 	}
 	return true
 }
@@ -165,7 +168,6 @@ func (e *egress) splitSuper(o *overlay) {
 		slot := e.pieces[i%len(e.pieces)]
 		if i > 0 && i%len(e.pieces) == 0 {
 			e.flush()
-			e.last.packet = nil
 		}
 		b := slot[Headroom:]
 		n := copy(b, s.b[:s.header])
@@ -174,7 +176,6 @@ func (e *egress) splitSuper(o *overlay) {
 	}
 	// The next one uses the same slots.
 	e.flush()
-	e.last.packet = nil
 }
 
 // join puts a packet in two parts into one.
