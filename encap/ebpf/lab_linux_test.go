@@ -66,6 +66,7 @@ type nodeConfig struct {
 	locals   []mapcache.Local
 	udp      encap.UDPConfig
 	tun      tun.Config
+	cache    mapcache.Config
 	encap    func(*encap.Config)
 	ebpf     func(*Config)
 }
@@ -85,9 +86,9 @@ type node struct {
 	}
 }
 
-func newNode(t *testing.T, h *netlab.Host, cfg nodeConfig) *node {
+func newNode(t testing.TB, h *netlab.Host, cfg nodeConfig) *node {
 	t.Helper()
-	n := &node{host: h, cache: mapcache.New(mapcache.Config{})}
+	n := &node{host: h, cache: mapcache.New(cfg.cache)}
 	require.NoError(t, h.Do(func() error {
 		o := encap.Overlay{InstanceID: cfg.iid}
 		for _, e := range cfg.eids {
@@ -141,7 +142,7 @@ func newNode(t *testing.T, h *netlab.Host, cfg nodeConfig) *node {
 }
 
 // insert stores mappings that stay, and publishes.
-func (n *node) insert(t *testing.T, ms ...mapcache.Mapping) {
+func (n *node) insert(t testing.TB, ms ...mapcache.Mapping) {
 	t.Helper()
 	for _, m := range ms {
 		m.TTL, m.Origin = mapcache.TTLForever, mapcache.OriginStatic
@@ -150,7 +151,7 @@ func (n *node) insert(t *testing.T, ms ...mapcache.Mapping) {
 	n.publish(t)
 }
 
-func (n *node) publish(t *testing.T) {
+func (n *node) publish(t testing.TB) {
 	t.Helper()
 	n.cache.Publish()
 	require.NoError(t, n.plane.Apply(n.cache.Changes()))

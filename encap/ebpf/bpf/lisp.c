@@ -17,18 +17,26 @@
 #include "packet.h"
 #include "choice.h"
 
-static __always_inline void add(struct count *c, __u32 packets, __u32 octets)
+static __always_inline void add(struct count *c, const struct count *n)
 {
-	c->packets += packets;
-	c->octets += octets;
+	c->packets += n->packets;
+	c->octets += n->octets;
 }
 
-static __always_inline void count(__u32 what, __u32 packets, __u32 octets)
+static __always_inline void count(__u32 what, const struct count *n)
 {
 	struct count *c = bpf_map_lookup_elem(&counters, &what);
 
 	if (c)
-		add(c, packets, octets);
+		add(c, n);
+}
+
+static __always_inline void count_one(__u32 what)
+{
+	struct count *c = bpf_map_lookup_elem(&counters, &what);
+
+	if (c)
+		c->packets++;
 }
 
 /* finish turns a verdict that is not OK into the return value of a program. */
@@ -36,7 +44,7 @@ static __always_inline int finish(__u32 verdict)
 {
 	if (verdict == SLOW_NOT_DATA)
 		return TC_ACT_UNSPEC;
-	count(verdict, 1, 0);
+	count_one(verdict);
 	return verdict < SLOW ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
@@ -87,18 +95,27 @@ static __always_inline __u32 may_enter(const struct device *dev, const struct pa
 	return OK;
 }
 
-/* segment_len is the length of the largest packet that a packet becomes on its way. */
-static __always_inline __u32 segment_len(struct __sk_buff *skb, __u32 at, const struct packet *p)
+/* headers_len is the length of what each segment of a packet starts with. */
+static __always_inline __u32 headers_len(struct __sk_buff *skb, __u32 at, const struct packet *p)
 {
 	__u8 words = 0;
 
-	if (!skb->gso_size)
-		return p->len;
 	if (p->proto == IPPROTO_UDP)
-		return p->transport + 8 + skb->gso_size;
+		return p->transport + 8;
 	if (p->proto != IPPROTO_TCP || bpf_skb_load_bytes(skb, at + p->transport + 12, &words, 1))
-		return 0xffffffff;
-	return p->transport + (words >> 4) * 4 + skb->gso_size;
+		return 0xffff;
+	return p->transport + (words >> 4) * 4;
+}
+
+/* count_segments counts a packet as the packets that it becomes on its way. */
+static __always_inline void count_segments(struct __sk_buff *skb, __u32 at, const struct packet *p, struct count *c)
+{
+	c->packets = 1;
+	c->octets = p->len;
+	if (skb->gso_size && skb->gso_segs > 1) {
+		c->packets = skb->gso_segs;
+		c->octets += (skb->gso_segs - 1) * headers_len(skb, at, p);
+	}
 }
 
 /* ---- Encapsulation (RFC 9300 section 5.3) ---- */
@@ -164,11 +181,13 @@ static __always_inline __u32 find_way(struct __sk_buff *skb, struct device *dev,
 /* fits is the MTU rule of RFC 9300 section 7: what does not is for the slow path. */
 static __always_inline int fits(struct __sk_buff *skb, __u32 at, const struct packet *p, const struct way *w, __u32 overhead)
 {
-	__u32 mtu = w->local->mtu;
+	__u32 mtu = w->local->mtu, len = p->len;
 
+	if (skb->gso_size)
+		len = headers_len(skb, at, p) + skb->gso_size;
 	if (w->remote->mtu && w->remote->mtu < mtu)
 		mtu = w->remote->mtu;
-	return segment_len(skb, at, p) + overhead <= mtu && p->len + overhead <= 0xffff;
+	return len + overhead <= mtu && p->len + overhead <= 0xffff;
 }
 
 /* source_port spreads flows over the ports of a locator (RFC 9300 section 12). */
@@ -239,10 +258,11 @@ static __always_inline int forward(struct __sk_buff *skb, struct packet *p)
  * link-layer header, ETH_HLEN on a LAN, whose packets we forward as a router. */
 static __always_inline int encapsulate(struct __sk_buff *skb, __u32 at)
 {
-	__u32 ifindex = skb->ifindex, why, v6, packets = skb->gso_segs ? skb->gso_segs : 1;
+	__u32 ifindex = skb->ifindex, why, v6;
 	struct device *dev = bpf_map_lookup_elem(&devices, &ifindex);
 	struct packet p = {};
 	struct way w = {};
+	struct count n;
 
 	if (!dev || skb->vlan_present || (at && skb->pkt_type != PACKET_HOST))
 		return finish(SLOW_NOT_DATA);
@@ -264,6 +284,8 @@ static __always_inline int encapsulate(struct __sk_buff *skb, __u32 at)
 	if (skb->len > at + p.len && (skb->gso_size || bpf_skb_change_tail(skb, at + p.len, 0)))
 		return finish(SLOW_HEADER); /* else it was the padding of a short frame */
 
+	count_segments(skb, at, &p, &n);
+
 	/* From here on the packet is ours. */
 	__u16 ethertype = bpf_htons(v6 ? ETH_P_IPV6 : ETH_P_IP);
 
@@ -276,8 +298,8 @@ static __always_inline int encapsulate(struct __sk_buff *skb, __u32 at)
 	struct locator_count *t = bpf_map_lookup_elem(&traffic, &w.id);
 
 	if (t)
-		add(&t->out, packets, p.len);
-	count(COUNT_ENCAP, packets, p.len);
+		add(&t->out, &n);
+	count(COUNT_ENCAP, &n);
 	return bpf_redirect_neigh(w.local->ifindex, NULL, 0, 0);
 }
 
@@ -426,7 +448,7 @@ static __always_inline int merge_ecn(__u8 inner, __u8 outer)
 	outer &= 3;
 	/* Not-ECT with any mark, ECT(1) with ECT(0), CE with ECT(1): no ingress sends it. */
 	if ((!inner && outer) || (inner == 1 && outer == 2) || (inner == 3 && outer == 1))
-		count(COUNT_ECN_ODD, 1, 0);
+		count_one(COUNT_ECN_ODD);
 	if (outer == 3)
 		return inner ? 3 : -1;
 	return inner == 2 && outer == 1 ? 1 : inner;
@@ -463,7 +485,8 @@ static __always_inline int decapsulate(struct __sk_buff *skb, __u32 at)
 {
 	struct arrived a = {};
 	struct packet p = {};
-	__u32 why = parse_outer(skb, at, &a), packets, none = 0, inner;
+	__u32 why = parse_outer(skb, at, &a), none = 0, inner;
+	struct count n;
 	int ecn;
 
 	if (!why)
@@ -491,7 +514,9 @@ static __always_inline int decapsulate(struct __sk_buff *skb, __u32 at)
 	ecn = merge_ecn(p.tos, a.tos);
 	if (ecn < 0)
 		return finish(DROP_ECN);
-	packets = skb->gso_segs ? skb->gso_segs : 1;
+	if (skb->gso_size)
+		find_ports(skb, inner, &p);
+	count_segments(skb, inner, &p, &n);
 	if (bpf_skb_adjust_room(skb, -(__s32)(a.len + UDP_LISP_LEN), BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO |
 				(p.v6 == a.src.v6 ? 0 : p.v6 ? BPF_F_ADJ_ROOM_DECAP_L3_IPV6 : BPF_F_ADJ_ROOM_DECAP_L3_IPV4)))
 		return finish(SLOW_HEADER); /* a kernel before 6.3 */
@@ -502,8 +527,8 @@ static __always_inline int decapsulate(struct __sk_buff *skb, __u32 at)
 	struct locator_count *t = bpf_map_lookup_elem(&traffic, id ? id : &none);
 
 	if (t)
-		add(&t->in, packets, p.len);
-	count(COUNT_DECAP, packets, p.len);
+		add(&t->in, &n);
+	count(COUNT_DECAP, &n);
 	return bpf_redirect(in->ifindex, BPF_F_INGRESS);
 }
 
