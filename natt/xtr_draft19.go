@@ -11,9 +11,6 @@ import (
 // draft19 is draft-ermagan-lisp-nat-traversal-19.
 type draft19 struct{}
 
-// infoTTL is what an Info-Request asks for, in minutes.
-const infoTTL = 24 * 60
-
 const dataHeaderLen = 8
 
 func (draft19) handle(x *XTR, now time.Time, d lisp.Datagram) bool {
@@ -32,7 +29,7 @@ func (draft19) chooses() bool { return true }
 func (draft19) period(x *XTR) time.Duration { return x.keepAlive }
 
 func (draft19) infoRequest(x *XTR, q question, n lisp.Nonce) ([]byte, error) {
-	m := lisp.InfoRequest{Nonce: n, TTL: infoTTL, MaskLen: uint8(q.eid.Bits()), EID: lisp.EIDAddress(q.iid, q.eid.Addr())}
+	m := lisp.InfoRequest{Nonce: n, MaskLen: uint8(q.eid.Bits()), EID: lisp.EIDAddress(q.iid, q.eid.Addr())}
 	return x.cfg.Registrar.SignInfo(nil, q.server, &m)
 }
 

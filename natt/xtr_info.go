@@ -87,7 +87,7 @@ func (x *XTR) handleInfoReply(now time.Time, d lisp.Datagram) bool {
 		return false // an Info-Request is for a Map-Server
 	}
 	q, ok := x.asked[m.Nonce]
-	if !ok || now.Sub(q.at) >= nonceLife {
+	if x.withdrawing || !ok || now.Sub(q.at) >= nonceLife {
 		x.drop(DropNonce, d.Remote, m.Nonce.String())
 		return false
 	}

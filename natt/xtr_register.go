@@ -115,7 +115,7 @@ func (x *XTR) registerAgain(now time.Time) {
 	case x.withdrawing && x.tries >= registerSends:
 		x.withdrawn, x.registerAt = true, time.Time{}
 	case x.tries < registerSends:
-		if x.tries == registerSends/2 {
+		if x.tries == registerSends/2 && !x.withdrawing {
 			// It may be that we are elsewhere: look, while the RTR is asked again.
 			x.infoSends, x.infoAt = 0, now
 		}
