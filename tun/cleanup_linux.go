@@ -117,6 +117,11 @@ func (n *rtnl) clean(cfg Config, index int, alone bool) error {
 			removed++
 		}
 	}
+	more, err := n.cleanMarks(cfg)
+	if err != nil {
+		return err
+	}
+	removed += more
 	if removed > 0 {
 		cfg.Logger.Info("removed what an earlier process left", "device", cfg.Name, "table", cfg.Table, "count", removed)
 	}

@@ -18,6 +18,7 @@ const (
 	DefaultName         = "lmn0"
 	DefaultTable        = 4341
 	DefaultRulePriority = 4340
+	DefaultMarkTable    = 43410000
 	// DefaultMTU leaves room for the outer IPv6, UDP and LISP headers (40, 8 and
 	// 8 octets) in 1500.
 	DefaultMTU = 1500 - 40 - 8 - 8
@@ -63,13 +64,22 @@ type Config struct {
 	// Table is the number of our routing table, default DefaultTable. It must be
 	// empty, but for what a crash left.
 	Table uint32
-	// RulePriority is the first of five priorities for our rules, default
+	// MarkMask, if it is not 0, makes firewall marks count: see
+	// Interface.SetMarks. It says which bits of a mark are ours.
+	MarkMask uint32
+	// MarkTable is the first of 256 numbers of routing tables for marks, default
+	// DefaultMarkTable. Tables that have routes already are passed over.
+	MarkTable uint32
+	// RulePriority is the first of seven priorities for our rules, default
 	// DefaultRulePriority. There must be no other rules in that range; it must be
 	// less than the main table's rule, usually 32766.
 	RulePriority uint32
 	// Logger, or nil for silence.
 	Logger *slog.Logger
 }
+
+// markTables is how many tables there are for marks.
+const markTables = 256
 
 // withDefaults checks c and fills in what is not set.
 func (c Config) withDefaults() (Config, error) {
@@ -87,6 +97,12 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Table >= 253 && c.Table <= 255 {
 		return c, fmt.Errorf("tun: %w: table %d is the system's", ErrConfig, c.Table)
+	}
+	if c.MarkTable == 0 {
+		c.MarkTable = DefaultMarkTable
+	}
+	if c.MarkTable < 256 || c.MarkTable > 1<<32-markTables || c.Table-c.MarkTable < markTables {
+		return c, fmt.Errorf("tun: %w: tables %d to %d for marks hold table %d or the system's", ErrConfig, c.MarkTable, uint64(c.MarkTable)+markTables-1, c.Table)
 	}
 	if c.RulePriority == 0 {
 		c.RulePriority = DefaultRulePriority

@@ -43,6 +43,12 @@ var (
 	ErrConfig = errors.New("invalid configuration")
 )
 
+// Marked is a device for packets with a firewall mark.
+type Marked struct {
+	Mark   uint32 // within Config.MarkMask; 0: all marks that have no device of their own
+	Device Device
+}
+
 // Stats counts what a Device could not carry.
 type Stats struct {
 	ReadErrors  uint64 // packets from the host in a form that was not understood

@@ -11,11 +11,11 @@
 // which packets see that table. With the default priorities they are, here for
 // the EID 192.0.2.1:
 //
-//	4340: from RLOC goto 4344                                  (one per locator, SetLocals)
+//	4340: from RLOC goto 4346                                  (one per locator, SetLocals)
 //	4341: from 192.0.2.1 lookup 4341
-//	4342: from 0.0.0.0 iif lo lookup main suppress_prefixlength 0
-//	4343: from 0.0.0.0 iif lo lookup 4341
-//	4344: nop
+//	4343: from 0.0.0.0 iif lo lookup main suppress_prefixlength 0
+//	4344: from 0.0.0.0 iif lo lookup 4341
+//	4346: nop
 //
 // In words: what comes from a locator is none of our business. What comes from the
 // EID goes to the tunnel. What a program on this host sends without having chosen
@@ -25,12 +25,12 @@
 // lo" that it comes from this host. All else, such as an answer from another
 // address of the host, or what the host forwards for others, passes our rules
 // and finds the user's own. IPv6 has no match for an address not chosen yet;
-// there rule 4342 applies to all that the host sends, and 4343 is "from EID" with
+// there rule 4343 applies to all that the host sends, and 4344 is "from EID" with
 // the flag FIB_RULE_FIND_SADDR: it applies if the EID is the source address that
 // the kernel would choose.
 //
 // With Config.Destinations only packets to these prefixes (and from the EID) are
-// tunnelled: 4342 is left out and 4343 has a "to".
+// tunnelled: 4343 is left out and 4344 has a "to".
 //
 // Multicast, link-local and broadcast destinations never use the table: it has
 // throw routes for them. (The kernel routes a multicast or broadcast packet with
@@ -38,11 +38,28 @@
 // program that binds to the EID and sends multicast reaches the device, and the
 // data plane drops that.)
 //
+// # Firewall marks
+//
+// Reading a TUN device does not tell the firewall mark of a packet. With
+// Config.MarkMask, [Interface.SetMarks] gives each mark that counts a device and a
+// table of its own, and one more to all other marks:
+//
+//	4341: from 192.0.2.1 fwmark 0/0xff lookup 4341
+//	4341: from 192.0.2.1 fwmark 0x3/0xff lookup 43410001        (default dev lmn0-1)
+//	4342: from 192.0.2.1 lookup 43410000                        (default dev lmn0-0)
+//	4344: from 0.0.0.0 fwmark 0/0xff iif lo lookup 4341
+//	4344: from 0.0.0.0 fwmark 0x3/0xff iif lo lookup 43410001
+//	4345: from 0.0.0.0 iif lo lookup 43410000
+//
+// What a locator sends is none of it, whatever mark it has: rule 4340 comes first.
+// These devices have the IPv6 EIDs of the first one as addresses too, since the
+// kernel looks there for the preferred source of their routes.
+//
 // # For other hosts
 //
 // With Config.Router the host forwards for hosts behind an EID-Prefix, whose
 // packets rule 4341 leads to the device; throw routes keep what one part of an
-// EID-Prefix sends another out of it. With Config.Proxy rule 4343 is for all
+// EID-Prefix sends another out of it. With Config.Proxy rule 4344 is for all
 // packets to the destinations, whoever sent them.
 //
 // Only these two write to /proc/sys: they switch forwarding on where it is off,

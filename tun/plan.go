@@ -9,11 +9,13 @@ import (
 
 // Rule priorities, from Config.RulePriority on.
 const (
-	bypassPriority = iota // from a locator: skip our rules
-	sourcePriority        // from an EID: our table
-	directPriority        // source not chosen: a specific route of the main table
-	chosenPriority        // source not chosen: our table
-	endPriority           // where bypassPriority goes to
+	bypassPriority      = iota // from a locator: skip our rules
+	sourcePriority             // from an EID: our table, or that of the mark
+	otherSourcePriority        // from an EID, with a mark that has no table: one for those
+	directPriority             // source not chosen: a specific route of the main table
+	chosenPriority             // source not chosen: our table, or that of the mark
+	otherChosenPriority        // source not chosen, with a mark that has no table: one for those
+	endPriority                // where bypassPriority goes to
 	priorities
 )
 
@@ -25,6 +27,8 @@ type rule struct {
 	local    bool         // only what this host sends
 	find     bool         // FIB_RULE_FIND_SADDR, IPv6 only
 	suppress bool         // a default route does not count
+	mark     uint32       // that the packet has within mask
+	mask     uint32       // 0: whatever the mark
 	table    uint32
 	goTo     uint32
 	nop      bool
@@ -44,6 +48,9 @@ func (r rule) String() string {
 	}
 	if r.to.IsValid() {
 		b.WriteString(" to " + shortPrefix(r.to))
+	}
+	if r.mask != 0 {
+		fmt.Fprintf(&b, " fwmark %#x/%#x", r.mark, r.mask)
 	}
 	if r.local {
 		b.WriteString(" iif lo")
@@ -160,6 +167,9 @@ func (p *plan) addFamily(c Config, v6 bool) {
 	// packets comes last, when all that it needs is there.
 	add := func(priority uint32, r rule) {
 		r.v6, r.priority = v6, c.RulePriority+priority
+		if r.table == c.Table {
+			r.mask = c.MarkMask // without a mark, if marks count
+		}
 		p.rules = append(p.rules, r)
 	}
 	add(endPriority, rule{nop: true})
@@ -205,6 +215,24 @@ func (p *plan) addFamily(c Config, v6 bool) {
 			add(chosenPriority, r)
 		}
 	}
+}
+
+// marked returns the rules of p that lead to our table as ones that lead packets
+// with a mark to another table; mark 0 stands for all marks that have none.
+func (p *plan) marked(c Config, mark, table uint32) []rule {
+	var rs []rule
+	for _, r := range p.rules {
+		if r.table != c.Table {
+			continue
+		}
+		r.mark, r.table = mark, table
+		if mark == 0 {
+			r.mask = 0
+			r.priority++
+		}
+		rs = append(rs, r)
+	}
+	return rs
 }
 
 // bypass returns the rule that keeps what comes from a locator out of our table.

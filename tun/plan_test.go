@@ -49,55 +49,61 @@ func TestPlan(t *testing.T) {
 		want string
 	}{
 		{"IPv4 mobile node", Config{EIDs: prefixes("192.0.2.1/32")}, "addr 192.0.2.1\n" + throws4 + `0.0.0.0/0 src 192.0.2.1
-4344: from all nop
+4346: from all nop
 4341: from 192.0.2.1 lookup 4341
-4342: from 0.0.0.0 iif lo lookup main suppress_prefixlength 0
-4343: from 0.0.0.0 iif lo lookup 4341
+4343: from 0.0.0.0 iif lo lookup main suppress_prefixlength 0
+4344: from 0.0.0.0 iif lo lookup 4341
 `},
 		{"IPv6 mobile node", Config{EIDs: prefixes("2001:db8::1/128")}, "addr 2001:db8::1\n" + throws6 + `::/0 src 2001:db8::1
-4344: from all nop
+4346: from all nop
 4341: from 2001:db8::1 lookup 4341
-4342: from all iif lo lookup main suppress_prefixlength 0
-4343: from 2001:db8::1 iif lo find_saddr lookup 4341
+4343: from all iif lo lookup main suppress_prefixlength 0
+4344: from 2001:db8::1 iif lo find_saddr lookup 4341
 `},
 		{"only some destinations", Config{
 			EIDs: prefixes("192.0.2.1/32", "2001:db8::1/128"), Destinations: prefixes("198.51.100.7/24", "2001:db8:5::/48"),
 		}, "addr 192.0.2.1\naddr 2001:db8::1\n" + throws4 + "0.0.0.0/0 src 192.0.2.1\n" + throws6 + `::/0 src 2001:db8::1
-4344: from all nop
+4346: from all nop
 4341: from 192.0.2.1 lookup 4341
-4343: from 0.0.0.0 to 198.51.100.0/24 iif lo lookup 4341
-4344: from all nop
+4344: from 0.0.0.0 to 198.51.100.0/24 iif lo lookup 4341
+4346: from all nop
 4341: from 2001:db8::1 lookup 4341
-4343: from 2001:db8::1 to 2001:db8:5::/48 iif lo find_saddr lookup 4341
+4344: from 2001:db8::1 to 2001:db8:5::/48 iif lo find_saddr lookup 4341
 `},
 		{"a site, with an address of the host in it", Config{
 			EIDs: prefixes("192.0.2.129/25"), Table: 7, RulePriority: 100,
 		}, "addr 192.0.2.129\n" + throws4 + `0.0.0.0/0 src 192.0.2.129
-104: from all nop
+106: from all nop
 101: from 192.0.2.128/25 lookup 7
-102: from 0.0.0.0 iif lo lookup main suppress_prefixlength 0
-103: from 0.0.0.0 iif lo lookup 7
+103: from 0.0.0.0 iif lo lookup main suppress_prefixlength 0
+104: from 0.0.0.0 iif lo lookup 7
 `},
 		{"a site, without", Config{EIDs: prefixes("::ffff:192.0.2.0/121")}, throws4 + `0.0.0.0/0
-4344: from all nop
+4346: from all nop
 4341: from 192.0.2.0/25 lookup 4341
 `},
 		{"a router", Config{EIDs: prefixes("192.0.2.129/25", "198.51.100.1/32", "2001:db8::/48"), Router: true}, "addr 192.0.2.129\naddr 198.51.100.1\n" + throws4 + `throw 192.0.2.128/25
 0.0.0.0/0 src 192.0.2.129
 ` + throws6 + `throw 2001:db8::/48
 ::/0
-4344: from all nop
+4346: from all nop
 4341: from 192.0.2.128/25 lookup 4341
 4341: from 198.51.100.1 lookup 4341
-4342: from 0.0.0.0 iif lo lookup main suppress_prefixlength 0
-4343: from 0.0.0.0 iif lo lookup 4341
-4344: from all nop
+4343: from 0.0.0.0 iif lo lookup main suppress_prefixlength 0
+4344: from 0.0.0.0 iif lo lookup 4341
+4346: from all nop
 4341: from 2001:db8::/48 lookup 4341
 `},
 		{"a proxy", Config{Destinations: prefixes("192.0.2.0/24", "198.51.100.0/24"), Proxy: true}, throws4 + `0.0.0.0/0
-4344: from all nop
-4343: from all to 192.0.2.0/24 lookup 4341
-4343: from all to 198.51.100.0/24 lookup 4341
+4346: from all nop
+4344: from all to 192.0.2.0/24 lookup 4341
+4344: from all to 198.51.100.0/24 lookup 4341
+`},
+		{"marks count", Config{EIDs: prefixes("192.0.2.1/32"), MarkMask: 0xff}, "addr 192.0.2.1\n" + throws4 + `0.0.0.0/0 src 192.0.2.1
+4346: from all nop
+4341: from 192.0.2.1 fwmark 0x0/0xff lookup 4341
+4343: from 0.0.0.0 iif lo lookup main suppress_prefixlength 0
+4344: from 0.0.0.0 fwmark 0x0/0xff iif lo lookup 4341
 `},
 		{"nothing", Config{}, ""},
 	} {
@@ -110,11 +116,28 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+func TestMarkedRules(t *testing.T) {
+	t.Parallel()
+	cfg, err := Config{EIDs: prefixes("192.0.2.1/32", "2001:db8::1/128"), MarkMask: 0xffff}.withDefaults()
+	require.NoError(t, err)
+	p := makePlan(cfg)
+	assert.Equal(t, `4341: from 192.0.2.1 fwmark 0x7/0xffff lookup 43410003
+4344: from 0.0.0.0 fwmark 0x7/0xffff iif lo lookup 43410003
+4341: from 2001:db8::1 fwmark 0x7/0xffff lookup 43410003
+4344: from 2001:db8::1 fwmark 0x7/0xffff iif lo find_saddr lookup 43410003
+`, plan{rules: p.marked(cfg, 7, cfg.MarkTable+3)}.list())
+	assert.Equal(t, `4342: from 192.0.2.1 lookup 43410000
+4345: from 0.0.0.0 iif lo lookup 43410000
+4342: from 2001:db8::1 lookup 43410000
+4345: from 2001:db8::1 iif lo find_saddr lookup 43410000
+`, plan{rules: p.marked(cfg, 0, cfg.MarkTable)}.list())
+}
+
 func TestBypass(t *testing.T) {
 	t.Parallel()
 	cfg, err := Config{}.withDefaults()
 	require.NoError(t, err)
-	assert.Equal(t, "4340: from 203.0.113.1 goto 4344", bypass(cfg, netip.MustParseAddr("203.0.113.1")).String())
+	assert.Equal(t, "4340: from 203.0.113.1 goto 4346", bypass(cfg, netip.MustParseAddr("203.0.113.1")).String())
 }
 
 func TestConfigErrors(t *testing.T) {
@@ -138,6 +161,9 @@ func TestConfigErrors(t *testing.T) {
 		"fewer queues than one":   {Queues: -1},
 		"too many queues":         {Queues: 257},
 		"queues of a descriptor":  {Queues: 2, File: os.Stdin},
+		"our table for a mark":    {Table: 43410255},
+		"main table for a mark":   {MarkTable: 250},
+		"no tables for marks":     {MarkTable: 1<<32 - 255},
 	} {
 		_, err := cfg.withDefaults()
 		assert.ErrorIs(t, err, ErrConfig, name)

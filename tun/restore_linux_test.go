@@ -62,7 +62,7 @@ func userSetup(t *testing.T, n network) map[string][]string {
 	t.Helper()
 	require.NoError(t, n.node.Do(func() error {
 		for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-			for _, priority := range []int{4339, 4345, 10000} {
+			for _, priority := range []int{4339, 4347, 10000} {
 				r := netlink.NewRule()
 				r.Family, r.Priority, r.Table, r.Mark = family, priority, 4342, 99
 				require.NoError(t, netlink.RuleAdd(r))
@@ -105,10 +105,10 @@ func TestCloseLeavesWhatWasThere(t *testing.T) {
 }
 
 // killed creates a device in another process and kills that.
-func killed(t *testing.T, n network) {
+func killed(t *testing.T, n network, kind string) {
 	t.Helper()
 	c := n.node.Self(t.Context())
-	c.Env = append(os.Environ(), envHelper+"=1")
+	c.Env = append(os.Environ(), envHelper+"="+kind)
 	out, err := c.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, c.Start())
@@ -130,7 +130,7 @@ func TestAfterKill(t *testing.T) {
 
 	far := listener(t, n.far)
 	for range 2 {
-		killed(t, n)
+		killed(t, n, "node")
 		require.NotEqual(t, before["rules"], state(t, n.node)["rules"], "the test is meant to begin with leftovers")
 		// Meanwhile the host is as reachable as without us.
 		require.NoError(t, send(t, n.node, "", "", far4, "native"))
@@ -150,7 +150,7 @@ func TestAfterKill(t *testing.T) {
 	require.NoError(t, dev.Close())
 	assert.Equal(t, before, state(t, n.node))
 
-	killed(t, n)
+	killed(t, n, "node")
 	require.NoError(t, n.node.Do(func() error { return Cleanup(nodeConfig) }))
 	assert.Equal(t, before, state(t, n.node))
 	require.NoError(t, n.node.Do(func() error { return Cleanup(nodeConfig) }))
@@ -188,7 +188,7 @@ func TestAdoptByName(t *testing.T) {
 			require.NoError(t, dev.Close())
 			assert.Equal(t, before, state(t, n.node))
 
-			killed(t, n)
+			killed(t, n, "node")
 			require.NotEqual(t, before["addresses"], state(t, n.node)["addresses"])
 			require.NoError(t, create(t, n.node, nodeConfig).Close())
 			assert.Equal(t, before["rules"], state(t, n.node)["rules"])

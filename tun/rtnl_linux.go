@@ -94,6 +94,9 @@ func (n *rtnl) changeRule(message, flags int, r rule) error {
 		msg.Dst_len = uint8(r.to.Bits())
 		attrs = append(attrs, nl.NewRtAttr(unix.FRA_DST, r.to.Addr().AsSlice()))
 	}
+	if r.mask != 0 {
+		attrs = append(attrs, nl.NewRtAttr(unix.FRA_FWMARK, u32(r.mark)), nl.NewRtAttr(unix.FRA_FWMASK, u32(r.mask)))
+	}
 	if r.local {
 		attrs = append(attrs, nl.NewRtAttr(unix.FRA_IIFNAME, []byte("lo\x00")))
 	}
@@ -230,6 +233,7 @@ func (n *rtnl) delRoute(table uint32, r route) error {
 // foundRoute is a route of a table as the kernel lists it.
 type foundRoute struct {
 	route
+	table    uint32
 	protocol uint8
 	oif      int
 }
@@ -241,6 +245,21 @@ func (n *rtnl) routes(v6 bool, table uint32) ([]foundRoute, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list table %d: %w", table, err)
 	}
+	return parseRoutes(all, v6, func(f *foundRoute) bool { return f.table == table })
+}
+
+// ourRoutes lists the routes with our protocol number in n tables from one on.
+func (n *rtnl) ourRoutes(v6 bool, first, count uint32) ([]foundRoute, error) {
+	all, err := n.dump(unix.RTM_GETROUTE, unix.RTM_NEWROUTE,
+		&nl.RtMsg{RtMsg: unix.RtMsg{Family: family(v6), Protocol: Protocol}})
+	if err != nil {
+		return nil, fmt.Errorf("list our routes: %w", err)
+	}
+	return parseRoutes(all, v6, func(f *foundRoute) bool { return f.protocol == Protocol && f.table-first < count })
+}
+
+// parseRoutes reads a list of routes.
+func parseRoutes(all [][]byte, v6 bool, wanted func(*foundRoute) bool) ([]foundRoute, error) {
 	var found []foundRoute
 	for _, m := range all {
 		if len(m) < unix.SizeofRtMsg || m[0] != family(v6) {
@@ -249,7 +268,7 @@ func (n *rtnl) routes(v6 bool, table uint32) ([]foundRoute, error) {
 		msg := nl.DeserializeRtMsg(m)
 		attrs, err := nl.ParseRouteAttr(m[unix.SizeofRtMsg:])
 		if err != nil {
-			return nil, fmt.Errorf("list table %d: %w", table, err)
+			return nil, fmt.Errorf("list routes: %w", err)
 		}
 		f := foundRoute{protocol: msg.Protocol}
 		f.throw = msg.Type == unix.RTN_THROW
@@ -257,11 +276,11 @@ func (n *rtnl) routes(v6 bool, table uint32) ([]foundRoute, error) {
 		if v6 {
 			dst = netip.IPv6Unspecified()
 		}
-		in := uint32(msg.Table)
+		f.table = uint32(msg.Table)
 		for _, a := range attrs {
 			switch a.Attr.Type {
 			case unix.RTA_TABLE:
-				in = binary.NativeEndian.Uint32(a.Value)
+				f.table = binary.NativeEndian.Uint32(a.Value)
 			case unix.RTA_DST:
 				dst, _ = netip.AddrFromSlice(a.Value)
 			case unix.RTA_PREFSRC:
@@ -271,7 +290,7 @@ func (n *rtnl) routes(v6 bool, table uint32) ([]foundRoute, error) {
 			}
 		}
 		f.dst = netip.PrefixFrom(dst, int(msg.Dst_len))
-		if in == table {
+		if wanted(&f) {
 			found = append(found, f)
 		}
 	}

@@ -39,6 +39,7 @@ type Interface struct {
 	routes   []route
 	rules    []rule
 	forwards []forwarding
+	marks    *marks // nil if marks do not count
 }
 
 var _ Device = (*Interface)(nil)
@@ -152,7 +153,10 @@ func (i *Interface) setUp() error {
 			i.cfg.Logger.Info("the length of the queue stays as it is", "interface", i.name, "err", err)
 		}
 	}
-	return i.lead()
+	if err := i.lead(); err != nil {
+		return err
+	}
+	return i.openMarks()
 }
 
 // lead sets the device up and leads packets to it. What is there already stays.
@@ -253,6 +257,7 @@ func (i *Interface) Repair() error {
 	for _, l := range i.locals {
 		err = errors.Join(err, i.nl.addRule(bypass(i.cfg, l)))
 	}
+	err = errors.Join(err, i.repairMarks())
 	if err != nil {
 		return fmt.Errorf("tun: repair %s: %w", i.name, err)
 	}
@@ -306,17 +311,20 @@ func (i *Interface) SetMTU(mtu int) error {
 	}
 	i.mtu.Store(int64(mtu))
 	i.limitSegments()
-	return nil
+	return i.setMarkMTUs()
 }
 
-// limitSegments sets what suits maxSegments, for speed alone, on a device of our
-// own.
+// limitSegments sets what suits maxSegments on a device of our own.
 func (i *Interface) limitSegments() {
-	if i.found != nil {
-		return
+	if i.found == nil {
+		i.limitSegmentsOf(i.link())
 	}
-	if err := i.nl.links.LinkSetGSOMaxSegs(i.link(), maxSegments(i.MTU())); err != nil {
-		i.cfg.Logger.Info("the number of segments stays as it is", "interface", i.name, "err", err)
+}
+
+// limitSegmentsOf is for speed alone.
+func (i *Interface) limitSegmentsOf(l netlink.Link) {
+	if err := i.nl.links.LinkSetGSOMaxSegs(l, maxSegments(i.MTU())); err != nil {
+		i.cfg.Logger.Info("the number of segments stays as it is", "interface", l.Attrs().Name, "err", err)
 	}
 }
 
@@ -343,6 +351,7 @@ func (i *Interface) Close() error {
 	i.closed = true
 	var errs []error
 	// The reverse of the set-up: first nothing leads here any more.
+	errs = append(errs, i.closeMarks())
 	for _, r := range slices.Backward(i.rules) {
 		errs = append(errs, i.nl.delRule(r))
 	}

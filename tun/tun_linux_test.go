@@ -31,9 +31,16 @@ const envHelper = "TUN_TEST_HELPER"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(envHelper) != "" {
-		i, err := Create(nodeConfig)
+		cfg := nodeConfig
+		if os.Getenv(envHelper) == "marks" {
+			cfg = markedConfig
+		}
+		i, err := Create(cfg)
 		if err == nil {
 			err = i.SetLocals(locators)
+		}
+		if err == nil && cfg.MarkMask != 0 {
+			_, err = i.SetMarks([]uint32{3, 7})
 		}
 		fmt.Println("created", err)
 		select {}

@@ -63,6 +63,9 @@ func (i *Interface) SetLocals([]netip.Addr) error { return unsupported() }
 // Repair returns an error that wraps errors.ErrUnsupported.
 func (i *Interface) Repair() error { return unsupported() }
 
+// SetMarks returns an error that wraps errors.ErrUnsupported.
+func (i *Interface) SetMarks([]uint32) ([]Marked, error) { return nil, unsupported() }
+
 // Stats returns zeros.
 func (i *Interface) Stats() Stats { return Stats{} }
 

@@ -176,7 +176,7 @@ func TestRenumbered(t *testing.T) {
 	do(t, d, startMapServer, registerNodes(ipv4))
 	netlab.RequireProgram(t, "ip")
 	mark := d.log.mark()
-	for _, args := range []string{"rule del pref 4343", "addr del 10.0.1.2/24 dev eth0", "addr add 10.0.1.3/24 dev eth0", "route replace default via " + siteA.gw[ipv4]} {
+	for _, args := range []string{"rule del pref 4344", "addr del 10.0.1.2/24 dev eth0", "addr add 10.0.1.3/24 dev eth0", "route replace default via " + siteA.gw[ipv4]} {
 		_, err := d.hosts["a"].Run(t.Context(), "ip", strings.Fields(args)...)
 		require.NoError(t, err)
 	}
@@ -184,7 +184,7 @@ func TestRenumbered(t *testing.T) {
 	require.NoError(t, err)
 	assert.NoError(t, d.hosts["a"].Await(t.Context(), "the rule that was removed", func(nl *netlink.Handle) (bool, error) {
 		rules, err := nl.RuleList(netlink.FAMILY_V4)
-		return slices.ContainsFunc(rules, func(r netlink.Rule) bool { return r.Priority == 4343 }), err
+		return slices.ContainsFunc(rules, func(r netlink.Rule) bool { return r.Priority == 4344 }), err
 	}))
 }
 
