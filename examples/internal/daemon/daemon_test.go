@@ -27,9 +27,9 @@ func TestParse(t *testing.T) {
 		done bool
 		says string
 	}{
-		{"", Flags{File: "/etc/x.conf"}, ExitOK, false, ""},
-		{"-f y.conf -d 2 -n", Flags{File: "y.conf", Settings: []conf.Setting{{Name: "debug", Values: []string{"2"}}}}, ExitOK, false, ""},
-		{"-m 192.0.2.1,192.0.2.2 -s 192.0.2.3 -e 192.0.2.4 -p 5000 -r 1 -a 6", Flags{File: "/etc/x.conf", Settings: []conf.Setting{
+		{"", Flags{File: "/etc/x.conf", Log: LogAuto}, ExitOK, false, ""},
+		{"-f y.conf -d 2 -n", Flags{File: "y.conf", Log: LogAuto, Settings: []conf.Setting{{Name: "debug", Values: []string{"2"}}}}, ExitOK, false, ""},
+		{"-m 192.0.2.1,192.0.2.2 -s 192.0.2.3 -e 192.0.2.4 -p 5000 -r 1 -a 6", Flags{File: "/etc/x.conf", Log: LogAuto, Settings: []conf.Setting{
 			{Name: "map-resolver", Values: []string{"192.0.2.1", "192.0.2.2"}},
 			{Name: conf.OverrideMapServer, Values: []string{"192.0.2.3"}},
 			{Name: conf.OverrideProxyETR, Values: []string{"192.0.2.4"}},
@@ -37,10 +37,10 @@ func TestParse(t *testing.T) {
 			{Name: "map-request-retries", Values: []string{"1"}},
 			{Name: "rloc-family", Values: []string{"6"}},
 		}}, ExitOK, false, ""},
-		{"-version", Flags{File: "/etc/x.conf", Version: true}, ExitOK, false, ""},
-		{"-help", Flags{File: "/etc/x.conf"}, ExitOK, true, "Usage: x\n\nOptions (they override the file):\n"},
-		{"-x", Flags{File: "/etc/x.conf"}, ExitUsage, true, "not defined"},
-		{"dmeo", Flags{File: "/etc/x.conf"}, ExitUsage, true, `unexpected argument "dmeo"`},
+		{"-version", Flags{File: "/etc/x.conf", Version: true, Log: LogAuto}, ExitOK, false, ""},
+		{"-help", Flags{File: "/etc/x.conf", Log: LogAuto}, ExitOK, true, "Usage: x\n\nOptions (they override the file):\n"},
+		{"-x", Flags{File: "/etc/x.conf", Log: LogAuto}, ExitUsage, true, "not defined"},
+		{"dmeo", Flags{File: "/etc/x.conf", Log: LogAuto}, ExitUsage, true, `unexpected argument "dmeo"`},
 	} {
 		var out bytes.Buffer
 		c := Command{Name: "x", File: "/etc/x.conf", Synopsis: "Usage: x\n", Node: true}
@@ -65,7 +65,7 @@ func TestLog(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	path := filepath.Join(t.TempDir(), "log")
-	l, err := NewLog(&out, "", 0)
+	l, err := NewLog(&out, "", LogText, 0)
 	require.NoError(t, err)
 	l.Info("hidden")
 	require.NoError(t, l.Set("", 1))
@@ -88,6 +88,20 @@ func TestLog(t *testing.T) {
 		}
 	}
 	require.NoError(t, l.Set("", 0))
+}
+
+func TestLogForms(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	for form, want := range map[string]string{LogAuto: `"msg":"hello"`, LogJSON: `"msg":"hello"`, LogText: "msg=hello"} {
+		out.Reset()
+		l, err := NewLog(&out, "", form, 1)
+		require.NoError(t, err)
+		l.Info("hello")
+		assert.Contains(t, out.String(), want, form)
+	}
+	_, err := NewLog(&out, "", "yaml", 1)
+	assert.ErrorContains(t, err, `-log "yaml": it is auto, text or json`)
 }
 
 func TestFailed(t *testing.T) {

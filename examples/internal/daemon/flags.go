@@ -16,6 +16,7 @@ type Flags struct {
 	Version bool
 	HTTP    string // where the status page is served; empty: nowhere
 	Pprof   bool   // with Go's profiles
+	Log     string // the form of the log, such as LogAuto
 	// Settings take the place of what the file says.
 	Settings []conf.Setting
 }
@@ -53,6 +54,7 @@ func (c Command) FlagSet(f *Flags) *flag.FlagSet {
 	fs.BoolVar(&f.Version, "version", false, "print the version and exit")
 	fs.StringVar(&f.HTTP, "http", "", "serve a status page, /metrics and /healthz at `ADDRESS`, such as 127.0.0.1:8080")
 	fs.BoolVar(&f.Pprof, "pprof", false, "serve Go's profiles there too")
+	fs.StringVar(&f.Log, "log", LogAuto, "`FORM` of the log: text, json, or auto, which is text on a terminal and JSON elsewhere")
 	fs.Bool("n", false, "stay in the foreground, as is always done: for command lines of lispd")
 	for _, s := range []struct{ name, option, usage string }{
 		{"d", "debug", "`LEVEL` of detail of the log, 0 to 3"},

@@ -7,6 +7,8 @@ import (
 	"os"
 	"sync"
 
+	"golang.org/x/term"
+
 	"github.com/xtrkit/xtrkit/examples/internal/conf"
 )
 
@@ -21,11 +23,31 @@ type Log struct {
 	file *os.File // nil: standard error
 }
 
-// NewLog makes a Log of a debug level. A path appends to that file.
-func NewLog(stderr io.Writer, path string, debug int) (*Log, error) {
+// Forms of a log.
+const (
+	LogAuto = "auto" // text on a terminal, JSON elsewhere, for programs that collect logs
+	LogText = "text"
+	LogJSON = "json"
+)
+
+// NewLog makes a Log of a debug level and a form, which stays. A path appends to that file.
+func NewLog(stderr io.Writer, path, form string, debug int) (*Log, error) {
 	l := &Log{stderr: stderr}
-	l.Logger = slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: &l.level}))
+	options := &slog.HandlerOptions{Level: &l.level}
+	switch {
+	case form == LogText, form == LogAuto && path == "" && terminal(stderr):
+		l.Logger = slog.New(slog.NewTextHandler(l, options))
+	case form == LogJSON, form == LogAuto:
+		l.Logger = slog.New(slog.NewJSONHandler(l, options))
+	default:
+		return nil, fmt.Errorf("-log %q: it is %s, %s or %s", form, LogAuto, LogText, LogJSON)
+	}
 	return l, l.Set(path, debug)
+}
+
+func terminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // Set changes file and level. The file is opened anew, which lets others rotate

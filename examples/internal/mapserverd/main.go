@@ -41,7 +41,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stdout, "%s: can be used\n", f.File)
 		return daemon.ExitOK
 	}
-	log, err := daemon.NewLog(stderr, cfg.LogFile, cfg.Debug)
+	log, err := daemon.NewLog(stderr, cfg.LogFile, f.Log, cfg.Debug)
 	if err != nil {
 		return daemon.Failed(stderr, "lispms", err)
 	}
@@ -62,7 +62,11 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return daemon.Failed(stderr, "lispms", err)
 	}
 	fmt.Fprintf(stderr, "lispms: serves %d sites; see lispconf -s %s show\n", len(cfg.Sites), s.Socket())
+	if err := daemon.DropCapabilities(); err != nil {
+		log.Warn("goes on with all capabilities", "err", err)
+	}
 	page.Serve(ctx, s, stderr, log.Logger)
+	defer daemon.Service(ctx, s, log.Logger)()
 	if err := s.Run(ctx); err != nil {
 		return daemon.Failed(stderr, "lispms", err)
 	}

@@ -61,7 +61,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return daemon.Failed(stderr, "lispmn", err)
 	}
 	daemon.Warn(stderr, cfg.Warnings)
-	log, err := daemon.NewLog(stderr, cfg.LogFile, cfg.Debug)
+	log, err := daemon.NewLog(stderr, cfg.LogFile, f.Log, cfg.Debug)
 	if err != nil {
 		return daemon.Failed(stderr, "lispmn", err)
 	}
@@ -70,6 +70,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	ctx, stop := daemon.Signals(ctx, func(ctx context.Context) {
 		n := <-made
 		made <- n
+		defer daemon.Reloading(log.Logger)()
 		r, err := n.Reload(ctx)
 		if err != nil {
 			fmt.Fprintf(stderr, "lispmn: all stays as it was: %v\n", err)
@@ -89,7 +90,11 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	made <- n
 	fmt.Fprintf(stderr, "lispmn: %s is up with %v; see lispconf -s %s show\n", n.device.Name(), n.eids, n.Socket())
+	if err := daemon.DropCapabilities(); err != nil {
+		log.Warn("goes on with all capabilities", "err", err)
+	}
 	page.Serve(ctx, n, stderr, log.Logger)
+	defer daemon.Service(ctx, n, log.Logger)()
 	if err := n.Run(ctx); err != nil {
 		return daemon.Failed(stderr, "lispmn", err)
 	}
