@@ -78,7 +78,7 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}()
 
 	// First of all, so that a second process changes nothing.
-	n.status, err = statusd.Listen(statusd.Config{Path: n.Socket(), Snapshot: n.Status})
+	n.status, err = statusd.Listen(statusd.Config{Path: n.Socket(), Snapshot: n.Status, Actions: n.actions(), Capture: n.Capture})
 	if err != nil {
 		return nil, permission(err)
 	}

@@ -175,8 +175,14 @@ func TestStatusConversions(t *testing.T) {
 			{Locator: mapcache.Locator{Addr: addr("203.0.113.3"), Port: 4341}, Priority: 3, Down: true},
 		},
 	}, Created: now}
-	got := entry(e, func(l mapcache.Locator) bool { return l != down })
+	cache := mapcache.New(mapcache.Config{})
+	e.TTL = time.Hour
+	require.NoError(t, cache.Insert(now, e.Mapping))
+	cache.SetReachable(down, false)
+	cache.SetRTT(e.RLOCs[0].Locator, 12*time.Millisecond)
+	got := entry(e, cache)
 	assert.Equal(t, []string{"up", "down", "down"}, []string{got.RLOCs[0].State, got.RLOCs[1].State, got.RLOCs[2].State})
+	assert.Equal(t, 12*time.Millisecond, got.RLOCs[0].RTT)
 	assert.Empty(t, got.Action)
 	e.RLOCs, e.Action = nil, lisp.ActionNativelyForward
 	assert.NotEmpty(t, entry(e, nil).Action)

@@ -2,6 +2,7 @@ package statusd
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"syscall"
 )
@@ -32,20 +34,27 @@ func NewClient(path string) *Client {
 }
 
 func (c *Client) get(ctx context.Context, path string) (io.ReadCloser, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://unix"+path, nil)
+	return c.ask(ctx, http.MethodGet, path, nil)
+}
+
+func (c *Client) ask(ctx context.Context, method, path string, content io.Reader) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://unix"+path, content)
 	if err != nil {
 		return nil, err
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED) {
-			return nil, fmt.Errorf("nothing runs at %s: %w", c.path, err)
+			return nil, fmt.Errorf("nothing runs at %s (is lispmn started, with another control-socket?): %w", c.path, err)
 		}
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
 		b, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
 		_ = resp.Body.Close()
+		if resp.StatusCode == http.StatusUnprocessableEntity {
+			return nil, errors.New(strings.TrimSpace(string(b)))
+		}
 		return nil, fmt.Errorf("%s: %s: %s", c.path, resp.Status, strings.TrimSpace(string(b)))
 	}
 	return resp.Body, nil
@@ -89,4 +98,36 @@ func (c *Client) Events(ctx context.Context, after uint64, f func(Event) error) 
 		return err
 	}
 	return ctx.Err()
+}
+
+// Do has the program do something, and reads the result into out. An error says
+// why it did not.
+func (c *Client) Do(ctx context.Context, action string, in, out any) error {
+	b, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	body, err := c.ask(ctx, http.MethodPost, "/do/"+url.PathEscape(action), bytes.NewReader(b))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = body.Close() }()
+	if err := json.NewDecoder(body).Decode(out); err != nil {
+		return fmt.Errorf("%s: %w", c.path, err)
+	}
+	return nil
+}
+
+// Capture copies what the program captures to w, until the context ends.
+func (c *Client) Capture(ctx context.Context, interfaces []string, w io.Writer) error {
+	body, err := c.get(ctx, "/capture?"+url.Values{"interface": interfaces}.Encode())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = body.Close() }()
+	_, err = io.Copy(w, body)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }

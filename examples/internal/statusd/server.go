@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -25,6 +26,11 @@ type Config struct {
 	Path string
 	// Snapshot returns the present state. It is called from many goroutines.
 	Snapshot func(ctx context.Context) (Status, error)
+	// Actions are what the program can be asked to do, by name.
+	Actions map[string]Action
+	// Capture writes packets to w, in the form of pcapng, until the context ends;
+	// nil: it cannot. No interfaces stand for all that matter.
+	Capture func(ctx context.Context, interfaces []string, w io.Writer) error
 }
 
 // Server serves the status of a program. It is safe for concurrent use.
@@ -64,6 +70,8 @@ func Listen(cfg Config) (*Server, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", s.status)
 	mux.HandleFunc("GET /events", s.stream)
+	mux.HandleFunc("GET /capture", s.capture)
+	mux.HandleFunc("POST /do/{action}", s.do)
 	s.http = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	return s, nil
 }

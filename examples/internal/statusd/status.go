@@ -23,6 +23,7 @@ type Node struct {
 	Device        string            `json:"device"`
 	MTU           int               `json:"mtu"` // octets
 	EIDs          []netip.Prefix    `json:"eids"`
+	Interfaces    []Interface       `json:"interfaces"`
 	Locals        []Local           `json:"locals"`
 	Registrations []Registration    `json:"registrations"`
 	Database      []Entry           `json:"database"`
@@ -41,6 +42,17 @@ type Local struct {
 	Priority uint8      `json:"priority"`
 	Weight   uint8      `json:"weight"`
 	Up       bool       `json:"up"`
+}
+
+// Interface is a network interface that could be an uplink.
+type Interface struct {
+	Name    string       `json:"name"`
+	Index   int          `json:"index"`
+	Up      bool         `json:"up"` // with a carrier
+	Addrs   []netip.Addr `json:"addrs,omitempty"`
+	IPv4    string       `json:"ipv4"` // usable, or why it is not
+	IPv6    string       `json:"ipv6"`
+	Locator bool         `json:"locator"` // one of the node's locators is an address of it
 }
 
 // Registration is what a Map-Server knows of this node, as far as the node can tell.
@@ -71,6 +83,11 @@ type RLOC struct {
 	Priority uint8      `json:"priority"`
 	Weight   uint8      `json:"weight"`
 	State    string     `json:"state"` // up or down
+	// Of the map-cache: as measured by probes, and what was exchanged with the
+	// locator, behind which other EIDs may be too.
+	RTT time.Duration `json:"rttNanoseconds,omitempty"`
+	In  Counter       `json:"in,omitzero"`
+	Out Counter       `json:"out,omitzero"`
 }
 
 // Path is a pair of an own and a remote locator that is probed.
