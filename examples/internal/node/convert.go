@@ -19,6 +19,7 @@ func controlConfig(cfg *conf.Node, db []control.DatabaseMapping, id identity, lo
 	c := control.Config{
 		Logger: log, Probe: probing(cfg.Probing), Database: db, XTRID: id.XTRID, RegisterNonce: id.Nonce,
 		Port: cfg.ControlPort, Format: format(cfg), MapRequestRetries: cfg.MapRequestRetries, LISPSEC: lispSec(&cfg.LISPSEC),
+		NAT: natConfig(cfg),
 	}
 	c.Closed.MapVersions, c.Closed.LocatorStatusBits, c.Closed.EchoNonce = cfg.Closed.MapVersions, cfg.Closed.LocatorStatusBits, cfg.Closed.EchoNonce
 	for _, s := range cfg.MapServers {

@@ -78,7 +78,7 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}()
 
 	// First of all, so that a second process changes nothing.
-	n.status, err = statusd.Listen(statusd.Config{Path: n.Socket(), Snapshot: n.Status, Actions: n.actions(), Capture: n.Capture})
+	n.status, err = statusd.Listen(statusd.Config{Path: n.Socket(), Snapshot: n.Status})
 	if err != nil {
 		return nil, permission(err)
 	}
@@ -131,6 +131,7 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 		Underlay: underlay,
 		Native:   native,
 		ICMP:     icmp,
+		Control:  n.dataMessage,
 		Closed:   encap.Closed(cfg.Conf.Closed),
 		// Who sets an MTU means it.
 		KeepDeviceMTU: cfg.Conf.Device.MTU != 0,

@@ -16,6 +16,7 @@ type Status struct {
 
 	Node      *Node      `json:"node,omitempty"`
 	MapServer *MapServer `json:"mapServer,omitempty"`
+	RTR       *RTR       `json:"rtr,omitempty"`
 }
 
 // Node is the state of a mobile node.
@@ -25,6 +26,7 @@ type Node struct {
 	EIDs          []netip.Prefix    `json:"eids"`
 	Interfaces    []Interface       `json:"interfaces"`
 	Locals        []Local           `json:"locals"`
+	NAT           []Binding         `json:"nat,omitempty"`
 	Registrations []Registration    `json:"registrations"`
 	Database      []Entry           `json:"database"`
 	MapCache      []Entry           `json:"mapCache"`
