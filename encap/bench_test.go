@@ -65,68 +65,89 @@ func BenchmarkEncapsulate(b *testing.B) {
 }
 
 // The same for many destinations, each packet of another flow: how the cost grows
-// with the map-cache and with the number of flows. The packets are in 64 buffers,
-// as those of a device are, and get their addresses in the measured time.
+// with the map-cache and with the number of flows, with and without a destination
+// cache. The packets are in 64 buffers, as those of a device are, and get their
+// addresses in the measured time. The Locator-Sets are of 1,000 locators.
 func BenchmarkEncapsulateMany(b *testing.B) {
 	for _, c := range []struct {
 		name           string
 		entries, flows int
 		zipf           bool
 	}{
-		{"entries=1,flows=64", 1, 64, false},
+		{"entries=1,flows=100k", 1, 100_000, false},
 		{"entries=100k,zipf", 100_000, 100_000, true},
 		{"entries=1M,flows=100k", 1_000_000, 100_000, false},
 	} {
-		b.Run(c.name, func(b *testing.B) {
-			cache := mapcache.New(mapcache.Config{MaxEntries: 1 << 21})
-			for i := range c.entries {
-				require.NoError(b, cache.Insert(testTime, mapcache.Mapping{
-					Key: mapcache.HostKey(0, benchEID(i)), TTL: mapcache.TTLForever, Origin: mapcache.OriginStatic,
-					RLOCs: []mapcache.RLOC{{Locator: mapcache.Locator{Addr: addr(rlocB4)}, Priority: 1, Weight: 1}},
-				}))
-			}
-			cache.Publish()
-			x := newA(b, &memNet{}, "", func(n *nodeConfig) {
-				n.change = func(cfg *Config) {
-					cfg.View = cache.View
-					cfg.Underlay = sink{cfg.Underlay.(*memUnderlay)}
+		x, ends := manyFlows(b, c.entries, c.flows, c.zipf)
+		for _, cached := range []bool{false, true} {
+			b.Run(fmt.Sprintf("%s,cached=%v", c.name, cached), func(b *testing.B) {
+				bufs := newSlots(64)
+				for _, buf := range bufs {
+					copy(buf[Headroom:], packetSpec{src: eidA4, dst: eidB4, payloadLen: 36}.build())
 				}
+				e := newEgress(x.Forwarder)
+				if cached {
+					e.destinations = new(mapcache.DestinationCache)
+				}
+				at := 0
+				batch := func() {
+					e.begin()
+					for i, buf := range bufs {
+						*(*[8]byte)(buf[Headroom+16:]) = ends[at+i]
+						e.packet(x.overlays[0], buf, 64)
+					}
+					e.flush()
+					at = (at + 64) % len(ends)
+				}
+				for range 20 * len(ends) / 64 { // the cache grows
+					batch()
+				}
+				b.ReportAllocs()
+				for b.Loop() {
+					batch()
+				}
+				b.ReportMetric(float64(b.N)*64/b.Elapsed().Seconds()/1e6, "Mpackets/s")
+				require.Empty(b, x.drops())
+				require.Zero(b, x.Stats().Held)
 			})
-			r := rand.New(rand.NewPCG(1, 2))
-			zipf := rand.NewZipf(r, 1.1, 1, uint64(c.entries-1))
-			ends := make([][8]byte, c.flows/64*64) // destination and ports
-			for i := range ends {
-				at := i % c.entries
-				if c.zipf {
-					at = int(zipf.Uint64())
-				} else if c.entries > 1 {
-					at = r.IntN(c.entries)
-				}
-				dst := benchEID(at).As4()
-				copy(ends[i][:], dst[:])
-				binary.BigEndian.PutUint32(ends[i][4:], uint32(i)<<16|2)
-			}
-			bufs := newSlots(64)
-			for _, buf := range bufs {
-				copy(buf[Headroom:], packetSpec{src: eidA4, dst: eidB4, payloadLen: 36}.build())
-			}
-			e := newEgress(x.Forwarder)
-			at := 0
-			b.ReportAllocs()
-			for b.Loop() {
-				e.begin()
-				for i, buf := range bufs {
-					*(*[8]byte)(buf[Headroom+16:]) = ends[at+i]
-					e.packet(x.overlays[0], buf, 64)
-				}
-				e.flush()
-				at = (at + 64) % len(ends)
-			}
-			b.ReportMetric(float64(b.N)*64/b.Elapsed().Seconds()/1e6, "Mpackets/s")
-			require.Empty(b, x.drops())
-			require.Zero(b, x.Stats().Held)
-		})
+		}
 	}
+}
+
+// manyFlows returns a node with a map-cache of host entries, and the destinations
+// and ports of flows to them.
+func manyFlows(b *testing.B, entries, flows int, skewed bool) (*node, [][8]byte) {
+	cache := mapcache.New(mapcache.Config{MaxEntries: 1 << 21})
+	for i := range entries {
+		rloc := mapcache.Locator{Addr: netip.AddrFrom4([4]byte{203, 0, byte(i % 1000 >> 8), byte(i % 1000)})}
+		require.NoError(b, cache.Insert(testTime, mapcache.Mapping{
+			Key: mapcache.HostKey(0, benchEID(i)), TTL: mapcache.TTLForever, Origin: mapcache.OriginStatic,
+			RLOCs: []mapcache.RLOC{{Locator: rloc, Priority: 1, Weight: 1}},
+		}))
+	}
+	cache.Publish()
+	x := newA(b, &memNet{}, "", func(n *nodeConfig) {
+		n.change = func(cfg *Config) {
+			cfg.View = cache.View
+			cfg.Underlay = sink{cfg.Underlay.(*memUnderlay)}
+		}
+	})
+	r := rand.New(rand.NewPCG(1, 2))
+	zipf := rand.NewZipf(r, 1.1, 1, uint64(entries-1))
+	ends := make([][8]byte, flows/64*64)
+	for i := range ends {
+		at := 0
+		switch {
+		case skewed:
+			at = int(zipf.Uint64())
+		case entries > 1:
+			at = r.IntN(entries)
+		}
+		dst := benchEID(at).As4()
+		copy(ends[i][:], dst[:])
+		binary.BigEndian.PutUint32(ends[i][4:], uint32(i)<<16|2)
+	}
+	return x, ends
 }
 
 // A large send in one piece, and the same as it arrives: 44 segments of 1412

@@ -96,3 +96,29 @@ func TestDestinationCacheMarks(t *testing.T) {
 		assert.Equal(t, want, advance(c, t0.Add(9*time.Minute)))
 	}
 }
+
+// TestDestinationCacheForgets: of what it kept for another instance or View, in
+// however many changes of them, nothing is used.
+func TestDestinationCacheForgets(t *testing.T) {
+	t.Parallel()
+	in7 := positive("10.1.0.0/16", "192.0.2.7", time.Hour)
+	in7.IID = 7
+	c := newCache(t, mapcache.Config{}, positive("10.1.0.0/16", "192.0.2.1", time.Hour), in7)
+	var cache mapcache.DestinationCache
+	forward := func(iid uint32, dst string) string {
+		out := make([]mapcache.Decision, 1)
+		cache.ForwardBatch(c.View(), iid, []netip.Addr{addr(dst)}, []uint32{1}, out)
+		return out[0].Locator.Addr.String()
+	}
+	for n := range 10_000 {
+		dst := "10.1.0.2"
+		if n%4095 == 0 {
+			dst = "10.1.0.1"
+		}
+		if n%2 == 0 {
+			require.Equal(t, "192.0.2.1", forward(0, dst))
+		} else {
+			require.Equal(t, "192.0.2.7", forward(7, dst))
+		}
+	}
+}
