@@ -55,6 +55,7 @@ type Engine struct {
 	firstNonce    lisp.Nonce
 	reservedNonce lisp.Nonce
 	quickUntil    time.Time
+	announced     announcer
 	withdrawing   bool
 
 	smr       solicitor

@@ -147,9 +147,11 @@ func TestMapVersionGrows(t *testing.T) {
 	}
 	check(4094)
 	ls[0].Weight = 7
+	tc.advance(time.Second)
 	tc.setLocals(ls...)
 	check(4095) // RFC 9302-6-1
 	ls[1].Up = false
+	tc.advance(time.Second)
 	tc.setLocals(ls...)
 	check(1) // RFC 9302-6-1: past the Null Map-Version
 	tc.setLocals(ls...)

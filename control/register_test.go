@@ -210,6 +210,7 @@ func TestRegisterLocals(t *testing.T) {
 	assert.Equal(t, uint64(1), tc.e.Stats().Dropped[DropNoLocal])
 
 	l[0].Up, l[1].Up = true, false
+	tc.advance(time.Second)
 	tc.setLocals(l...)
 	_, m := one[*lisp.MapRegister](tc)
 	assert.True(t, m.Records[0].Locators[0].Reachable)
@@ -220,6 +221,8 @@ func TestRegisterLocals(t *testing.T) {
 	assert.Empty(t, take[*lisp.MapRegister](tc))
 
 	// RFC 9300-4-3: an EID is no RLOC. Nor is a multicast address.
+	tc.advance(time.Second)
+	take[*lisp.MapRegister](tc)
 	tc.setLocals(
 		mapcache.Local{Addr: eid4.Addr(), Up: true}, mapcache.Local{Addr: netip.MustParseAddr("224.0.0.1"), Up: true},
 		mapcache.Local{Addr: netip.MustParseAddr("::ffff:203.0.113.5"), Up: true})
@@ -230,6 +233,43 @@ func TestRegisterLocals(t *testing.T) {
 	tc.setLocals()
 	assert.Equal(t, StateIdle, tc.e.Registrations()[0].State)
 	assert.Equal(t, "own locators: none", eventsOf[LocalsChanged](tc)[0].String())
+}
+
+// TestChangesCoalesced: a change of our locators is registered at once, what
+// changes within a second after it together.
+func TestChangesCoalesced(t *testing.T) {
+	tc := up(t, noProbe)
+	require.True(t, tc.notify(take[*lisp.MapRegister](tc)[0].msg.(*lisp.MapRegister), testKey))
+	tc.advance(5 * time.Second)
+	at := tc.now
+	registered := func(wait time.Duration, priority uint8) (out []string) {
+		l := locals()
+		l[0].Priority = priority
+		tc.setLocals(l...)
+		for range wait / (50 * time.Millisecond) {
+			tc.advance(50 * time.Millisecond)
+			for _, s := range take[*lisp.MapRegister](tc) {
+				m := s.msg.(*lisp.MapRegister)
+				out = append(out, fmt.Sprintf("%.2fs %d", s.at.Sub(at).Seconds(), m.Records[0].Locators[0].Priority))
+				require.True(t, tc.notify(m, testKey))
+			}
+		}
+		return out
+	}
+	assert.Equal(t, []string{"0.00s 2"}, registered(200*time.Millisecond, 2))
+	assert.Empty(t, registered(300*time.Millisecond, 3))
+	assert.Empty(t, registered(400*time.Millisecond, 4))
+	assert.Equal(t, []string{"1.00s 4"}, registered(150*time.Millisecond, 4), "the last state, nothing new")
+	assert.Equal(t, []string{"2.00s 5"}, registered(2*time.Second, 5), "a second after the last")
+	assert.Equal(t, []string{"3.05s 6"}, registered(10*time.Second, 6), "at once after a second of quiet")
+
+	var all []string
+	for i := range 160 { // interfaces that flap
+		all = append(all, registered(50*time.Millisecond, uint8(10+i))...)
+	}
+	all = append(all, registered(time.Second, 169)...)
+	assert.Len(t, all, 9, "in eight seconds, with the first and the last")
+	assert.Contains(t, all[8], " 169", "the last state")
 }
 
 func TestMapNotifyRefused(t *testing.T) {

@@ -132,6 +132,27 @@ type databaseChange struct {
 	removed map[mapcache.Key]lisp.EIDRecord // what is no more in the database
 }
 
+// announcer paces Map-Registers when our own locators change: the first change
+// is told at once, and what changes within a second after it together, for
+// interfaces may flap.
+type announcer struct{ last, next time.Time }
+
+const announcePace = time.Second
+
+// announceAt says when a change is registered.
+func (e *Engine) announceAt(now time.Time) time.Time {
+	a := &e.announced
+	if !a.next.IsZero() && !now.Before(a.next) {
+		a.last, a.next = a.next, time.Time{}
+	}
+	if a.last.IsZero() || now.Sub(a.last) >= announcePace {
+		a.last = now
+		return now
+	}
+	a.next = a.last.Add(announcePace)
+	return a.next
+}
+
 // arrange distributes our EID-Prefixes over Map-Registers, each of which is
 // acknowledged by itself, and begins anew with those whose content changed: what
 // is under way for them is out of date. RFC 9301 §8.2 suggests 20 s between the
@@ -142,6 +163,10 @@ func (e *Engine) arrange(now time.Time, c databaseChange) {
 		return
 	}
 	e.quickUntil = now.Add(e.cfg.QuickTime)
+	begin := now
+	if c.all {
+		begin = e.announceAt(now)
+	}
 	before := e.registrations
 	e.registrations = nil
 	for _, s := range e.servers {
@@ -160,8 +185,8 @@ func (e *Engine) arrange(now time.Time, c databaseChange) {
 				live = append(live, r)
 			}
 		}
-		live, begin := e.distribute(s, live, c)
-		again = append(begin, again...)
+		live, changed := e.distribute(s, live, c)
+		again = append(changed, again...)
 		gone := e.withdrawRemoved(now, s, c)
 		leaving, again = append(leaving, gone...), append(again, gone...)
 		all := append(live, leaving...)
@@ -176,10 +201,10 @@ func (e *Engine) arrange(now time.Time, c databaseChange) {
 				r.state = StateWithdrawing
 			}
 			r.lastError, r.errorAt = "", time.Time{}
-			if i == 0 {
-				e.register(now, r)
+			if at := begin.Add(time.Duration(i) * splitPace); at.After(now) {
+				e.timers.set(&r.timer, at)
 			} else {
-				e.timers.set(&r.timer, now.Add(time.Duration(i)*splitPace))
+				e.register(now, r)
 			}
 		}
 	}

@@ -48,8 +48,8 @@ const (
 
 // solicit takes note that the locators of our EID-Prefixes ks changed, ks being
 // new or gone included. Peers are told once the Map-Servers have acknowledged the
-// change, for that is where they will ask; or after 300 ms without. What changes
-// meanwhile goes along, for a second at most.
+// change, for that is where they will ask; or 300 ms after they were told. What
+// changes meanwhile goes along, for a second at most.
 func (e *Engine) solicit(now time.Time, ks []mapcache.Key) {
 	s := &e.smr
 	if len(ks) == 0 || e.withdrawing || e.cache.Len()+len(s.talked.cur)+len(e.cfg.SMR.ProxyITRs) == 0 {
@@ -61,8 +61,13 @@ func (e *Engine) solicit(now time.Time, ks []mapcache.Key) {
 	for _, k := range ks {
 		s.changed.add(k)
 	}
-	at := now.Add(smrNotify)
-	if last := s.since.Add(smrGather); at.After(last) {
+	last := s.since.Add(smrGather)
+	registered := now
+	if e.announced.next.After(now) { // the Map-Servers are told only then
+		registered, last = e.announced.next, last.Add(smrNotify)
+	}
+	at := registered.Add(smrNotify)
+	if at.After(last) {
 		at = later(last, now.Add(time.Millisecond))
 	}
 	e.timers.set(&s.timer, at)

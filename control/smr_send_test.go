@@ -307,7 +307,7 @@ func TestSMRCoalesced(t *testing.T) {
 	tc.advance(29 * time.Second)
 	lines := tc.smrLines(at)
 	require.Len(t, lines, 6, "each of three EIDs, twice")
-	assert.Equal(t, "0.9s 192.0.2.1 to 203.0.113.101:4342 for 198.51.1.0/24", lines[0])
+	assert.Equal(t, "1.3s 192.0.2.1 to 203.0.113.101:4342 for 198.51.1.0/24", lines[0], "300 ms after the last Map-Register")
 	for _, want := range []string{" 192.0.2.128 to 203.0.113.101:4342 for 198.51.1.0/24", " 2001:db8:1::1 to 203.0.113.101:4342 for 2001:db8:2::/48"} {
 		assert.Contains(t, lines[1]+lines[2], want, "of one family each")
 	}
@@ -354,7 +354,8 @@ func TestSMRPaced(t *testing.T) {
 	assert.Empty(t, tc.e.smr.peers)
 }
 
-// TestSMRNotPutOff: changes without end put the SMR off for a second, not longer.
+// TestSMRNotPutOff: changes without end put the SMR off for a second and the time
+// that Map-Servers have, not longer.
 func TestSMRNotPutOff(t *testing.T) {
 	tc := talking(t)
 	at := tc.now
@@ -366,7 +367,7 @@ func TestSMRNotPutOff(t *testing.T) {
 	}
 	lines := tc.smrLines(at)
 	require.Len(t, lines, 1)
-	assert.Equal(t, "1.0s 192.0.2.1 to 203.0.113.101:4342 for 198.51.1.0/24", lines[0])
+	assert.Equal(t, "1.3s 192.0.2.1 to 203.0.113.101:4342 for 198.51.1.0/24", lines[0])
 }
 
 // TestSMRRoom: SMRs that nobody answers for leave room for what expires.
