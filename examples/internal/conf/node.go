@@ -35,9 +35,11 @@ type Node struct {
 	Closed                 Closed
 	Probing                Probing
 	UplinkMode             UplinkMode
-	SiteScope              bool   // ipv6-scope = SITE: prefer unique local IPv6 addresses as locators
-	ControlSocket          string // where the status can be read; empty: the default of the program
-	StateFile              string // what the node keeps over restarts; empty: the default of the program
+	Policies               []UplinkPolicy // in the order of the file
+	MarkMask               uint32         // which bits of firewall marks count; 0: none
+	SiteScope              bool           // ipv6-scope = SITE: prefer unique local IPv6 addresses as locators
+	ControlSocket          string         // where the status can be read; empty: the default of the program
+	StateFile              string         // what the node keeps over restarts; empty: the default of the program
 	Device                 Device
 }
 
@@ -170,6 +172,7 @@ func (r *reader) node(g *group, n *Node) {
 	r.lispdroidProxyETRs(g, n)
 	r.nodeSecurity(g, n)
 	r.nodeNAT(g, n)
+	r.policies(g, n)
 	r.complete(n)
 }
 

@@ -105,7 +105,7 @@ var known = knownOptions()
 
 // extensions add to the table what belongs together and is read in a file of its
 // own: new sections, or other entries in place of those below.
-var extensions = []func(options){modeOptions, securityOptions, lispdroidOptions, uplinkOptions, natOptions}
+var extensions = []func(options){modeOptions, securityOptions, lispdroidOptions, uplinkOptions, policyOptions, natOptions}
 
 // knownOptions makes the table. To support another option, change its entry
 // here, or add an extension, and read it in node.go or mapserver.go.
