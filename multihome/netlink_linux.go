@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -23,8 +24,9 @@ type NetlinkConfig struct {
 	// removing one of them makes the next Snapshot Lost, and so does what may have
 	// taken one along: an uplink that was set down, or lost an address. 0: none.
 	Protocol uint8
-	// Devices are the names of our own devices. Whatever happens to one makes the
-	// next Snapshot Lost: a device that was set down has lost its routes.
+	// Devices are the names of our own devices, or patterns as of path.Match.
+	// Whatever happens to one makes the next Snapshot Lost: a device that was set
+	// down has lost its routes.
 	Devices []string
 }
 
@@ -256,7 +258,7 @@ func (n *Netlink) classify(m syscall.NetlinkMessage) (relevant, lost bool) {
 		// our routes with it, of which the kernel does not tell.
 		down := binary.NativeEndian.Uint32(m.Data[8:])&unix.IFF_UP == 0
 		return true, down && n.carries(m.Data[4:]) ||
-			slices.Contains(n.cfg.Devices, text(attribute(m.Data, unix.SizeofIfInfomsg, unix.IFLA_IFNAME)))
+			n.isDevice(text(attribute(m.Data, unix.SizeofIfInfomsg, unix.IFLA_IFNAME)))
 	case unix.RTM_NEWADDR:
 		return true, false
 	case unix.RTM_DELADDR:
@@ -285,6 +287,11 @@ func (n *Netlink) classify(m syscall.NetlinkMessage) (relevant, lost bool) {
 // index b begins with.
 func (n *Netlink) carries(b []byte) bool {
 	return n.cfg.Protocol != 0 && slices.Contains(n.uplinks, int(binary.NativeEndian.Uint32(b)))
+}
+
+// isDevice reports whether a name is one of our own devices'.
+func (n *Netlink) isDevice(name string) bool {
+	return slices.ContainsFunc(n.cfg.Devices, func(p string) bool { ok, _ := path.Match(p, name); return ok })
 }
 
 func (n *Netlink) ours(protocol uint8) bool { return protocol != 0 && protocol == n.cfg.Protocol }

@@ -48,8 +48,8 @@ type Rule struct {
 	// The rule is for packets with a mark only.
 	ByMark bool
 	// Choose returns the index of the interface, or 0 if the rule is not for this
-	// packet. It is called from several goroutines and must not keep the packet.
-	Choose func(*Packet) int
+	// packet. It is called from several goroutines.
+	Choose func(Packet) int
 
 	Otherwise Otherwise
 }
@@ -84,7 +84,7 @@ type policyRule struct {
 	dscps     uint64 // bit by DSCP; 0: any
 	mark      uint32 // 0: any
 	byMark    bool
-	choose    func(*Packet) int
+	choose    func(Packet) int
 	otherwise Otherwise
 	named     bool // there are names
 	names     []string
@@ -204,7 +204,7 @@ func (p *Policy) Decide(pkt *Packet) Decision {
 		case r.byMark:
 			index = r.check(int(pkt.Mark&p.mask), pkt.MarkUnknown)
 		case r.choose != nil:
-			if index = r.choose(pkt); index == 0 {
+			if index = r.choose(*pkt); index == 0 {
 				continue
 			}
 			index = r.check(index, false)

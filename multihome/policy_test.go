@@ -44,7 +44,7 @@ func TestPolicy(t *testing.T) {
 	unknown.MarkUnknown = true
 	mapped := packet
 	mapped.Dst = netip.MustParseAddr("::ffff:198.51.100.7")
-	ssh := func(p *multihome.Packet) int {
+	ssh := func(p multihome.Packet) int {
 		if p.Protocol == 6 {
 			return 3
 		}
@@ -100,8 +100,8 @@ func TestPolicy(t *testing.T) {
 		{"by mark that is not known", rs{{ByMark: true, Otherwise: multihome.DropPacket}}, unknown, want{Drop: true}},
 		{"by mark, of some packets", rs{{ByMark: true, DSCPs: []uint8{1}}}, marked(4), want{}},
 		{"a function", rs{{Choose: ssh}}, packet, want{IfIndex: 3}},
-		{"a function that does not care", rs{{Choose: func(*multihome.Packet) int { return 0 }}, {Interfaces: eth0}}, packet, want{IfIndex: 2}},
-		{"a function whose choice is not usable", rs{{Choose: func(*multihome.Packet) int { return 5 }, Otherwise: multihome.DropPacket}}, packet, want{Drop: true}},
+		{"a function that does not care", rs{{Choose: func(multihome.Packet) int { return 0 }}, {Interfaces: eth0}}, packet, want{IfIndex: 2}},
+		{"a function whose choice is not usable", rs{{Choose: func(multihome.Packet) int { return 5 }, Otherwise: multihome.DropPacket}}, packet, want{Drop: true}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -169,7 +169,7 @@ func TestPolicyModel(t *testing.T) {
 			case 1:
 				some(3, func() { rule.Interfaces = append(rule.Interfaces, names[r.IntN(len(names))]) })
 			case 2:
-				rule.Choose = func(p *multihome.Packet) int { return int(p.DSCP) * 2 }
+				rule.Choose = func(p multihome.Packet) int { return int(p.DSCP) * 2 }
 			}
 			cfg.Rules = append(cfg.Rules, rule)
 		}
@@ -215,7 +215,7 @@ func modelDecide(rules []multihome.Rule, p *multihome.Packet) multihome.Decision
 			}
 			index = int(p.Mark)
 		case r.Choose != nil:
-			if index = r.Choose(p); index == 0 {
+			if index = r.Choose(*p); index == 0 {
 				continue
 			}
 		case len(r.Interfaces) > 0:
@@ -291,7 +291,7 @@ func benchPolicy(t testing.TB) *multihome.Policy {
 		{DSCPs: []uint8{46}, Interfaces: []string{"eth0"}},
 		{Destinations: many, Interfaces: []string{"wwan0"}},
 		{Sources: prefixes("192.0.3.0/24"), Interfaces: []string{"eth0"}},
-		{Choose: func(p *multihome.Packet) int { return 0 }},
+		{Choose: func(p multihome.Packet) int { return 0 }},
 	}})
 	require.NoError(t, err)
 	policy.Update(uplinks())

@@ -52,6 +52,7 @@ type State struct {
 	told    []Interface
 	lost    bool
 	due     time.Time // of a change, or zero
+	again   time.Time // of what Again asked for, or zero
 	changes []Change
 }
 
@@ -85,10 +86,24 @@ func (s *State) Handle(now time.Time, snap Snapshot) {
 	s.Advance(now)
 }
 
+// Again makes s tell at a time what there is then, as a Change that is Lost: for
+// who could not do all that the last Change asked for.
+func (s *State) Again(at time.Time) {
+	if s.again.IsZero() || at.Before(s.again) {
+		s.again = at
+	}
+}
+
 // Advance makes the change that is due.
 func (s *State) Advance(now time.Time) {
-	if s.due.IsZero() || now.Before(s.due) {
+	isDue := func(t time.Time) bool { return !t.IsZero() && !now.Before(t) }
+	again := isDue(s.again)
+	if !again && !isDue(s.due) {
 		return
+	}
+	s.lost = s.lost || again
+	if s.lost {
+		s.again = time.Time{}
 	}
 	s.due = time.Time{}
 	s.told = s.seen
@@ -97,7 +112,12 @@ func (s *State) Advance(now time.Time) {
 }
 
 // Deadline is when Advance must be called next; zero means never.
-func (s *State) Deadline() time.Time { return s.due }
+func (s *State) Deadline() time.Time {
+	if s.due.IsZero() || !s.again.IsZero() && s.again.Before(s.due) {
+		return s.again
+	}
+	return s.due
+}
 
 // Next returns the next change. Each replaces those before.
 func (s *State) Next() (Change, bool) {

@@ -219,3 +219,38 @@ func TestLaterInterface(t *testing.T) {
 	assert.Equal(t, 50, c.Interfaces[1].Default4.Metric, "the best of several")
 	assert.Equal(t, NoAddress, c.Interfaces[1].Usable(true))
 }
+
+// TestAgain: who could not do what a change asked for is told of it once more.
+func TestAgain(t *testing.T) {
+	s := newState(t, Config{Settle: 10 * time.Millisecond})
+	s.Handle(t0, one())
+	first := next(t, s)
+	require.False(t, first.Lost)
+	s.Again(t0.Add(time.Second))
+	s.Again(t0.Add(2 * time.Second))
+	assert.Equal(t, t0.Add(time.Second), s.Deadline())
+	// A change meanwhile is told as ever, and is no second try.
+	snap := one()
+	snap.Links[1].Running = false
+	s.Handle(t0.Add(100*time.Millisecond), snap)
+	assert.Equal(t, t0.Add(110*time.Millisecond), s.Deadline())
+	s.Advance(t0.Add(110 * time.Millisecond))
+	c := next(t, s)
+	assert.False(t, c.Interfaces[0].Up)
+	assert.False(t, c.Lost)
+	assert.Equal(t, t0.Add(time.Second), s.Deadline())
+	s.Advance(t0.Add(999 * time.Millisecond))
+	none(t, s)
+	s.Advance(t0.Add(time.Second))
+	c = next(t, s)
+	assert.True(t, c.Lost)
+	assert.False(t, c.Interfaces[0].Up)
+	assert.Zero(t, s.Deadline())
+	// A loss that is told is a second try too.
+	s.Again(t0.Add(5 * time.Second))
+	snap.Lost = true
+	s.Handle(t0.Add(2*time.Second), snap)
+	s.Advance(t0.Add(3 * time.Second))
+	assert.True(t, next(t, s).Lost)
+	assert.Zero(t, s.Deadline())
+}
