@@ -79,10 +79,10 @@ func TestServerAnswer(t *testing.T) {
 		{"EID", lisp.Datagram{Remote: natPort, Bytes: infoRequestFor(t, siteKey, "10.0.0.0/8")}, ServerEID},
 		{"key", lisp.Datagram{Remote: natPort, Bytes: infoRequestFor(t, rtrKey, "172.16.3.3/32")}, ServerKey},
 	} {
-		out, a := s.Answer(prefix, c.d)
+		out, got := s.Answer(prefix, c.d)
 		assert.Equal(t, prefix, out, c.name)
-		assert.Equal(t, c.reason, a.Reason, c.name)
-		assert.NotEmpty(t, a.Reason.String())
+		assert.Equal(t, c.reason, got.Reason, c.name)
+		assert.NotEmpty(t, got.Reason.String())
 	}
 	// Without sites only hosts of lispers.net can be answered.
 	s = newTestServer(t, func(c *ServerConfig) { c.Site, c.LispersNet = nil, true })

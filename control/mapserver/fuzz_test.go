@@ -76,14 +76,17 @@ func FuzzMapServer(f *testing.F) {
 	)
 	f.Add(moves)
 	f.Add(append(moves, session...))
+	for _, seed := range natSeeds(f) {
+		f.Add(seed)
+	}
 	for _, seed := range securedSeeds(f) {
 		f.Add(seed)
 	}
 
 	const limit = 16
-	sources := []netip.AddrPort{etr1, etr2, itr, upA, msAddr6}
+	sources := []netip.AddrPort{etr1, etr2, itr, upA, msAddr6, rtr1, rtr2}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		b := newBench(t, resolver, fuzzSecured(limit), func(c *Config) {
+		b := newBench(t, resolver, withRTRs, fuzzSecured(limit), func(c *Config) {
 			c.MaxRegistrations, c.Journal, c.EventBuffer, c.MaxNotifies, c.History = limit, 8, 8, limit, 4
 		})
 		source := etr1
@@ -133,6 +136,9 @@ func FuzzMapServer(f *testing.F) {
 				}
 				if content, err = m.AppendSigned(nil, key); err != nil {
 					continue
+				}
+				if source == rtr1 || source == rtr2 && !m.RTR {
+					content = relayed(t, inside, content)
 				}
 			case opInner:
 				packet, err := lisp.AppendInner(nil, lisp.Inner{
@@ -238,7 +244,13 @@ func awaitedAck(t testing.TB, b *bench, which []byte) []byte {
 		return nil
 	}
 	p := under[int(which[0])%len(under)]
-	return ackOf(t, parse[*lisp.MapNotify](t, p.message), p.awaited.key)
+	msg := p.message
+	if lisp.TypeOf(msg) == lisp.TypeEncapsulatedControl {
+		in, err := parse[*lisp.EncapsulatedControl](t, msg).Inner()
+		require.NoError(t, err)
+		msg = in.Payload
+	}
+	return ackOf(t, parse[*lisp.MapNotify](t, msg), p.awaited.key)
 }
 
 // healthAnswer is a Map-Reply to one of the health checks under way.
@@ -268,7 +280,9 @@ func checkSent(t testing.TB, d lisp.Datagram) {
 	require.True(t, d.Remote.Addr().IsValid())
 	require.NotZero(t, d.Remote.Port())
 	require.EqualValues(t, lisp.ControlPort, d.Local.Port())
-	checkSecured(t, d.Bytes)
+	if e := new(lisp.EncapsulatedControl); e.DecodeFromBytes(d.Bytes) != nil || !e.RTR {
+		checkSecured(t, d.Bytes)
+	}
 	switch lisp.TypeOf(d.Bytes) {
 	case lisp.TypeMapNotify:
 		if lisp.Verify(d.Bytes, key1) != nil {
@@ -284,7 +298,13 @@ func checkSent(t testing.TB, d lisp.Datagram) {
 	case lisp.TypeEncapsulatedControl:
 		in, err := parse[*lisp.EncapsulatedControl](t, d.Bytes).Inner()
 		require.NoError(t, err)
+		if lisp.TypeOf(in.Payload) == lisp.TypeMapNotify { // to an RTR
+			checkRelayed(t, d)
+			return
+		}
 		require.Equal(t, lisp.TypeMapRequest, lisp.TypeOf(in.Payload))
+	case lisp.TypeInfo:
+		require.NotZero(t, d.Bytes[0]&0x08, "an Info-Reply")
 	default:
 		require.FailNow(t, "unexpected message", "%x", d.Bytes)
 	}
