@@ -78,7 +78,11 @@ type Engine struct {
 	silentTimer timer  // for relocate, when a locator has become silent, or is no more
 	silentSeq   uint64 // counts these changes, for the Runner
 	petrs       map[mapcache.Locator]bool
+
+	rtr         bool // see SetRTR
+	hosts       func(name string, global netip.Addr) (netip.AddrPort, bool)
 	relays      map[mapcache.Key]bool // entries that an RTR has made, see relay.go
+	relaysMoved []mapcache.Key        // for the RTR
 
 	requestLimit *rate.Limiter
 	replyLimit   *rate.Limiter // of anybody

@@ -123,6 +123,9 @@ func (e *Engine) learn(now time.Time, d lisp.Datagram, rec *lisp.EIDRecord, k ma
 			// The site has locators, though none that we can use. Its packets
 			// must not leave unencapsulated.
 			m.Action = lisp.ActionDropNoReason
+			if e.rtr && m.TTL != 0 {
+				m.TTL = loopTTL
+			}
 		}
 		e.emit(MapReplyReceived{Stamp{now}, k, m.RLOCs, m.TTL, d.Remote, rtt})
 	}
@@ -155,11 +158,16 @@ func (e *Engine) usableRLOCs(rec *lisp.EIDRecord) []mapcache.RLOC {
 	}
 	for i := range rec.Locators {
 		r := &rec.Locators[i]
-		ip, ok := r.RLOC.IP()
-		if !ok {
+		var l mapcache.Locator
+		if ip, ok := r.RLOC.IP(); ok && !e.rtr {
+			l = e.learned(ip)
+		} else if e.rtr {
+			if l, ok = e.rtrLocator(r.RLOC); !ok {
+				continue
+			}
+		} else {
 			continue
 		}
-		l := e.learned(ip)
 		if !usableUnicast(l.Addr) || l.Addr.IsLinkLocalUnicast() || l.Addr.IsLoopback() && !e.onLoopback() || twice(l) {
 			continue
 		}

@@ -15,7 +15,8 @@ import (
 // probed: no Map-Reply comes back through the NAT.
 
 // RelayMoved says that the mapping system has an EID-Prefix elsewhere which this
-// RTR had relays for. The core of the RTR is to be told: natt.RTR.Moved.
+// RTR had relays for. The core of the RTR is to be told: natt.RTR.Moved. The Runner
+// does.
 type RelayMoved struct {
 	Stamp
 	EID mapcache.Key
@@ -70,7 +71,8 @@ func (e *Engine) SetRelays(now time.Time, c natt.RelayChange) {
 // keepsRelay reports whether the relays of k stay as they are, when a Map-Reply
 // with rec has come for it: as long as the mapping system leads to us.
 func (e *Engine) keepsRelay(now time.Time, k mapcache.Key, rec *lisp.EIDRecord) bool {
-	if !e.relays[k] {
+	if !e.relays[k] || rec.Negative() {
+		// A Map-Server that has just started knows nobody; the node knows better.
 		return true
 	}
 	for i := range rec.Locators {
@@ -82,6 +84,7 @@ func (e *Engine) keepsRelay(now time.Time, k mapcache.Key, rec *lisp.EIDRecord) 
 	}
 	delete(e.relays, k)
 	e.cache.Remove(now, k)
+	e.relaysMoved = append(e.relaysMoved, k)
 	e.emit(RelayMoved{Stamp{now}, k})
 	return false
 }

@@ -32,14 +32,16 @@ func (r Role) String() string {
 
 // routes says which cores are offered a message, in that order, until one claims
 // it. An xTR comes before a Map-Server of the same process: a Map-Request that
-// this Map-Server forwarded to it would otherwise go round and round.
+// this Map-Server forwarded to it would otherwise go round and round. An RTR comes
+// before both for what can be between nodes and Map-Servers: it claims only what
+// is marked as an RTR's, or answers what it has relayed.
 var routes = [16][]Role{
 	lisp.TypeMapRequest:          {RoleXTR, RoleRTR, RoleMapServer},
 	lisp.TypeMapReply:            {RoleXTR, RoleRTR, RoleMapServer},
 	lisp.TypeMapRegister:         {RoleMapServer, RoleRTR},
-	lisp.TypeMapNotify:           {RoleXTR, RoleRTR, RoleMapServer},
+	lisp.TypeMapNotify:           {RoleRTR, RoleXTR, RoleMapServer},
 	lisp.TypeMapNotifyAck:        {RoleMapServer},
 	lisp.TypeMapReferral:         {RoleMapServer},
-	lisp.TypeInfo:                {RoleXTR, RoleMapServer, RoleRTR},
-	lisp.TypeEncapsulatedControl: {RoleXTR, RoleRTR, RoleMapServer},
+	lisp.TypeInfo:                {RoleRTR, RoleXTR, RoleMapServer},
+	lisp.TypeEncapsulatedControl: {RoleRTR, RoleXTR, RoleMapServer},
 }

@@ -169,6 +169,9 @@ func NewRunner(cfg RunnerConfig) (*Runner, error) {
 	if r.cores == [numRoles]Core{} {
 		return nil, fmt.Errorf("control: a Runner needs a core: %w", ErrConfig)
 	}
+	if rtr, ok := r.cores[RoleRTR].(rtrCore); ok && cfg.Engine != nil {
+		cfg.Engine.SetRTR(rtr.Host)
+	}
 	if cfg.NewWorker != nil && r.cores[RoleMapServer] == nil {
 		return nil, fmt.Errorf("control: Workers without a core of %v: %w", RoleMapServer, ErrConfig)
 	}
@@ -475,6 +478,9 @@ func (r *Runner) takeLocals() {
 		}); ok {
 			c.SetLocals(now, ls)
 		}
+		if c, ok := c.(rtrCore); ok {
+			c.SetRLOCs(localAddrs(ls))
+		}
 	}
 }
 
@@ -512,6 +518,7 @@ func (r *Runner) discovered(now time.Time, d mapcache.Discovery, more <-chan map
 
 // step passes on what the cores have made of the last thing that happened.
 func (r *Runner) step(now time.Time) {
+	r.stepRelays(now)
 	if e := r.cfg.Engine; e != nil {
 		if r.cfg.Dataplane != nil {
 			r.misses = r.cfg.Dataplane.PendingMisses(r.misses[:0])
