@@ -66,6 +66,7 @@ type natEngine struct {
 	defaults map[mapcache.Key]bool // entries of the map-cache that lead to RTRs
 	announce []natAnnounced        // as the records have it
 	started  bool
+	mute     bool // the Map-Servers answered no Info-Request
 }
 
 // natLocal is one of our own locators that is up, with its machine.
@@ -159,6 +160,7 @@ func (e *Engine) stepNAT(now time.Time, x *natLocal) {
 	changed := false
 	for ev, ok := x.xtr.NextEvent(); ok; ev, ok = x.xtr.NextEvent() {
 		changed = true
+		e.nat.hear(ev.New.State)
 		e.emit(NATChanged{Stamp{now}, ev.Old, ev.New})
 	}
 	if at := x.xtr.Deadline(); at.IsZero() {
@@ -180,11 +182,38 @@ func (e *Engine) stepNAT(now time.Time, x *natLocal) {
 	}
 }
 
-// direct reports whether others can reach us at l as it is: no NAT is in between,
-// or nobody says so and the address is a public one.
-func (x *natLocal) direct() bool {
-	b := x.xtr.Binding()
-	return b.State == natt.Public || b.State == natt.Unanswered && !privateAddr(x.Addr)
+// direct reports whether others can reach us at the locator of x as it is: no NAT
+// is in between; or nobody says anything, and the address is one that a NAT would
+// not have given us.
+func (n *natEngine) direct(x *natLocal) bool {
+	switch x.xtr.Binding().State {
+	case natt.Public:
+		return true
+	case natt.Detecting:
+		// It is not waited for again what did not come with another locator.
+		return n.mute && n.plausible(x.Addr)
+	case natt.Unanswered:
+		return n.plausible(x.Addr)
+	default:
+		return false
+	}
+}
+
+// plausible reports whether a is a public address, or a private one like those of
+// the Map-Servers.
+func (n *natEngine) plausible(a netip.Addr) bool {
+	return !privateAddr(a) || !slices.ContainsFunc(n.e.servers, func(s *mapServer) bool { return !privateAddr(s.Addr.Addr()) })
+}
+
+// hear takes note whether the Map-Servers answer Info-Requests at all.
+func (n *natEngine) hear(s natt.State) {
+	switch s {
+	case natt.Detecting:
+	case natt.Unanswered:
+		n.mute = true
+	default:
+		n.mute = false
+	}
 }
 
 // shared are the addresses of carrier-grade NATs (RFC 6598).
@@ -232,7 +261,7 @@ func (e *Engine) directLocals(now time.Time, locals []mapcache.Local) []mapcache
 	}
 	return slices.DeleteFunc(locals, func(l mapcache.Local) bool {
 		x := n.find(l.Addr)
-		return x == nil && privateAddr(l.Addr) || x != nil && !x.direct()
+		return x == nil && !n.plausible(l.Addr) || x != nil && !n.direct(x)
 	})
 }
 

@@ -96,6 +96,10 @@ type Config struct {
 	// header included; nil drops it. It is called by the goroutine that
 	// receives and must not keep d.Bytes.
 	Control func(d lisp.Datagram)
+	// BareControl has Control also get the Info-Replies and Map-Notifies that come
+	// from port 4342 without a data header: NAT traversal with lispers.net
+	// (natt.LispersNet) has them.
+	BareControl bool
 
 	// ICMP receives ICMP errors about the outer packets: they say what path MTU a
 	// locator has and which is not reachable. The Forwarder closes the receivers.

@@ -121,6 +121,9 @@ func reach(b []byte, n int) int {
 // datagram takes one datagram: the data header, and the inner packet that
 // becomes part of the batch if it is for us.
 func (g *ingress) datagram(in *Incoming, b []byte) DropReason {
+	if g.f.cfg.BareControl && g.f.bareControl(in, b) {
+		return DropNone
+	}
 	h, err := lisp.ParseDataHeader(b)
 	if err != nil {
 		return DropHeader
