@@ -19,6 +19,7 @@ const (
 	PolicyRouting     Feature = "policy routing (several routing tables)"
 	PacketSockets     Feature = "packet sockets"
 	NAT               Feature = "nftables masquerade"
+	ConntrackFlush    Feature = "flushing conntrack"
 	WritableSysctl    Feature = "writable /proc/sys/net"
 )
 

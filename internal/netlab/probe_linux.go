@@ -47,6 +47,7 @@ var probes = map[Feature]func(*Host) error{
 	NAT: func(h *Host) error {
 		return h.Do(func() error { return masquerade("lo", NATConfig{}) })
 	},
+	ConntrackFlush: func(h *Host) error { return h.Do(flushConntrack) },
 }
 
 var probeHints = map[Feature]string{
