@@ -138,7 +138,7 @@ func (t *localTable) by(ifIndex int) [2]int {
 	ways := [2]int{-1, -1}
 	for i := range t.locals {
 		l := &t.locals[i]
-		if l.IfIndex != ifIndex || !l.Up {
+		if l.IfIndex != ifIndex || !l.Up || l.Priority == 255 { // RFC 9300 §9
 			continue
 		}
 		if w := &ways[family(l.Addr)]; *w < 0 || l.Priority < t.locals[*w].Priority {

@@ -161,6 +161,12 @@ func TestPolicyPairs(t *testing.T) {
 	assert.EqualValues(t, 64, x.Stats().PolicyFallbacks)
 	answer.Only = true
 	assert.Empty(t, send())
+	x.SetPairs([]mapcache.Pair{pairOf(ours2, theirs2, 0)})
+	assert.Equal(t, map[string]bool{to2: true}, send())
+	ls := x.locals.Load().locals
+	ls[2].Priority = 255
+	require.NoError(t, x.SetLocals(ls))
+	assert.Empty(t, send(), "a locator that nothing is to be sent from")
 }
 
 // TestReadMarked: packets of a further device have its mark, also those that
