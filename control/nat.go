@@ -386,6 +386,9 @@ func (e *Engine) setDefaults(now time.Time) {
 		}
 	}
 	for _, k := range slices.SortedFunc(maps.Keys(want), compareKeys) {
+		if old, ok := e.cache.Get(k); ok && old.Origin == mapcache.OriginStatic && !e.nat.defaults[k] {
+			continue // configured
+		}
 		m := static(mapcache.Mapping{Key: k, RLOCs: rlocs, Authoritative: true})
 		if err := e.cache.Insert(now, m); err != nil {
 			e.log.Error("default mapping not stored", "eid", k, "err", err)

@@ -203,3 +203,30 @@ func TestXTRListExpires(t *testing.T) {
 	assert.Equal(t, Silent, w.xtr.Binding().State)
 	assert.Equal(t, before, w.rtrs[0].Stats())
 }
+
+// TestXTRManyRTRs: eight are named, all but the last are down, and only so many
+// are tried at a time.
+func TestXTRManyRTRs(t *testing.T) {
+	w := newXTRWorld(t, 1, 8, fastLink, XTRConfig{}, behind(fastLink, netsim.NATConfig{}, nil))
+	for _, i := range w.rtrAt[:7] {
+		i.SetDown(true)
+	}
+	w.net.Run(10 * time.Second)
+	assert.Len(t, w.xtr.racing, maxRace)
+	assert.Equal(t, Registering, w.xtr.Binding().State)
+	w.net.Run(15 * time.Second)
+	assert.Equal(t, worldRTR(7), w.xtr.Binding().RTR)
+	w.net.Run(time.Second)
+	assert.True(t, w.reachable(7))
+
+	// With none it goes on, slower and slower, and says so.
+	w = newXTRWorld(t, 1, 1, fastLink, XTRConfig{}, behind(fastLink, netsim.NATConfig{}, nil))
+	w.rtrAt[0].SetDown(true)
+	w.net.Run(time.Hour)
+	assert.Contains(t, w.text(), "no Data-Map-Notify from RTR 198.51.100.11")
+	n := w.xtr.Stats().MapRegistersSent
+	assert.Less(t, n, uint64(170))
+	w.rtrAt[0].SetDown(false)
+	w.net.Run(26 * time.Second)
+	assert.Equal(t, Registered, w.xtr.Binding().State)
+}

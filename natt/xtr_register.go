@@ -128,6 +128,20 @@ func (x *XTR) registerAgain(now time.Time) {
 		x.registerAt = now.Add(x.early(x.speak.period(x)))
 	case x.current == nil:
 		x.reason = "no Data-Map-Notify from " + x.racers() + ": RTR or Map-Server unreachable, or the Map-Server refuses the registration"
+		before, tries := x.racing, x.tries
+		for _, r := range before {
+			r.silent = now.Add(rtrRest)
+		}
+		x.race(now)
+		if slices.Equal(before, x.racing) {
+			x.tries = tries + 1
+			x.registerAt = now.Add(x.retry())
+		}
+	case !x.speak.chooses():
+		x.reason = "no Map-Notify: Map-Server unreachable, or it refuses the registration"
+		if x.state == Registered {
+			x.state = Silent
+		}
 		x.register(now)
 	default:
 		x.failover(now, fmt.Sprintf("RTR %v is silent", x.current.addr))
