@@ -332,15 +332,15 @@ const usedChunk = 1 << 14
 // eachUsed calls f for the entries that packets met, and forgets that they did.
 func (d *Dataplane) eachUsed(f func(id uint32)) {
 	var chunk, none [usedChunk]byte
-	for at := 0; at < 4*int(d.mirror.entryIDs.next); at += usedChunk {
+	for at := 0; at < 8*int(d.mirror.entryIDs.next); at += usedChunk {
 		n, _ := d.used.ReadAt(chunk[:], int64(at)) // short at the end
 		if n == 0 || [usedChunk]byte(chunk) == none {
 			continue
 		}
-		for i := 0; i+4 <= n; i += 4 {
-			if binary.NativeEndian.Uint32(chunk[i:]) != 0 {
-				_, _ = d.used.WriteAt(none[:4], int64(at+i))
-				f(uint32(at+i) / 4)
+		for i := 0; i+8 <= n; i += 8 {
+			if binary.NativeEndian.Uint64(chunk[i:]) != 0 {
+				_, _ = d.used.WriteAt(none[:8], int64(at+i))
+				f(uint32(at+i) / 8)
 			}
 		}
 		chunk = none

@@ -252,7 +252,13 @@ func (tw *twin) userDecap(t testing.TB, in encap.Incoming) ([][]byte, encap.Drop
 			return tw.dev.take(), encap.DropReason(i)
 		}
 	}
-	return tw.dev.take(), encap.DropNone
+	// It is counted before it is written.
+	for deadline := time.Now().Add(waitTime); ; runtime.Gosched() {
+		if out := tw.dev.take(); len(out) > 0 {
+			return out, encap.DropNone
+		}
+		require.True(t, time.Now().Before(deadline), "nothing is delivered")
+	}
 }
 
 // dropped returns the reason of the drop that the programs have counted since the

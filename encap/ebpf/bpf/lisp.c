@@ -80,8 +80,10 @@ static __always_inline int is_ours(const __u32 *addr, __u8 v6)
 }
 
 /* may_enter says whether a packet may enter the overlay (encap.admit). */
-static __always_inline __u32 may_enter(const struct device *dev, const struct packet *p)
+static __always_inline __u32 may_enter(struct __sk_buff *skb, __u32 at, const struct device *dev, const struct packet *p)
 {
+	__u16 port;
+
 	if (!routable(&p->src, p->v6) || !routable(&p->dst, p->v6))
 		return SLOW_HEADER;
 	if (!covers(&own_eids, &p->src, p->v6) && (!dev->proxy_itr || is_ours(p->src.addr, p->v6)))
@@ -89,9 +91,12 @@ static __always_inline __u32 may_enter(const struct device *dev, const struct pa
 	if (is_ours(p->dst.addr, p->v6))
 		return SLOW_SOURCE;
 	/* Data in data: the slow path counts the headers (RFC 9300 section 4). */
-	if (p->next == IPPROTO_UDP && !(p->frag & 0x1fff) &&
-	    (!p->proto || (p->ports & 0xffff) == LISP_PORT || (p->ports & 0xffff) == VXLAN_GPE_PORT))
-		return SLOW_HEADER;
+	if (p->next == IPPROTO_UDP && !(p->frag & 0x1fff) && p->len >= p->header_len + UDP_LISP_LEN) {
+		if (bpf_skb_load_bytes(skb, at + p->header_len + 2, &port, 2))
+			return SLOW_HEADER;
+		if (port == bpf_htons(LISP_PORT) || port == bpf_htons(VXLAN_GPE_PORT))
+			return SLOW_HEADER;
+	}
 	return OK;
 }
 
@@ -140,16 +145,16 @@ struct way {
 /* find_way asks the map-cache and our own locators. */
 static __always_inline __u32 find_way(struct __sk_buff *skb, struct device *dev, struct packet *p, struct way *w)
 {
-	__u32 zero = 0, one = 1, key, at;
+	__u32 zero = 0, key, at;
 	struct entry *e = lookup(&p->dst, p->v6);
 	struct settings *st = bpf_map_lookup_elem(&state, &zero);
 
 	if (!e || !st)
 		return SLOW_MISS;
-	__u32 *mark = bpf_map_lookup_elem(&used, &e->id);
+	__u64 *mark = bpf_map_lookup_elem(&used, &e->id);
 
 	if (mark && !*mark)
-		*mark = one;
+		*mark = 1;
 	if (!e->set || st->slow)
 		return SLOW_ENTRY;
 	w->hash = flow_hash(p);
@@ -273,7 +278,7 @@ static __always_inline int encapsulate(struct __sk_buff *skb, __u32 at)
 	if (at && p.ttl < 2)
 		return finish(SLOW_HEADER);
 	find_ports(skb, at, &p);
-	why = may_enter(dev, &p);
+	why = may_enter(skb, at, dev, &p);
 	if (!why)
 		why = find_way(skb, dev, &p, &w);
 	if (why)

@@ -106,7 +106,7 @@ struct {
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, __u32);
+	__type(value, __u64);
 } used SEC(".maps");
 
 /* A locator of a mapping with several: mapcache.Share. */
