@@ -15,6 +15,7 @@
 //   - control: the xTR control plane without I/O (Engine), and the Runner that
 //     drives it and other cores over sockets.
 //   - control/mapserver: Map-Server and Map-Resolver without I/O.
+//   - natt: NAT traversal without I/O: xTR, Map-Server's part, RTR.
 //   - multihome: which interfaces can carry traffic, and when that changes.
 //   - tun: the lmn0 device with its addresses, routes and rules (Linux).
 //

@@ -27,6 +27,9 @@
 //	mapversion.go         Map-Version Numbers, of us and of others
 //	lsb.go                Locator-Status-Bits
 //	echononce.go          Echo-Nonce
+//	nat.go                locators behind NATs: natt.XTR, default to the RTRs
+//	nat_register.go       what is registered by an RTR
+//	datamessage.go        messages that came to the data port
 //	changes.go            the map-cache: changes, expiry, refresh
 //	event.go, stats.go    what is told about all that
 //	runner.go, routes.go  Runner, and which core gets which message
@@ -126,9 +129,18 @@
 //
 // Experimental and off by default: see Experimental.
 //
+// # NAT traversal
+//
+// With Config.NAT each of our locators that is up has a machine (natt.XTR), which
+// finds out whether it is behind a NAT. Those that are not are used as ever. For
+// the others the RTR is announced that the machine has chosen; the Map-Registers go
+// by it, signed here. While none of ours can be reached directly everything leaves
+// by the RTRs: they stand as 0.0.0.0/0 and ::/0 in the map-cache, and nothing is asked for
+// or probed. Bindings says how things stand.
+//
 // # What is not here
 //
-// NAT traversal. Locators that are LCAFs are skipped. Map-Versioning,
+// Locators that are LCAFs are skipped. Map-Versioning,
 // Locator-Status-Bits and Echo-Nonce are for closed networks (RFC 9300 §4.1): see
 // Closed.
 //

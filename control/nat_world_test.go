@@ -26,6 +26,7 @@ type natWorld struct {
 	rtrs   []*natt.RTR
 	rtrAt  []*netsim.Interface
 	rtrOn  []*netsim.Node
+	msOn   *netsim.Node
 	xtr    *control.Engine
 	node   *netsim.Node
 	events []control.Event
@@ -94,6 +95,7 @@ func newNATWorld(t *testing.T, change func(*control.Config)) *natWorld {
 	ms := w.net.AddNode("ms")
 	ms.AddInterface(w.net.Internet(), natLink, natMS)
 	ms.Attach(w.ms)
+	w.msOn = ms
 
 	w.xtr, err = control.New(cfg)
 	require.NoError(t, err)
@@ -227,7 +229,9 @@ func TestNATBehind(t *testing.T) {
 			assert.Equal(t, natRTRs[0], d.Locator.Addr)
 			assert.True(t, d.Locator.NAT) // nat19-5.1.3-2 nat19i-5.6-1
 		}
-		w.node.Step(func(now time.Time) { w.xtr.Resolve(now, []mapcache.Key{mapcache.HostKey(0, netip.MustParseAddr("192.0.2.9"))}) })
+		w.node.Step(func(now time.Time) {
+			w.xtr.Resolve(now, []mapcache.Key{mapcache.HostKey(0, netip.MustParseAddr("192.0.2.9"))})
+		})
 		w.net.Run(10 * time.Minute)
 		assert.True(t, w.reachable(0))
 		assert.Zero(t, w.sentTypes()[lisp.TypeMapRequest]) // neither asked for nor probed: nat19i-5.1.2-3
