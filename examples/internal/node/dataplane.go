@@ -15,7 +15,7 @@ import (
 func deviceConfig(cfg *conf.Node, log *slog.Logger) tun.Config {
 	return tun.Config{
 		Name: cfg.Device.Name, MTU: cfg.Device.MTU, Table: cfg.Device.Table, EIDs: eidsOf(cfg),
-		Router: cfg.Mode != conf.ModeMN, Proxy: len(cfg.Proxy.ITR) > 0, Destinations: cfg.Proxy.ITR, Logger: log,
+		Router: cfg.Mode != conf.ModeMN, Proxy: len(cfg.Proxy.ITR) > 0, Destinations: cfg.Proxy.ITR, MarkMask: cfg.MarkMask, Logger: log,
 	}
 }
 

@@ -53,6 +53,7 @@ type Node struct {
 	seen     []multihome.Interface
 	database []control.DatabaseMapping
 
+	policy    *multihome.Policy // nil: there is none
 	device    *tun.Interface
 	engine    *control.Engine // only within runner.Do
 	forwarder *encap.Forwarder
@@ -78,7 +79,7 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}()
 
 	// First of all, so that a second process changes nothing.
-	n.status, err = statusd.Listen(statusd.Config{Path: n.Socket(), Snapshot: n.Status})
+	n.status, err = statusd.Listen(statusd.Config{Path: n.Socket(), Snapshot: n.Status, Actions: n.actions(), Capture: n.Capture})
 	if err != nil {
 		return nil, permission(err)
 	}
@@ -120,6 +121,9 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	for _, r := range icmp {
 		undo = append(undo, r.Close)
 	}
+	if n.policy, err = newPolicy(cfg.Conf); err != nil {
+		return nil, err
+	}
 	n.device, err = tun.Create(deviceConfig(cfg.Conf, n.log))
 	if err != nil {
 		return nil, permission(err)
@@ -132,6 +136,7 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 		Native:   native,
 		ICMP:     icmp,
 		Control:  n.dataMessage,
+		Policy:   steering(n.policy),
 		Closed:   encap.Closed(cfg.Conf.Closed),
 		// Who sets an MTU means it.
 		KeepDeviceMTU: cfg.Conf.Device.MTU != 0,
@@ -157,6 +162,9 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	undo = append(undo, n.routing.Close)
 	locals := n.locators(change.Interfaces)
 	if err := n.routing.Set(change.Interfaces, addresses(locals)); err != nil {
+		return nil, err
+	}
+	if err := n.steer(change.Interfaces); err != nil {
 		return nil, err
 	}
 	n.runner.SetLocals(n.started, locals)

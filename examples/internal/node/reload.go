@@ -47,6 +47,8 @@ var parts = []part{
 	{"tun device", func(c *conf.Node) any { return &c.Device }, "the device is there"},
 	{"pxtr", func(c *conf.Node) any { return &c.Proxy }, "the device's routes are there"},
 	{"encapsulation", func(c *conf.Node) any { return &c.Encapsulation }, "packets are under way in it"},
+	{"uplink-policy", func(c *conf.Node) any { return &c.Policies }, "packets are under way by it"},
+	{"firewall-marks mask", func(c *conf.Node) any { return &c.MarkMask }, "the device's rules are there"},
 	{"closed-network", func(c *conf.Node) any { return &c.Closed }, "its signals are under way"},
 	{"control-port", func(c *conf.Node) any { return &c.ControlPort }, "the socket is open"},
 	{"control-socket", func(c *conf.Node) any { return &c.ControlSocket }, "the socket is open"},
@@ -94,6 +96,9 @@ func (n *Node) Reload(ctx context.Context) (statusd.Reloaded, error) {
 	}
 	locals := n.locators(n.seen)
 	if err := n.routing.Set(n.seen, addresses(locals)); err != nil {
+		r.Warnings = append(r.Warnings, err.Error())
+	}
+	if err := n.steer(n.seen); err != nil {
 		r.Warnings = append(r.Warnings, err.Error())
 	}
 	n.runner.SetLocals(time.Now(), locals)

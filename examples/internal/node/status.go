@@ -4,12 +4,14 @@ import (
 	"context"
 	"os"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/xtrkit/xtrkit/control"
 	"github.com/xtrkit/xtrkit/encap"
 	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 	"github.com/xtrkit/xtrkit/mapcache"
+	"github.com/xtrkit/xtrkit/multihome"
 )
 
 // Status returns the present state of the node.
@@ -17,9 +19,13 @@ func (n *Node) Status(ctx context.Context) (statusd.Status, error) {
 	s := &statusd.Node{
 		Device: n.device.Name(), MTU: n.device.MTU(), EIDs: n.eids, Traffic: traffic(n.forwarder.Stats()), Goroutines: runtime.NumGoroutine(),
 	}
+	n.mu.Lock()
+	seen := n.seen
+	n.mu.Unlock()
 	st := statusd.Status{Program: "lispmn", Version: n.cfg.Version, PID: os.Getpid(), Started: n.started, Node: s}
 	err := n.runner.Do(ctx, func(now time.Time) {
 		st.Time = now
+		s.Interfaces = interfaces(seen, n.engine.Locals())
 		for _, l := range n.engine.Locals() {
 			s.Locals = append(s.Locals, statusd.Local{Addr: l.Addr, IfIndex: l.IfIndex, Priority: l.Priority, Weight: l.Weight, Up: l.Up})
 		}
@@ -28,10 +34,10 @@ func (n *Node) Status(ctx context.Context) (statusd.Status, error) {
 			s.Registrations = append(s.Registrations, registration(r))
 		}
 		for e := range n.engine.Database().All() {
-			s.Database = append(s.Database, entry(e, func(mapcache.Locator) bool { return true }))
+			s.Database = append(s.Database, entry(e, nil))
 		}
 		for e := range n.engine.Cache().All() {
-			s.MapCache = append(s.MapCache, entry(e, n.engine.Cache().Reachable))
+			s.MapCache = append(s.MapCache, entry(e, n.engine.Cache()))
 		}
 		for _, p := range n.engine.Paths() {
 			s.Paths = append(s.Paths, pathState(p))
@@ -54,7 +60,9 @@ func registration(r control.Registration) statusd.Registration {
 	return out
 }
 
-func entry(e mapcache.Entry, reachable func(mapcache.Locator) bool) statusd.Entry {
+// entry tells of an entry of a map-cache, or of the database, whose locators
+// nothing is measured of.
+func entry(e mapcache.Entry, cache *mapcache.Cache) statusd.Entry {
 	out := statusd.Entry{
 		IID: e.IID, Prefix: e.Prefix, Origin: e.Origin.String(), Created: e.Created, Expires: e.Expires,
 	}
@@ -63,10 +71,28 @@ func entry(e mapcache.Entry, reachable func(mapcache.Locator) bool) statusd.Entr
 	}
 	for _, r := range e.RLOCs {
 		l := statusd.RLOC{Addr: r.Addr, Port: r.Port, Priority: r.Priority, Weight: r.Weight, State: "up"}
-		if r.Down || !reachable(r.Locator) {
+		if r.Down || cache != nil && !cache.Reachable(r.Locator) {
 			l.State = "down"
 		}
+		if cache != nil {
+			i, _ := cache.LocatorInfo(r.Locator)
+			l.RTT = i.RTT
+			l.Out, l.In = statusd.Counter{Packets: i.PacketsOut, Octets: i.OctetsOut}, statusd.Counter{Packets: i.PacketsIn, Octets: i.OctetsIn}
+		}
 		out.RLOCs = append(out.RLOCs, l)
+	}
+	return out
+}
+
+// interfaces tells of the interfaces of the host, which have these locators.
+func interfaces(ifs []multihome.Interface, locals []mapcache.Local) []statusd.Interface {
+	out := make([]statusd.Interface, 0, len(ifs))
+	for _, i := range ifs {
+		out = append(out, statusd.Interface{
+			Name: i.Name, Index: i.Index, Up: i.Up, Addrs: append(slices.Clone(i.IPv4), i.IPv6...),
+			IPv4: i.Usable(false).String(), IPv6: i.Usable(true).String(),
+			Locator: slices.ContainsFunc(locals, func(l mapcache.Local) bool { return l.IfIndex == i.Index }),
+		})
 	}
 	return out
 }
@@ -87,7 +113,7 @@ func pathState(p control.Path) statusd.Path {
 func traffic(s encap.Stats) statusd.Traffic {
 	t := statusd.Traffic{
 		Encapsulated: statusd.Counter(s.Encapsulated), Decapsulated: statusd.Counter(s.Decapsulated), Native: statusd.Counter(s.Native),
-		Held: s.Held, Released: s.Released, HeldNow: s.HeldNow, Drops: map[string]uint64{},
+		Held: s.Held, Released: s.Released, HeldNow: s.HeldNow, PolicyFallbacks: s.PolicyFallbacks, Drops: map[string]uint64{},
 	}
 	for r, c := range s.Drops {
 		if c > 0 {

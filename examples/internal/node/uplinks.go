@@ -12,6 +12,13 @@ import (
 	"github.com/xtrkit/xtrkit/tun"
 )
 
+// marksDevices is what the names of the devices for firewall marks have behind
+// that of the first one.
+const marksDevices = "-[0-9]*"
+
+// retryAfter is when what the system refused is tried again.
+const retryAfter = time.Second
+
 // openKernel begins to follow the host's interfaces, and returns what there is.
 func (n *Node) openKernel(ctx context.Context) (multihome.Change, error) {
 	device := n.cfg.Conf.Device.Name
@@ -20,12 +27,12 @@ func (n *Node) openKernel(ctx context.Context) (multihome.Change, error) {
 	}
 	var err error
 	n.uplinks, err = multihome.New(multihome.Config{
-		Exclude: []string{device}, Reject: isEID(n.cfg.Conf), SiteScope: n.cfg.Conf.SiteScope,
+		Exclude: []string{device, device + marksDevices}, Reject: isEID(n.cfg.Conf), SiteScope: n.cfg.Conf.SiteScope,
 	})
 	if err != nil {
 		return multihome.Change{}, err
 	}
-	n.kernel, err = multihome.NewNetlink(multihome.NetlinkConfig{Protocol: tun.Protocol, Devices: []string{device}})
+	n.kernel, err = multihome.NewNetlink(multihome.NetlinkConfig{Protocol: tun.Protocol, Devices: []string{device, device + marksDevices}})
 	if err != nil {
 		return multihome.Change{}, err
 	}
@@ -53,15 +60,18 @@ func (n *Node) follow(now time.Time, c multihome.Change) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.seen = c.Interfaces
-	if c.Lost {
-		if err := n.device.Repair(); err != nil {
-			n.log.Error("routes or rules that were removed are not all back", "err", err)
+	failed := func(what string, err error) {
+		if err != nil {
+			n.log.Error(what, "err", err, "again_in", retryAfter)
+			n.uplinks.Again(now.Add(retryAfter))
 		}
 	}
-	locals := n.locators(c.Interfaces)
-	if err := n.routing.Set(c.Interfaces, addresses(locals)); err != nil {
-		n.log.Error("not all routes of the uplinks are there", "err", err)
+	if c.Lost {
+		failed("routes or rules that were removed are not all back", n.device.Repair())
 	}
+	locals := n.locators(c.Interfaces)
+	failed("not all routes of the uplinks are there", n.routing.Set(c.Interfaces, addresses(locals)))
+	failed("not all policies are in force", n.steer(c.Interfaces))
 	if db := database(n.conf, c.Interfaces, n.versions); !reflect.DeepEqual(db, n.database) { // an interface is new
 		n.database = db
 		// The error says that the Runner has ended.

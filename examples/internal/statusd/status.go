@@ -104,14 +104,17 @@ type Path struct {
 
 // Traffic is what the data plane has counted since the start.
 type Traffic struct {
-	Encapsulated Counter           `json:"encapsulated"`
-	Decapsulated Counter           `json:"decapsulated"`
-	Native       Counter           `json:"native"`
-	Held         uint64            `json:"held"`     // packets that waited for a mapping
-	Released     uint64            `json:"released"` // of those, the ones that then left
-	HeldNow      int               `json:"heldNow"`
-	Locators     []LocatorTraffic  `json:"locators"`
-	Drops        map[string]uint64 `json:"drops"` // by reason, without zeros
+	Encapsulated Counter `json:"encapsulated"`
+	Decapsulated Counter `json:"decapsulated"`
+	Native       Counter `json:"native"`
+	Held         uint64  `json:"held"`     // packets that waited for a mapping
+	Released     uint64  `json:"released"` // of those, the ones that then left
+	HeldNow      int     `json:"heldNow"`
+	// PolicyFallbacks is packets that left otherwise than uplink-policy and
+	// firewall-marks say, because what those name could not be used.
+	PolicyFallbacks uint64            `json:"policyFallbacks,omitempty"`
+	Locators        []LocatorTraffic  `json:"locators"`
+	Drops           map[string]uint64 `json:"drops"` // by reason, without zeros
 }
 
 // Counter counts inner packets and their octets.
