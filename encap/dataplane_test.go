@@ -274,6 +274,10 @@ func TestLocatorCounters(t *testing.T) {
 	assert.Same(t, b, c.forID(3, l(2)))
 	assert.Same(t, a, c.forSource(l(1).Addr))
 	assert.Same(t, a, c.forID(1<<30, l(1)), "an id beyond the table")
+	assert.Same(t, a, c.forID(200_000, l(1)))
+	assert.Same(t, a, (*c.byID.Load())[200_000].Load(), "a large id is found without a lock")
+	(*c.byID.Load())[200_001].Store(c.other)
+	assert.Same(t, c.other, c.forID(200_001, l(3)), "and so is one too many")
 	for i := range maxSources + 10 {
 		c.forSource(l(i).Addr)
 	}

@@ -101,8 +101,9 @@ type Stats struct {
 // Counter counts packets and octets of inner packets.
 type Counter struct{ Packets, Octets uint64 }
 
-// LocatorStats counts inner packets per remote locator. Packets from sources
-// beyond the number that is tracked are under the zero Locator.
+// LocatorStats counts inner packets per remote locator. Those of locators beyond
+// the first 1,048,576, and of outer sources that no packet went to beyond the first
+// 4,096, are together under the zero Locator.
 type LocatorStats struct {
 	Locator mapcache.Locator
 	Out, In Counter
@@ -140,11 +141,13 @@ type counters struct {
 	drops                       [numDropReasons]atomic.Uint64
 }
 
-// maxLocators bounds how many remote locators are counted one by one;
-// maxSources is the smaller bound for those that only packets from outside have
-// named, since anyone can send from any number of source addresses.
+// maxLocators bounds how many remote locators are counted one by one, and maxIDs
+// their numbers in the map-cache; maxSources is the smaller bound for those that
+// only packets from outside have named, since anyone can send from any number of
+// source addresses. The rest share one counter.
 const (
-	maxLocators = 1 << 16
+	maxLocators = 1 << 20
+	maxIDs      = 1 << 24
 	maxSources  = 1 << 12
 )
 
@@ -185,7 +188,7 @@ func newLocatorCounters() *locatorCounters {
 // again for other locators, hence the comparison.
 func (c *locatorCounters) forID(id uint32, l *mapcache.Locator) *locatorCounter {
 	if t := c.byID.Load(); t != nil && uint64(id) < uint64(len(*t)) {
-		if lc := (*t)[id].Load(); lc != nil && lc.locator == *l {
+		if lc := (*t)[id].Load(); lc != nil && (lc.locator == *l || lc == c.other) {
 			return lc
 		}
 	}
@@ -196,7 +199,7 @@ func (c *locatorCounters) learn(id uint32, l mapcache.Locator) *locatorCounter {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	lc := c.get(l, maxLocators)
-	if id >= maxLocators {
+	if id >= maxIDs {
 		return lc
 	}
 	t := c.byID.Load()

@@ -50,6 +50,9 @@ type UDPConfig struct {
 	// must share it: see control.ListenConfig. Where Port itself is used, that is
 	// seen to here. On Linux only.
 	NATPort uint16
+	// Workers is how many sockets, with a goroutine each, share what arrives at
+	// an address and port (SO_REUSEPORT, by outer source and source port); 0 is 1.
+	Workers int
 	// VXLANGPE also receives VXLAN-GPE, at port 4790.
 	VXLANGPE bool
 	// NoOffload keeps UDP_SEGMENT and UDP_GRO off.
@@ -64,6 +67,7 @@ func (cfg *UDPConfig) complete() {
 	}
 	setDefault(&cfg.SourcePorts, DefaultSourcePorts)
 	cfg.SourcePorts = max(1, cfg.SourcePorts)
+	cfg.Workers = max(1, cfg.Workers)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -54,7 +54,7 @@ func NewUDP(cfg UDPConfig) (Underlay, error) {
 		}
 	}
 	for _, s := range sockets {
-		r, err := newUDPReceiver(cfg, s.at, s.format)
+		rs, err := openReceivers(cfg, s.at, s.format)
 		if err != nil {
 			a := s.at.Addr()
 			if both && a.Is6() && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) {
@@ -67,7 +67,7 @@ func NewUDP(cfg UDPConfig) (Underlay, error) {
 			}
 			return nil, fmt.Errorf("encap: %w", err)
 		}
-		u.receivers = append(u.receivers, r)
+		u.receivers = append(u.receivers, rs...)
 	}
 	return u, nil
 }

@@ -88,10 +88,14 @@ func (p *udpPath) sourceLen() int {
 // sent to locators behind a NAT.
 func (cfg *UDPConfig) sharesPort(port uint16) bool { return cfg.NATPort != 0 && cfg.NATPort == port }
 
-// keepReceiving makes what arrives at the receiver's port come to the receiver.
-func (r *udpReceiver) keepReceiving() error {
+// sharesReceive reports whether a receiver shares its port with anything.
+func (cfg *UDPConfig) sharesReceive(port uint16) bool { return cfg.Workers > 1 || cfg.sharesPort(port) }
+
+// keepReceiving makes what arrives at the receiver's port come to the receivers,
+// of which there are n.
+func (r *udpReceiver) keepReceiving(n int) error {
 	var err error
-	if e := r.raw.Control(func(fd uintptr) { err = shareport.Keep(int(fd), 1, r.addr.Is6()) }); e != nil {
+	if e := r.raw.Control(func(fd uintptr) { err = shareport.Keep(int(fd), n, r.addr.Is6()) }); e != nil {
 		return e
 	}
 	return err

@@ -62,7 +62,7 @@ func newUDPReceiver(cfg UDPConfig, at netip.AddrPort, format mapcache.Format) (*
 			_ = unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1)
 		}
 		buffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, receiveBuffer)
-		if s.err == nil && cfg.sharesPort(at.Port()) {
+		if s.err == nil && cfg.sharesReceive(at.Port()) {
 			s.err = shareport.Allow(fd)
 		}
 		return s.err
@@ -81,8 +81,8 @@ func newUDPReceiver(cfg UDPConfig, at netip.AddrPort, format mapcache.Format) (*
 		h.Control = &r.controls[i][0]
 	}
 	r.readOnce = r.tryRead
-	if cfg.sharesPort(at.Port()) {
-		if err := r.keepReceiving(); err != nil {
+	if cfg.sharesReceive(at.Port()) {
+		if err := r.keepReceiving(cfg.Workers); err != nil {
 			_ = conn.Close()
 			return nil, err
 		}
