@@ -2,6 +2,7 @@ package natt
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -35,8 +36,9 @@ func (x *XTR) race(now time.Time) {
 }
 
 // beginRound registers all there is by the RTR in use, or by those that are tried.
+// What is under way by another RTR than the one in use may still arrive.
 func (x *XTR) beginRound(now time.Time) {
-	clear(x.sent)
+	maps.DeleteFunc(x.sent, func(_ lisp.Nonce, s registered) bool { return x.current == nil || s.route.RTR == x.current.addr })
 	x.tries, x.slots, x.stale = 0, nil, false
 	x.register(now)
 }
@@ -235,7 +237,11 @@ func (x *XTR) acknowledged(now time.Time, s registered) {
 	r.rtt, r.silent = now.Sub(s.at), time.Time{}
 	if r != x.current {
 		if !slices.Contains(x.racing, r) {
-			return // late, we have chosen
+			// Late, we have chosen. But now the Map-Server has heard that one last.
+			if x.current != nil {
+				x.beginRound(now)
+			}
+			return
 		}
 		x.choose(now, r)
 		return

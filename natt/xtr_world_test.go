@@ -211,10 +211,12 @@ type worldServer struct {
 	info   *Server
 	deaf   bool // knows no site
 	silent bool // answers nothing
-	last   lisp.MapRegister
-	path   Path
-	paths  map[netip.Addr]int // Map-Registers by RTR
-	out    []lisp.Datagram
+	// anyOrder takes Map-Registers as they come, whatever their nonces.
+	anyOrder bool
+	last     lisp.MapRegister
+	path     Path
+	paths    map[netip.Addr]int // Map-Registers by RTR
+	out      []lisp.Datagram
 }
 
 func (s *worldServer) Handle(now time.Time, d lisp.Datagram) bool {
@@ -237,7 +239,7 @@ func (s *worldServer) Handle(now time.Time, d lisp.Datagram) bool {
 		return true // no answer to who does not have the key
 	}
 	s.paths[d.Remote.Addr()]++
-	if m.Nonce < s.last.Nonce {
+	if m.Nonce < s.last.Nonce && !s.anyOrder {
 		return true
 	}
 	require.NoError(s.t, m.UnmarshalBinary(msg))
