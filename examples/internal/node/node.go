@@ -140,6 +140,7 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 		Closed:   encap.Closed(cfg.Conf.Closed),
 		// Who sets an MTU means it.
 		KeepDeviceMTU: cfg.Conf.Device.MTU != 0,
+		BareControl:   cfg.Conf.NAT.Variant == conf.LispersNet,
 		Logger:        n.log,
 	})
 	if err != nil {
