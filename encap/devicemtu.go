@@ -3,11 +3,42 @@ package encap
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // leastDeviceMTU is the least MTU that a device gets: every IPv4 host takes that
 // (RFC 1122 §3.3.2).
 const leastDeviceMTU = 576
+
+// linkWatcher is an Underlay that tells when the MTU of a link may have changed.
+type linkWatcher interface {
+	watchLinks(changed func()) error
+}
+
+// refreshMTUs asks the links of our locators for their MTUs again.
+func (f *Forwarder) refreshMTUs() {
+	f.localsMu.Lock()
+	defer f.localsMu.Unlock()
+	if f.closed.Load() {
+		return
+	}
+	old := f.locals.Load()
+	mtus := make([]int, len(old.mtus))
+	for i, p := range old.paths {
+		if p != nil {
+			mtus[i] = f.linkMTU(p)
+		}
+	}
+	if slices.Equal(mtus, old.mtus) {
+		return
+	}
+	next := *old
+	next.mtus = mtus
+	f.locals.Store(&next)
+	if err := f.setDeviceMTUs(&next); err != nil {
+		f.cfg.Logger.Warn("the MTU of a device stays as it is", "err", err)
+	}
+}
 
 // setDeviceMTUs makes the MTU of the devices follow the links of our locators:
 // what programs then send needs no fragmentation on them. What the path to one

@@ -142,6 +142,9 @@ func (f *Forwarder) Run(ctx context.Context) error {
 	for i, r := range f.cfg.ICMP {
 		work(fmt.Sprintf("ICMP receiver %d", i), func() error { return f.receiveICMP(r) })
 	}
+	if u, ok := f.cfg.Underlay.(linkWatcher); ok {
+		work("interfaces", func() error { return u.watchLinks(f.refreshMTUs) })
+	}
 	wg.Go(func() { f.keepHouse(ctx) })
 
 	select {

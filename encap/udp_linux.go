@@ -28,6 +28,7 @@ const (
 type udpUnderlay struct {
 	cfg       UDPConfig
 	receivers []*udpReceiver
+	links     *os.File
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -69,6 +70,11 @@ func NewUDP(cfg UDPConfig) (Underlay, error) {
 		}
 		u.receivers = append(u.receivers, rs...)
 	}
+	var err error
+	if u.links, err = openLinks(); err != nil {
+		_ = u.Close()
+		return nil, fmt.Errorf("encap: %w", err)
+	}
 	return u, nil
 }
 
@@ -81,12 +87,15 @@ func (u *udpUnderlay) Receivers() []Receiver {
 	return rs
 }
 
-// Close closes the receivers.
+// Close closes the sockets.
 func (u *udpUnderlay) Close() error {
 	u.closeOnce.Do(func() {
-		errs := make([]error, 0, len(u.receivers))
+		errs := make([]error, 0, len(u.receivers)+1)
 		for _, r := range u.receivers {
 			errs = append(errs, r.conn.Close())
+		}
+		if u.links != nil {
+			errs = append(errs, u.links.Close())
 		}
 		u.closeErr = errors.Join(errs...)
 	})
