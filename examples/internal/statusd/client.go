@@ -78,7 +78,19 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 // kept and then new ones, until f returns an error, which is returned, or the server
 // ends, which is no error.
 func (c *Client) Events(ctx context.Context, after uint64, f func(Event) error) error {
-	body, err := c.get(ctx, fmt.Sprintf("/events?after=%d", after))
+	return c.events(ctx, fmt.Sprintf("/events?after=%d", after), f)
+}
+
+// Past calls f for the events that are kept.
+func (c *Client) Past(ctx context.Context, f func(Event)) error {
+	return c.events(ctx, "/events?follow=0", func(e Event) error {
+		f(e)
+		return nil
+	})
+}
+
+func (c *Client) events(ctx context.Context, path string, f func(Event) error) error {
+	body, err := c.get(ctx, path)
 	if err != nil {
 		return err
 	}

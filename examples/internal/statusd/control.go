@@ -66,11 +66,12 @@ type Target struct {
 
 // Flow is packets to be traced. Zero values are chosen by the program.
 type Flow struct {
-	Dst              netip.Addr `json:"dst"`
-	Src              netip.Addr `json:"src,omitzero"`
-	Protocol         uint8      `json:"protocol,omitempty"`
-	SrcPort, DstPort uint16     `json:",omitempty"`
-	Mark             uint32     `json:"mark,omitempty"`
+	Dst      netip.Addr `json:"dst"`
+	Src      netip.Addr `json:"src,omitzero"`
+	Protocol uint8      `json:"protocol,omitempty"`
+	SrcPort  uint16     `json:"srcPort,omitempty"`
+	DstPort  uint16     `json:"dstPort,omitempty"`
+	Mark     uint32     `json:"mark,omitempty"`
 }
 
 // Trace is what becomes of a Flow.

@@ -6,8 +6,13 @@
 //	                         come, one JSON Event per line, until the client leaves
 //	GET /events?after=N      only events with a sequence number above N
 //	GET /events?follow=0     only what is kept
+//	GET /capture?interface=N packets of interfaces as pcapng, until the client leaves
+//	POST /do/ACTION          has something done, see the constants Action...; what it
+//	                         takes and gives is JSON
 //
-// From a shell: curl --unix-socket /run/lispmn.sock http://x/status
+// lispconf is the client for people. From a shell:
+//
+//	curl --unix-socket /run/lispmn.sock http://x/status
 //
 // The socket is also what keeps two daemons from using one configuration:
 // Listen holds a lock next to it as long as the process lives, however it ends.

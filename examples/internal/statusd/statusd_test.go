@@ -1,13 +1,17 @@
 package statusd
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -211,4 +215,52 @@ type refused struct {
 func TestDescribeText(t *testing.T) {
 	e := Describe(time.Now(), "text", refused{Reason: 7, Err: errors.New("no key"), Wait: 5})
 	require.JSONEq(t, `{"Reason":"sweet","Err":"no key","Wait":5}`, string(e.Data))
+}
+
+// TestActions: what is asked is done, and what goes wrong is told in its own words.
+func TestActions(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "s.sock")
+	s, err := Listen(Config{
+		Path: path,
+		Actions: map[string]Action{ActionLookup: ActionOf(func(_ context.Context, in Target) (Entry, error) {
+			if !in.Addr.IsValid() {
+				return Entry{}, errors.New("of which EID?")
+			}
+			return Entry{Origin: "map-reply", Prefix: netip.PrefixFrom(in.Addr, 24)}, nil
+		})},
+		Capture: func(_ context.Context, interfaces []string, w io.Writer) error {
+			if len(interfaces) == 0 {
+				return errors.New("of which interface?")
+			}
+			_, err := fmt.Fprint(w, interfaces)
+			return err
+		},
+	})
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	go func() { done <- s.Run(t.Context()) }()
+	c := NewClient(path)
+	var e Entry
+	require.NoError(t, c.Do(t.Context(), ActionLookup, Target{Addr: netip.MustParseAddr("192.0.2.1")}, &e))
+	assert.Equal(t, Entry{Origin: "map-reply", Prefix: netip.MustParsePrefix("192.0.2.1/24")}, e)
+	require.EqualError(t, c.Do(t.Context(), ActionLookup, Target{}, &e), "of which EID?")
+	require.EqualError(t, c.Do(t.Context(), ActionFlush, Nothing{}, &e), "this program cannot flush")
+	require.ErrorContains(t, c.Do(t.Context(), ActionLookup, "x", &e), "the request is not understood")
+	require.Error(t, c.Do(t.Context(), ActionLookup, strings.Repeat("x", maxRequest), &e))
+	var b bytes.Buffer
+	require.NoError(t, c.Capture(t.Context(), []string{"a", "b"}, &b))
+	assert.Equal(t, "[a b]", b.String())
+	require.EqualError(t, c.Capture(t.Context(), nil, &b), "of which interface?")
+
+	s.Publish(Event{Kind: "x"})
+	s.Publish(Event{Kind: "y"})
+	last := uint64(0)
+	require.NoError(t, c.Past(t.Context(), func(e Event) { last = e.Seq }))
+	assert.Equal(t, uint64(2), last)
+	require.NoError(t, s.Close())
+	require.NoError(t, <-done)
+	require.ErrorContains(t, c.Past(t.Context(), nil), "nothing runs at")
+	assert.Equal(t, "a (warning)\nchanged: b\nneeds a restart: c\n", Reloaded{Warnings: []string{"a"}, Changes: []string{"b"}, Restart: []string{"c"}}.String())
+	assert.Equal(t, "nothing changed\n", Reloaded{}.String())
 }
