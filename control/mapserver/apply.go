@@ -57,7 +57,7 @@ func (s *Server) apply(now time.Time, ticks int64, u *Update) {
 		s.refuse(now, u, ReasonReplay)
 		return
 	case verdictDuplicate:
-		s.duplicate(now, ticks, u, ticks-x.seen)
+		s.duplicate(now, ticks, u)
 		return
 	case verdictNew:
 	}
@@ -131,10 +131,12 @@ func (s *Server) applyRefresh(now time.Time, ticks int64, u *Update, x *xtrState
 }
 
 // duplicate answers a repeated Map-Register with the Map-Notify that it had got
-// (the same message makes the same Map-Notify), at a limited rate.
-func (s *Server) duplicate(now time.Time, ticks int64, u *Update, age int64) {
+// (the same message makes the same Map-Notify), at a limited rate. One by an RTR
+// is not: the RTR would believe that the node is where the repetition comes from,
+// which may be somebody who has kept it.
+func (s *Server) duplicate(now time.Time, ticks int64, u *Update) {
 	s.worker.stats.duplicates.Add(1)
-	if len(u.notify.Bytes) > 0 && (!u.path.IsValid() || age < relayedRepeat) {
+	if len(u.notify.Bytes) > 0 && !u.path.IsValid() {
 		if s.limits.allow(ticks, u.from.Addr(), u.from.Addr()) {
 			s.notify(u)
 		} else {

@@ -34,11 +34,6 @@ type RTR struct {
 	Key lisp.Key
 }
 
-// relayedRepeat is how long after an accepted Map-Register, in ticks, a repetition
-// of it by an RTR is still acknowledged. Later it is no retransmission, and to
-// confirm it could have an RTR believe somebody who has kept it.
-const relayedRepeat = int64(30 * time.Second)
-
 // nat is NAT traversal as Workers read it.
 type nat struct {
 	info *natt.Server
