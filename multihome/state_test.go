@@ -136,8 +136,8 @@ func TestSettle(t *testing.T) {
 	snap.Links[1].Running = false
 	s.Handle(t0.Add(time.Second), snap)
 	none(t, s)
-	due := t0.Add(time.Second + DefaultSettle)
-	require.Equal(t, due, s.Deadline())
+	due := t0.Add(time.Second + DefaultSettle/hasty)
+	require.Equal(t, due, s.Deadline(), "soon, for the link is lost")
 	snap.Routes = nil
 	s.Handle(due.Add(-time.Millisecond), snap)
 	none(t, s)
@@ -148,6 +148,22 @@ func TestSettle(t *testing.T) {
 	assert.Nil(t, i.Default4)
 	none(t, s)
 	assert.Zero(t, s.Deadline())
+
+	back := t0.Add(2 * time.Second)
+	s.Handle(back, one())
+	assert.Equal(t, back.Add(DefaultSettle), s.Deadline(), "what comes up")
+	s.Handle(back.Add(DefaultSettle-time.Millisecond), snap)
+	assert.Zero(t, s.Deadline(), "as it was told")
+	s.Handle(back, one())
+	s.Advance(s.Deadline())
+	next(t, s)
+	snap = one()
+	snap.Routes = snap.Routes[1:]
+	s.Handle(back, snap)
+	assert.Equal(t, back.Add(DefaultSettle), s.Deadline(), "the link is there")
+	snap.Links[1].Up = false
+	s.Handle(back.Add(time.Millisecond), snap)
+	assert.Equal(t, back.Add(time.Millisecond+DefaultSettle/hasty), s.Deadline(), "not any more")
 }
 
 // What is back before it was told is not told.
@@ -233,7 +249,7 @@ func TestAgain(t *testing.T) {
 	snap := one()
 	snap.Links[1].Running = false
 	s.Handle(t0.Add(100*time.Millisecond), snap)
-	assert.Equal(t, t0.Add(110*time.Millisecond), s.Deadline())
+	assert.Equal(t, t0.Add(102*time.Millisecond), s.Deadline())
 	s.Advance(t0.Add(110 * time.Millisecond))
 	c := next(t, s)
 	assert.False(t, c.Interfaces[0].Up)
