@@ -334,6 +334,20 @@ func TestProbeReply(t *testing.T) {
 		_, probed := probedLocator(m.Records)
 		assert.False(t, probed)
 	})
+	t.Run("another locator is down", func(t *testing.T) {
+		tc := newTester(t, replier)
+		second := netip.MustParseAddr("203.0.113.11")
+		for _, up := range []bool{true, false} {
+			tc.setLocals(append(locals()[:1], mapcache.Local{Addr: second, Priority: 2, Up: up})...)
+			for _, m := range []*lisp.MapRequest{probe("192.0.2.1/32"), mapRequest("192.0.2.1/32")} {
+				require.True(t, tc.handleAt(rloc4, from, encode(t, m)))
+				_, r := one[*lisp.MapReply](tc)
+				require.Len(t, r.Records[0].Locators, 2)
+				assert.True(t, r.Records[0].Locators[0].Reachable)
+				assert.Equal(t, up, r.Records[0].Locators[1].Reachable) // RFC 9300-11-s1
+			}
+		}
+	})
 	t.Run("an EID that is not here", func(t *testing.T) {
 		tc := up(t, replier)
 		require.True(t, tc.handle(from, encode(t, probe("198.51.100.1/32"))))
