@@ -82,7 +82,8 @@ type demoLab struct {
 	links    map[string]*netlab.Link // of sites to the router: a/eth0
 	captures []*netlab.Capture
 	log      *eventLog
-	streams  *streams // of the demo of handovers
+	streams  *streams // of the demos of handovers and of NATs
+	sites    []site
 
 	pings     []pingReport
 	transfers []transferReport
@@ -103,11 +104,15 @@ func newDemoLab(ctx context.Context, opt demoOptions, live io.Writer) (*demoLab,
 	}
 	core := d.lab.Router("core")
 	d.hosts["core"] = core
-	sites := demoSites
-	if opt.multihome {
-		sites = multihomeSites
+	d.sites = demoSites
+	switch {
+	case opt.multihome:
+		d.sites = multihomeSites
+	case opt.nat:
+		d.sites = natSites
+		return d.complete(d.buildNAT(core))
 	}
-	for _, s := range sites {
+	for _, s := range d.sites {
 		d.attach(core, s)
 		for i, u := range s.more {
 			if !u.later {
@@ -119,8 +124,13 @@ func newDemoLab(ctx context.Context, opt demoOptions, live io.Writer) (*demoLab,
 	// without LISP can answer a. Nothing but LISP leads to b's EIDs.
 	core.AddRoute(siteA.eid[ipv4]+"/32", siteA.rloc[ipv4])
 	core.AddRoute(siteA.eid[ipv6]+"/128", siteA.rloc[ipv6])
+	return d.complete(err)
+}
+
+// complete is the end of newDemoLab, whatever was built.
+func (d *demoLab) complete(err error) (*demoLab, error) {
 	err = errors.Join(err, d.lab.Err())
-	if err == nil && opt.capture != "" {
+	if err == nil && d.opt.capture != "" {
 		err = d.startCaptures()
 	}
 	if err != nil {
@@ -175,7 +185,7 @@ func (d *demoLab) startCaptures() error {
 // names lists the hosts that run a program, in a fixed order.
 func (d *demoLab) names() []string {
 	var names []string
-	for _, s := range demoSites {
+	for _, s := range d.sites {
 		if d.children[s.name] != nil {
 			names = append(names, s.name)
 		}

@@ -18,12 +18,13 @@ import (
 	"github.com/xtrkit/xtrkit/internal/netlab"
 )
 
-const demoSynopsis = `Usage: lispmn demo [-multihome] [-json] [-keep] [-capture DIR]
+const demoSynopsis = `Usage: lispmn demo [-multihome | -nat] [-json] [-keep] [-capture DIR]
 
 Builds a network of its own out of namespaces, with a Map-Server and two mobile
 nodes, and shows and checks how they find each other and talk; or, with
--multihome, how their conversation goes on while uplinks fail and change. It
-needs root, or a system that allows user namespaces; it touches nothing outside.
+-multihome, how their conversation goes on while uplinks fail and change; or,
+with -nat, how they get through NATs by way of RTRs. It needs root, or a system
+that allows user namespaces; it touches nothing outside.
 `
 
 // exitInterrupted is what shells make of a program ended by SIGINT.
@@ -36,6 +37,7 @@ const demoLimit = 90 * time.Second
 type demoOptions struct {
 	json, keep bool
 	multihome  bool
+	nat        bool
 	capture    string // directory; empty: no capture
 }
 
@@ -46,6 +48,7 @@ func demo(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fs.SetOutput(stderr)
 	fs.BoolVar(&opt.json, "json", false, "print one JSON object at the end instead of text")
 	fs.BoolVar(&opt.multihome, "multihome", false, "show handovers between several uplinks, with connections that go on")
+	fs.BoolVar(&opt.nat, "nat", false, "show nodes behind NATs, with connections that go on while a NAT forgets, an RTR dies and a node moves")
 	fs.BoolVar(&opt.keep, "keep", false, "leave the network running at the end, and print how to enter each host")
 	fs.StringVar(&opt.capture, "capture", "", "write what each host sees to `DIR`/HOST.pcapng, for Wireshark")
 	fs.Usage = func() {
@@ -100,8 +103,11 @@ func runDemo(ctx context.Context, opt demoOptions, stdout, stderr io.Writer) (co
 		}
 	}()
 	steps := demoSteps
-	if opt.multihome {
+	switch {
+	case opt.multihome:
 		steps = multihomeSteps
+	case opt.nat:
+		steps = natSteps
 	}
 	rep := d.run(ctx, steps)
 	if ctx.Err() != nil {

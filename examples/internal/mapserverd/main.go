@@ -4,16 +4,19 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 
 	"github.com/xtrkit/xtrkit/examples/internal/conf"
 	"github.com/xtrkit/xtrkit/examples/internal/daemon"
+	"github.com/xtrkit/xtrkit/examples/internal/rtrd"
 )
 
 var command = daemon.Command{Name: "lispms", File: "/etc/lispms.conf", Synopsis: `Usage: lispms [-f FILE] [options]         run a Map-Server
        lispms check [options] [FILE]      say what is wrong with a configuration
 
 lispms is a LISP Map-Server and Map-Resolver (RFC 9301). It reads files like
-those of an OpenOverlayRouter with operating-mode = MS. SIGHUP has it open its log
+those of an OpenOverlayRouter with operating-mode = MS, or RTR, which makes it an
+RTR for nodes behind NATs (draft-ermagan-lisp-nat-traversal-19). SIGHUP has it open its log
 file anew, SIGINT and SIGTERM end it. lispconf shows what it does.
 `}
 
@@ -57,11 +60,11 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return daemon.Failed(stderr, "lispms", err)
 	}
 	defer page.Close()
-	s, err := New(ctx, Config{Conf: cfg, Version: daemon.Version(), Logger: log.Logger})
+	s, what, err := newProgram(ctx, cfg, log.Logger)
 	if err != nil {
 		return daemon.Failed(stderr, "lispms", err)
 	}
-	fmt.Fprintf(stderr, "lispms: serves %d sites; see lispconf -s %s show\n", len(cfg.Sites), s.Socket())
+	fmt.Fprintf(stderr, "lispms: %s; see lispconf -s %s show\n", what, s.Socket())
 	if err := daemon.DropCapabilities(); err != nil {
 		log.Warn("goes on with all capabilities", "err", err)
 	}
@@ -71,4 +74,21 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return daemon.Failed(stderr, "lispms", err)
 	}
 	return daemon.ExitOK
+}
+
+// program is what lispms is: a Map-Server or an RTR.
+type program interface {
+	daemon.Program
+	Socket() string
+	Run(ctx context.Context) error
+}
+
+// newProgram makes what the file says.
+func newProgram(ctx context.Context, cfg *conf.MapServerNode, log *slog.Logger) (p program, what string, err error) {
+	if cfg.RTR != nil {
+		p, err = rtrd.New(ctx, rtrd.Config{Conf: cfg, Version: daemon.Version(), Logger: log})
+		return p, fmt.Sprintf("relays for nodes behind NATs, for %d Map-Servers", len(cfg.RTR.MapServers)), err
+	}
+	p, err = New(ctx, Config{Conf: cfg, Version: daemon.Version(), Logger: log})
+	return p, fmt.Sprintf("serves %d sites", len(cfg.Sites)), err
 }

@@ -18,7 +18,6 @@ import (
 	"github.com/xtrkit/xtrkit/examples/internal/conf"
 	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 	"github.com/xtrkit/xtrkit/lisp"
-	"github.com/xtrkit/xtrkit/mapcache"
 	"github.com/xtrkit/xtrkit/multihome"
 	"github.com/xtrkit/xtrkit/natt"
 )
@@ -116,7 +115,7 @@ func New(ctx context.Context, cfg Config) (_ *RTR, err error) {
 		return nil, err
 	}
 	r.runner, err = control.NewRunner(control.RunnerConfig{
-		Conn: conn, Engine: r.engine, Cores: map[control.Role]control.Core{control.RoleRTR: core{r.core, r.engine}},
+		Conn: conn, Engine: r.engine, Cores: map[control.Role]control.Core{control.RoleRTR: r.core},
 		Dataplane: r.forwarder, OnEvent: r.onEvent, AfterStep: r.publish, Logger: r.log,
 	})
 	if err != nil {
@@ -161,54 +160,14 @@ func coreConfig(c *conf.RTR, log *slog.Logger) natt.RTRConfig {
 	return out
 }
 
-// core hands what the RTR's machine finds out to the map-cache, before anything
-// else happens.
-type core struct {
-	*natt.RTR
-	engine *control.Engine
-}
-
-// Handle implements control.Core.
-func (c core) Handle(now time.Time, d lisp.Datagram) bool {
-	ok := c.RTR.Handle(now, d)
-	c.pass(now)
-	return ok
-}
-
-// Advance implements control.Core.
-func (c core) Advance(now time.Time) {
-	c.RTR.Advance(now)
-	c.pass(now)
-}
-
-// SetLocals tells the machine its own addresses.
-func (c core) SetLocals(_ time.Time, ls []mapcache.Local) {
-	rlocs := make([]netip.Addr, 0, len(ls))
-	for _, l := range ls {
-		rlocs = append(rlocs, l.Addr)
-	}
-	c.SetRLOCs(rlocs)
-}
-
-func (c core) pass(now time.Time) {
-	for ch, ok := c.NextChange(); ok; ch, ok = c.NextChange() {
-		c.engine.SetRelays(now, ch)
-	}
-}
-
-// onEvent tells the machine when an EID-Prefix is elsewhere.
+// onEvent shows what happens.
 func (r *RTR) onEvent(e control.Event) {
-	if e, ok := e.(control.RelayMoved); ok {
-		r.core.Moved(e.When(), e.EID.IID, e.EID.Prefix)
-		core{r.core, r.engine}.pass(e.When())
-	}
 	r.status.Publish(statusd.Describe(e.When(), e.String(), e))
 }
 
 // publish shows the events of the machine.
 func (r *RTR) publish(now time.Time) {
 	for e, ok := r.core.NextEvent(); ok; e, ok = r.core.NextEvent() {
-		r.log.Info(e.String())
 		r.status.Publish(statusd.Describe(now, e.String(), e))
 	}
 }
