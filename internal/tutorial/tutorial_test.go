@@ -22,17 +22,30 @@ mkdir -p /var/lib && mount -t tmpfs none /var/lib
 ip link set lo up
 `
 
+// programs builds the examples and returns the folder with them.
+func programs(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	out, err := exec.Command("go", "build", "-o", dir, "../../examples/...").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return dir
+}
+
+// root is the top of the sources.
+func root(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs("../..")
+	require.NoError(t, err)
+	return dir
+}
+
 // TestTutorials does what docs/tutorials says, line by line.
 func TestTutorials(t *testing.T) {
 	netlab.Require(t)
 	files, err := filepath.Glob("../../docs/tutorials/*.md")
 	require.NoError(t, err)
 	require.NotEmpty(t, files)
-	bin := t.TempDir()
-	out, err := exec.Command("go", "build", "-o", bin, "../../examples/...").CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	root, err := filepath.Abs("../..")
-	require.NoError(t, err)
+	bin, root := programs(t), root(t)
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".md"), func(t *testing.T) {
 			f, err := os.Open(file)
