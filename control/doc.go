@@ -23,6 +23,7 @@
 //	pubsub.go             subscriptions, and what is published to us
 //	probe.go              RLOC-probes and their answers
 //	uplink.go             which of our own locators the answers speak against
+//	paths.go              what a data plane is told of pairs of locators
 //	closed.go             what only closed networks use: signals to the data plane
 //	mapversion.go         Map-Version Numbers, of us and of others
 //	lsb.go                Locator-Status-Bits
@@ -58,6 +59,10 @@
 // most a minute after it is back. Only a Map-Notify from the address of the
 // Map-Server, with the nonce of the outstanding Map-Register and authentication
 // data that verifies over the octets received, is an answer.
+//
+// Locators that change again within a second of the last change are registered at
+// the end of that second, together. What goes unanswered from one of our locators
+// is sent from the next one after that.
 //
 // SetDatabase registers what is new and withdraws what is gone, and leaves alone
 // the Map-Registers whose content stays. A Map-Notify that answers nothing is
@@ -111,11 +116,17 @@
 // probed, however many EID-Prefixes are behind it. When all pairs with a locator
 // are down, it is probed from our other locators too, and unreachable if that
 // does not help; any later answer brings it back. Mappings that are left without
-// a reachable locator are asked for again. One of our own locators that no
-// peer answers any more, while one answers another of ours, is silent: it counts
-// as down, for others and for the data plane, until a probe from it is answered.
-// With ProbeConfig.Fast the interval is
+// a reachable locator are asked for again. With ProbeConfig.Fast the interval is
 // shorter while packets go to a locator or come from it.
+//
+// A data plane that is a PairPlane is told of each pair that is down, and avoids
+// it. One of our own locators that no peer answers any more is silent if two
+// different locators do not answer it that answer another of ours, or one and a
+// Map-Server, which is then asked by a Map-Register: it counts as down, for others
+// and for the data plane, until a probe from it is answered. With
+// ProbeConfig.PreferRTT pairs are also told apart by their round-trip time, in
+// classes that each reach half as far again as the one below; a pair leaves its
+// class when it is a fifth beyond it, and not again within 30 s.
 //
 // # LISP-SEC
 //
