@@ -121,7 +121,7 @@ func New(cfg Config) (*Engine, error) {
 		uplinks:       make(map[netip.Addr]*uplink),
 		petrs:         make(map[mapcache.Locator]bool),
 		unheard:       make(map[netip.Addr]bool),
-		pairs:         pairBook{make(map[pathKey]uint8), make(map[pathKey]uint8)},
+		pairs:         pairBook{told: make(map[pathKey]uint8), dirty: make(map[pathKey]uint8)},
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)

@@ -21,11 +21,13 @@ type PairPlane interface {
 type pairBook struct {
 	told  map[pathKey]uint8 // what is not 0
 	dirty map[pathKey]uint8 // what differs from it
+	taken bool              // somebody asks
 }
 
 // PairChanges returns what has changed since the last call of what a PairPlane
 // has to know, in order.
 func (e *Engine) PairChanges() []mapcache.Pair {
+	e.pairs.taken = true
 	if len(e.pairs.dirty) == 0 {
 		return nil
 	}

@@ -63,6 +63,7 @@ func TestPairDown(t *testing.T) {
 // onePeer is a node with two uplinks, a Map-Server and one peer.
 func onePeer(t *testing.T) *tester {
 	tc := up(t)
+	tc.e.PairChanges() // as a Runner with a PairPlane
 	tc.setLocals(twoUplinks()...)
 	tc.learn(hostKey(peerEID), record("198.51.100.0/24", 1440, peerRLOC))
 	return tc
@@ -106,6 +107,16 @@ func TestSilentOnlyForThePeer(t *testing.T) {
 	tc.runPeer(10*time.Minute, func(local, remote netip.Addr) bool { return remote != peerRLOC || local == secondUplink })
 	assert.Empty(t, eventsOf[LocatorSilent](tc))
 	assert.LessOrEqual(t, tc.e.Stats().MapRegistersSent-before, uint64(14), "the usual ones")
+}
+
+// TestSilentWithoutPairs: as nobody asks for pairs, nothing but the uplink can be
+// avoided.
+func TestSilentWithoutPairs(t *testing.T) {
+	tc := onePeer(t)
+	tc.e.pairs.taken = false
+	tc.runPeer(6*time.Minute, everyPath)
+	tc.runPeer(75*time.Second, func(local, remote netip.Addr) bool { return remote != peerRLOC || local == secondUplink })
+	assert.Equal(t, []netip.Addr{secondUplink}, tc.upLocals())
 }
 
 // TestSilentForThePeerAndTheMapServer: neither the only peer nor the Map-Server

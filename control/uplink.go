@@ -106,7 +106,8 @@ func (e *Engine) narrow(now time.Time, t *probeTarget) {
 // judgeUplinks compares our locators by how t answers them. One of ours that t
 // does not answer, though it answers another, may do for everybody else: pairs are
 // avoided one by one (PairPlane). It counts as silent only if nobody answers it, and
-// at least two do not who answer another; a Map-Server is one of them.
+// at least two do not who answer another; a Map-Server is one of them. Where pairs
+// are not avoided one is enough.
 func (e *Engine) judgeUplinks(now time.Time, t *probeTarget) {
 	if !slices.ContainsFunc(t.paths, func(p *path) bool { return p.seen && !p.down }) {
 		return // nothing to compare with
@@ -131,7 +132,7 @@ func (e *Engine) suspect(now time.Time, a netip.Addr, u *uplink) {
 		if k.local != a || !p.down || k.locator.Addr == first || !e.answersAnother(p) {
 			continue
 		}
-		if first.IsValid() {
+		if first.IsValid() || !e.pairs.taken {
 			e.setSilent(now, a, u, true)
 			return
 		}
