@@ -193,10 +193,11 @@ func (e *Engine) relocateBut(now time.Time, except *natLocal) {
 		e.log.Error("database mapping not stored", "err", err)
 	}
 	e.setDefaults(now)
-	if !same || len(e.registrations) == 0 || hasUp(locals) {
-		e.arrange(now, databaseChange{all: true})
-	}
+	e.arrange(now, databaseChange{all: true, rtrs: same && len(e.registrations) > 0})
 	e.renewNAT(now, except)
+	if e.nat != nil {
+		e.silentSeq++ // others of ours may be spared now
+	}
 	e.hurryRequests(now)
 	e.rebuildPaths(now)
 	e.solicit(now, moved)

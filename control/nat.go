@@ -170,11 +170,9 @@ func (e *Engine) stepNAT(now time.Time, x *natLocal) {
 	}
 	switch {
 	case e.withdrawing:
-		if x.xtr.WithdrawDone() && !hasUp(e.locals) {
-			for _, r := range e.registrations {
-				if r.state == StateWithdrawing {
-					r.state = StateWithdrawn // nobody answers
-				}
+		for _, r := range e.registrations {
+			if r.state == StateWithdrawing && x.xtr.WithdrawDone() && !e.reaches(r) {
+				r.state = StateWithdrawn // nobody answers
 			}
 		}
 	case changed:
@@ -287,15 +285,49 @@ func (n *natEngine) bound() []natAnnounced {
 func (e *Engine) rebind(now time.Time, x *natLocal) {
 	// Its own Map-Registers have said so already.
 	e.relocateBut(now, x)
-	if hasUp(e.locals) || slices.ContainsFunc(e.nat.xtrs, func(x *natLocal) bool { return x.xtr.Binding().State == natt.Registered }) {
+	if slices.ContainsFunc(e.nat.xtrs, func(x *natLocal) bool { return x.xtr.Binding().State == natt.Registered }) {
 		return
 	}
 	for _, r := range e.registrations {
+		if e.reaches(r) {
+			continue
+		}
 		if r.state == StateRegistered {
 			r.state, r.announced = StateUnanswered, false
 		}
 		r.fail(now, e.nat.why())
 	}
+}
+
+// reaches reports whether the Map-Server of r is spoken to directly.
+func (e *Engine) reaches(r *registration) bool {
+	_, ok := e.localFor(r.server.Addr.Addr())
+	return ok
+}
+
+// resolves reports whether there is a Map-Resolver that we can ask, or nothing
+// that asking would need.
+func (e *Engine) resolves() bool {
+	if len(e.resolvers) == 0 {
+		return hasUp(e.locals)
+	}
+	return slices.ContainsFunc(e.resolvers, func(r *mapResolver) bool {
+		_, ok := e.localFor(r.addr.Addr())
+		return ok
+	})
+}
+
+// spared reports whether packets had better not leave from our locator a: it is
+// behind a NAT, each destination would cost a binding there, and there is another
+// one of its family that is not (draft §5.1.3).
+func (e *Engine) spared(a netip.Addr) bool {
+	if e.nat == nil || e.nat.find(a) == nil {
+		return false
+	}
+	if _, direct := e.localByAddr(a); direct {
+		return false
+	}
+	return slices.ContainsFunc(e.locals, func(l mapcache.Local) bool { return l.Up && l.Addr.Is4() == a.Is4() })
 }
 
 func hasUp(ls []mapcache.Local) bool {
@@ -359,14 +391,14 @@ func (e *Engine) natFamilies(have4, have6 bool) (bool, bool) {
 }
 
 // setDefaults keeps the entries of the map-cache that lead everything to the RTRs
-// while there is no locator of ours that others reach (draft §5.1.1, §5.1.3).
+// while nothing can be asked for directly (draft §5.1.1, §5.1.3).
 func (e *Engine) setDefaults(now time.Time) {
 	if e.nat == nil {
 		return
 	}
 	want := make(map[mapcache.Key]bool)
 	rlocs := e.nat.defaultRLOCs()
-	if len(rlocs) > 0 && !hasUp(e.locals) {
+	if len(rlocs) > 0 && !e.resolves() {
 		iids := map[uint32]bool{0: true}
 		for i := range e.db {
 			iids[e.db[i].IID] = true

@@ -84,7 +84,7 @@ func (n *natEngine) MapRegisters(now time.Time, r natt.Route) []natt.Register {
 			continue
 		}
 		n.remember(nonce, reg)
-		if _, direct := e.localFor(s.Addr.Addr()); !direct {
+		if !e.reaches(reg) {
 			reg.lastSent, reg.nonce = now, nonce
 			if reg.state == StateIdle {
 				reg.state = StateWaiting
@@ -156,7 +156,7 @@ func (n *natEngine) Notify(now time.Time, r natt.Route, server netip.AddrPort, b
 	if reg == nil || !slices.Contains(e.registrations, reg) {
 		return nil // it is another registration by now
 	}
-	if _, direct := e.localFor(s.Addr.Addr()); !direct {
+	if !e.reaches(reg) {
 		reg.rtr, reg.first = r.RTR, reg.lastSent
 		reg.local, reg.vain = mapcache.Local{Addr: r.Local}, netip.Addr{}
 		e.registered(now, reg, e.missing(reg, m.Records))

@@ -128,6 +128,7 @@ const splitPace = 10 * time.Millisecond
 // databaseChange says what changed in our database.
 type databaseChange struct {
 	all     bool                            // our locators changed, and with them every record
+	rtrs    bool                            // but only by RTRs that stand for them, whom it was said already
 	changed map[mapcache.Key]bool           // or these records did, new ones included
 	removed map[mapcache.Key]lisp.EIDRecord // what is no more in the database
 }
@@ -164,7 +165,7 @@ func (e *Engine) arrange(now time.Time, c databaseChange) {
 	}
 	e.quickUntil = now.Add(e.cfg.QuickTime)
 	begin := now
-	if c.all {
+	if c.all && (e.nat == nil || hasUp(e.locals)) {
 		begin = e.announceAt(now)
 	}
 	before := e.registrations
@@ -195,6 +196,9 @@ func (e *Engine) arrange(now time.Time, c databaseChange) {
 		}
 		e.registrations = append(e.registrations, all...)
 		for i, r := range again {
+			if c.rtrs && !e.reaches(r) {
+				continue
+			}
 			e.timers.stop(&r.timer)
 			r.message, r.state, r.tries, r.announced, r.vain = nil, StateIdle, 0, false, netip.Addr{}
 			if r.gone != nil {

@@ -239,11 +239,13 @@ func (e *Engine) forgetUnprobed(now time.Time, a netip.Addr) {
 	delete(e.uplinks, a)
 }
 
-// withoutSilent returns ls with the silent ones down.
+// withoutSilent returns ls with those down that packets are not to leave from: the
+// silent ones, and those behind a NAT where there are others.
 func (e *Engine) withoutSilent(ls []mapcache.Local) []mapcache.Local {
 	out := slices.Clone(ls)
 	for i := range out {
-		out[i].Up = out[i].Up && !e.isSilent(out[i].Addr.Unmap().WithZone(""))
+		a := out[i].Addr.Unmap().WithZone("")
+		out[i].Up = out[i].Up && !e.isSilent(a) && !e.spared(a)
 	}
 	return out
 }

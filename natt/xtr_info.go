@@ -23,7 +23,7 @@ const (
 // askAgain sends Info-Requests, again and again until one is answered.
 func (x *XTR) askAgain(now time.Time) {
 	if len(x.cfg.Servers) == 0 {
-		x.infoAt, x.reason = time.Time{}, reasonNoServer
+		x.state, x.infoAt, x.reason = Unanswered, time.Time{}, reasonNoServer
 		return
 	}
 	if x.infoSends >= infoSends {
