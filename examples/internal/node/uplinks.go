@@ -62,16 +62,16 @@ func (n *Node) follow(now time.Time, c multihome.Change) error {
 	n.seen = c.Interfaces
 	failed := func(what string, err error) {
 		if err != nil {
-			n.log.Error(what, "err", err, "again_in", retryAfter)
+			n.log.Error("the system refused a change", "what", what, "err", err, "again_in", retryAfter)
 			n.uplinks.Again(now.Add(retryAfter))
 		}
 	}
 	if c.Lost {
-		failed("routes or rules that were removed are not all back", n.device.Repair())
+		failed("repair of what was removed", n.device.Repair())
 	}
 	locals := n.locators(c.Interfaces)
-	failed("not all routes of the uplinks are there", n.routing.Set(c.Interfaces, addresses(locals)))
-	failed("not all policies are in force", n.steer(c.Interfaces))
+	failed("routes of the uplinks", n.routing.Set(c.Interfaces, addresses(locals)))
+	failed("policies", n.steer(c.Interfaces))
 	if db := database(n.conf, c.Interfaces, n.versions); !reflect.DeepEqual(db, n.database) { // an interface is new
 		n.database = db
 		// The error says that the Runner has ended.
