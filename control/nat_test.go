@@ -266,3 +266,54 @@ func TestNATDatabase(t *testing.T) {
 	assert.Len(t, w.registered(second), 1)
 	assert.Len(t, w.xtr.Registrations(), 1)
 }
+
+// TestNATDualStack: IPv6 is public, but the Map-Server and the Map-Resolver have
+// IPv4 only, and that is behind a NAT. Both are announced, and since nothing can be
+// asked for it all goes to the RTR.
+func TestNATDualStack(t *testing.T) {
+	six := netip.MustParseAddr("2001:db8:6::1")
+	w := newNATWorld(t, nil)
+	_, in := w.behind("nat", nat1, inner1, symmetric)
+	w.locals(in, w.node.AddInterface(w.net.Internet(), natLink, six))
+	w.net.Run(10 * time.Second)
+	assert.ElementsMatch(t, []string{six.String(), natRTRs[0].String()}, keysOf(w.registered(natEID)), w.texts())
+	assert.Equal(t, natRTRs[0], w.forward("192.0.2.9").Locator.Addr)
+	assert.Equal(t, "no Map-Server of this address family", w.texts()[1])
+	r := w.xtr.Registrations()[0]
+	assert.Equal(t, control.StateRegistered, r.State)
+	assert.Empty(t, r.LastError)
+	w.net.Run(10 * time.Minute)
+	assert.True(t, w.reachable(0))
+	assert.Equal(t, control.StateRegistered, w.xtr.Registrations()[0].State)
+
+	// A Map-Resolver of IPv6 can be asked.
+	w = newNATWorld(t, func(c *control.Config) {
+		c.MapResolvers = append(c.MapResolvers, netip.MustParseAddrPort("[2001:db8:6::53]:4342"))
+	})
+	_, in = w.behind("nat", nat1, inner1, symmetric)
+	w.locals(in, w.node.AddInterface(w.net.Internet(), natLink, six))
+	w.net.Run(10 * time.Second)
+	assert.Equal(t, mapcache.Miss, w.forward("192.0.2.9").Verdict)
+	assert.Len(t, w.registered(natEID), 2)
+}
+
+// TestNATLoss: a fifth of everything is lost. The node is reached nearly always,
+// and registered all the time.
+func TestNATLoss(t *testing.T) {
+	w := newNATWorld(t, nil)
+	lossy := natLink
+	lossy.Loss = 0.1 // and as much again on the next link
+	nat := w.net.AddNAT("nat", w.net.Internet(), lossy, nat1, netsim.NATConfig{Kind: netsim.PortRestricted, Timeout: 30 * time.Second})
+	in := w.node.AddInterface(nat.Inside(), lossy, inner1)
+	w.locals(in)
+	w.net.Run(time.Minute)
+	without := 0
+	for range 120 {
+		w.net.Run(30 * time.Second)
+		if len(w.registered(natEID)) != 1 {
+			without++
+		}
+	}
+	assert.Zero(t, without)
+	assert.Less(t, len(eventsOf[control.NATChanged](w)), 60)
+}
