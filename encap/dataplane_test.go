@@ -443,10 +443,13 @@ func TestForwarderAllocations(t *testing.T) {
 				}
 				e.flush()
 			}
-			for range 10 {
-				out()
+			for range 2 { // without a destination cache and with one
+				for range 10 {
+					out()
+				}
+				assert.Zero(t, testing.AllocsPerRun(100, out))
+				e.destinations = new(mapcache.DestinationCache)
 			}
-			assert.Zero(t, testing.AllocsPerRun(100, out))
 
 			g := newIngress(x.Forwarder, x.underlay)
 			var batch []Incoming

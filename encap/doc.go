@@ -40,9 +40,10 @@
 //
 // # What it does not
 //
-// Encrypted payloads (RFC 8061) are dropped. Ethernet frames are received for
-// whoever takes them (Overlay.Ethernet), and never sent; shim headers are
-// neither. There is no multicast.
+// Encrypted payloads (RFC 8061) and shim headers are dropped. Ethernet frames are
+// sent and received for whoever bridges them (Forwarder.SendFrame,
+// Overlay.Ethernet). There is no multicast, and no LISP-NAT (RFC 6832 §7): what it
+// would translate is up to the host's firewall.
 //
 // # Shape
 //

@@ -41,6 +41,7 @@ type Forwarder struct {
 	outerLimit  *rate.Limiter // ICMP errors about outer packets
 	sourceLimit *rate.Limiter // discoveries of unknown sources
 	closedNet   *closedNet    // nil on the public Internet
+	frames      frames
 	c           counters
 	remotes     *locatorCounters
 	usageMu     sync.Mutex

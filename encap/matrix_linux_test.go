@@ -31,7 +31,7 @@ type matrix struct {
 
 // newMatrix makes the hosts with the EIDs 10.n.0.1 and fd00:n::1, behind IPv4
 // locators, and 10.n.1.1 and fd00:n:1::1, behind IPv6 ones.
-func newMatrix(t *testing.T, f mapcache.Format, mtu int) *matrix {
+func newMatrix(t *testing.T, f mapcache.Format, mtu int, change ...func(host int, c *Config)) *matrix {
 	t.Helper()
 	m := &matrix{lab: netlab.Test(t, netlab.IPv6, netlab.TUN, netlab.PolicyRouting)}
 	r := m.lab.Router("r")
@@ -68,6 +68,9 @@ func newMatrix(t *testing.T, f mapcache.Format, mtu int) *matrix {
 				icmp, err := NewICMP()
 				require.NoError(t, err)
 				c.ICMP = icmp
+				for _, f := range change {
+					f(i, c)
+				}
 			},
 		})
 	}
