@@ -127,7 +127,7 @@ static-map-cache { eid-prefix = 198.51.100.0/24 rloc = 203.0.113.3 }
 rloc-probing { rloc-probe-interval = 10 rloc-probe-retries = 2 rloc-probe-retries-interval = 10 }
 database-mapping { eid-prefix = 198.51.100.1/32 ttl = 5 rloc-iface { interface = eth0 priority = 5 } }
 database-mapping { eid-prefix = 2001:db8::1/128 rloc-iface { interface = eth0 priority = 2 } rloc-iface { interface = eth1 } }`)
-	c := controlConfig(cfg, database(cfg, hostOf(), nil), identity{Nonce: 9}, nil)
+	c := controlConfig(cfg, database(cfg, hostOf(), nil), identity{XTRID: lisp.XTRID{1}, Nonce: 9}, nil)
 	assert.Equal(t, []control.DatabaseMapping{
 		{
 			Key: mapcache.Key{Prefix: netip.MustParsePrefix("198.51.100.1/32")}, TTL: 5 * time.Minute,
@@ -156,7 +156,7 @@ database-mapping { eid-prefix = 2001:db8::1/128 rloc-iface { interface = eth0 pr
 	cfg = parse(t, `database-mapping { eid-prefix = 198.51.100.1/32 interface = eth0 }
 database-mapping { eid-prefix = 2001:db8::1/128 interface = eth0 }
 rloc-probing { rloc-probe-interval = 0 }`)
-	c = controlConfig(cfg, database(cfg, hostOf(), nil), identity{Nonce: 9}, nil)
+	c = controlConfig(cfg, database(cfg, hostOf(), nil), identity{XTRID: lisp.XTRID{1}, Nonce: 9}, nil)
 	assert.Empty(t, c.Database[0].RLOCs)
 	assert.Empty(t, c.Database[1].RLOCs)
 	assert.Equal(t, control.ProbeConfig{Interval: -1}, c.Probe)

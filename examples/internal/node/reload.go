@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,6 +42,7 @@ var parts = []part{
 	{"proxy-itrs", func(c *conf.Node) any { return &c.ProxyITRs }, ""},
 	{"rloc-probing", func(c *conf.Node) any { return &c.Probing }, ""},
 	{"lisp-sec", func(c *conf.Node) any { return &c.LISPSEC }, ""},
+	{"uplink-mode", func(c *conf.Node) any { return &c.UplinkMode }, ""},
 
 	{"operating-mode", func(c *conf.Node) any { return &c.Mode }, "the device is made for it"},
 	{"iid", func(c *conf.Node) any { return &c.IID }, "the device is made for it"},
@@ -53,6 +55,7 @@ var parts = []part{
 	{"control-port", func(c *conf.Node) any { return &c.ControlPort }, "the socket is open"},
 	{"control-socket", func(c *conf.Node) any { return &c.ControlSocket }, "the socket is open"},
 	{"state-file", func(c *conf.Node) any { return &c.StateFile }, "the node is known by what is in it"},
+	{"nat-traversal", func(c *conf.Node) any { return &c.NAT }, "what was found out is in use"},
 	{"ipv6-scope", func(c *conf.Node) any { return &c.SiteScope }, "the interfaces are followed by it"},
 }
 
@@ -217,7 +220,7 @@ func describe(v reflect.Value) string {
 		}
 		return fmt.Sprintf("every %v, %d retries after %v, fast %v", x.Interval, x.Retries, x.RetryInterval, x.Fast)
 	case conf.LISPSEC:
-		return fmt.Sprintf("%s, %d keys, hmac %v, kdf %v, protected-paths %v, etr %v", x.Mode, len(x.Keys), x.HMACs, x.KDFs, x.ProtectedPaths, !x.NoETR)
+		return fmt.Sprintf("%s, %d keys, hmac %v, kdf %v, protected-paths %v, etr %v", cmp.Or(x.Mode, "off"), len(x.Keys), x.HMACs, x.KDFs, x.ProtectedPaths, !x.NoETR)
 	case string:
 		return fmt.Sprintf("%q", x)
 	default:

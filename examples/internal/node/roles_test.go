@@ -47,7 +47,7 @@ encapsulation = VXLAN-GPE
 proxy-etr-ipv4 { address = 203.0.113.2 }
 proxy-etr-ipv6 { address = 203.0.113.3 }
 pxtr { pitr-eids = { 198.51.100.0/24 } petr-eids = { 2001:db8:7::/48 } iid = 3 rloc-iface { interface = eth0 } }`)
-	c := controlConfig(cfg, database(cfg, hostOf(), nil), identity{}, nil)
+	c := controlConfig(cfg, database(cfg, hostOf(), nil), identity{XTRID: lisp.XTRID{1}, Nonce: 9}, nil)
 	assert.Empty(t, c.Database)
 	assert.Equal(t, []mapcache.Key{{IID: 3, Prefix: prefix("198.51.100.0/24")}}, c.ProxyITR)
 	assert.Equal(t, mapcache.FormatVXLANGPE, c.Format)
@@ -75,7 +75,7 @@ allowed-dst-eids = { 128.0.0.0/1 }
 rloc-probing { rloc-probe-interval = 10 rloc-probe-fast-interval = 100 }
 database-mapping { eid-prefix = 198.51.100.0/24 rloc-iface { interface = eth0 } rloc-address { address = 203.0.113.99 local = off } }
 database-mapping { eid-prefix = 198.51.101.0/24 rloc-iface { interface = eth0 } rloc-address { address = 203.0.113.99 local = off } }`)
-	c = controlConfig(cfg, database(cfg, hostOf(), map[string]uint16{"198.51.100.0/24": 77}), identity{}, nil)
+	c = controlConfig(cfg, database(cfg, hostOf(), map[string]uint16{"198.51.100.0/24": 77}), identity{XTRID: lisp.XTRID{1}, Nonce: 9}, nil)
 	assert.Equal(t, uint16(77), c.Database[0].MapVersion)
 	assert.Equal(t, uint16(control.RandomMapVersion), c.Database[1].MapVersion)
 	assert.Contains(t, c.Database[0].RLOCs, control.DatabaseRLOC{Addr: addr("203.0.113.99"), Priority: 1, Weight: 100, Remote: true})
