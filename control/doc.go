@@ -60,8 +60,8 @@
 // Map-Server, with the nonce of the outstanding Map-Register and authentication
 // data that verifies over the octets received, is an answer.
 //
-// Locators that change again within a second of the last change are registered at
-// the end of that second, together. What goes unanswered from one of our locators
+// Changes of locators are registered at once, but when there are more than three of
+// them once a second, together. What goes unanswered from one of our locators
 // is sent from the next one after that.
 //
 // SetDatabase registers what is new and withdraws what is gone, and leaves alone

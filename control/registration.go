@@ -133,25 +133,35 @@ type databaseChange struct {
 	removed map[mapcache.Key]lisp.EIDRecord // what is no more in the database
 }
 
-// announcer paces Map-Registers when our own locators change: the first change
-// is told at once, and what changes within a second after it together, for
-// interfaces may flap.
-type announcer struct{ last, next time.Time }
+// announcer paces Map-Registers when our own locators change. What one cause
+// changes in a few steps is told at once each time, for others send to the wrong
+// place meanwhile; but interfaces may flap, and then what changes within a second
+// is told together.
+type announcer struct {
+	ahead time.Time // what was told at once has used up the pace until then
+	next  time.Time // when what waits is told
+}
 
-const announcePace = time.Second
+const (
+	announcePace  = time.Second
+	announceBurst = 3
+)
 
 // announceAt says when a change is registered.
 func (e *Engine) announceAt(now time.Time) time.Time {
 	a := &e.announced
-	if !a.next.IsZero() && !now.Before(a.next) {
-		a.last, a.next = a.next, time.Time{}
+	if !a.next.IsZero() {
+		if now.Before(a.next) {
+			return a.next
+		}
+		a.ahead, a.next = later(a.ahead, a.next).Add(announcePace), time.Time{}
 	}
-	if a.last.IsZero() || now.Sub(a.last) >= announcePace {
-		a.last = now
-		return now
+	if at := a.ahead.Add(-(announceBurst - 1) * announcePace); at.After(now) {
+		a.next = at
+		return at
 	}
-	a.next = a.last.Add(announcePace)
-	return a.next
+	a.ahead = later(a.ahead, now).Add(announcePace)
+	return now
 }
 
 // arrange distributes our EID-Prefixes over Map-Registers, each of which is
