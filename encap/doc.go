@@ -25,6 +25,10 @@
 //
 //   - Proxy-ITR and Proxy-ETR ([Overlay]), and several queues of a device.
 //
+//   - By which uplink a packet leaves, a function of the user's may say (Config.Policy);
+//     the firewall mark of packets is known by the device they come from
+//     ([Forwarder.ReadMarked]).
+//
 //   - A hold table: the first packets to an EID wait for its mapping and leave in
 //     order when it comes.
 //
