@@ -25,6 +25,8 @@ func (n *Node) Status(ctx context.Context) (statusd.Status, error) {
 	st := statusd.Status{Program: "lispmn", Version: n.cfg.Version, PID: os.Getpid(), Started: n.started, Node: s}
 	err := n.runner.Do(ctx, func(now time.Time) {
 		st.Time = now
+		// What went since the data plane was last asked.
+		n.forwarder.Usage(func(u mapcache.Usage) { n.engine.AddUsage(now, u) })
 		s.Interfaces = interfaces(seen, n.engine.Locals())
 		for _, l := range n.engine.Locals() {
 			s.Locals = append(s.Locals, statusd.Local{Addr: l.Addr, IfIndex: l.IfIndex, Priority: l.Priority, Weight: l.Weight, Up: l.Up})
