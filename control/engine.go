@@ -82,7 +82,7 @@ type Engine struct {
 	rtr         bool // see SetRTR
 	hosts       func(name string, global netip.Addr) (netip.AddrPort, bool)
 	relays      map[mapcache.Key]bool // entries that an RTR has made, see relay.go
-	relaysMoved []mapcache.Key        // for the RTR
+	relaysMoved []relayMoved          // for the RTR
 
 	requestLimit *rate.Limiter
 	replyLimit   *rate.Limiter // of anybody

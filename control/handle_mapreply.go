@@ -100,7 +100,7 @@ func (e *Engine) tooBroad(rec *lisp.EIDRecord, k mapcache.Key) bool {
 
 // learn puts one record into the map-cache.
 func (e *Engine) learn(now time.Time, d lisp.Datagram, rec *lisp.EIDRecord, k mapcache.Key, p *pending, rtt time.Duration) bool {
-	if old, ok := e.cache.Get(k); ok && old.Origin == mapcache.OriginStatic && e.keepsRelay(now, k, rec) {
+	if old, ok := e.cache.Get(k); ok && old.Origin == mapcache.OriginStatic && e.keepsRelay(now, now.Add(-rtt), k, rec) {
 		return true // what is configured stays
 	}
 	if e.outdated(k, rec) {

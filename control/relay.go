@@ -69,8 +69,9 @@ func (e *Engine) SetRelays(now time.Time, c natt.RelayChange) {
 }
 
 // keepsRelay reports whether the relays of k stay as they are, when a Map-Reply
-// with rec has come for it: as long as the mapping system leads to us.
-func (e *Engine) keepsRelay(now time.Time, k mapcache.Key, rec *lisp.EIDRecord) bool {
+// with rec has come for it, which was asked for at some time: as long as the
+// mapping system leads to us.
+func (e *Engine) keepsRelay(now, asked time.Time, k mapcache.Key, rec *lisp.EIDRecord) bool {
 	if !e.relays[k] || rec.Negative() {
 		// A Map-Server that has just started knows nobody; the node knows better.
 		return true
@@ -84,7 +85,7 @@ func (e *Engine) keepsRelay(now time.Time, k mapcache.Key, rec *lisp.EIDRecord) 
 	}
 	delete(e.relays, k)
 	e.cache.Remove(now, k)
-	e.relaysMoved = append(e.relaysMoved, k)
+	e.relaysMoved = append(e.relaysMoved, relayMoved{k, asked})
 	e.emit(RelayMoved{Stamp{now}, k})
 	return false
 }

@@ -19,7 +19,7 @@ const loopTTL = 15 * time.Second
 type rtrCore interface {
 	SetRLOCs([]netip.Addr)
 	NextChange() (natt.RelayChange, bool)
-	Moved(now time.Time, iid uint32, prefix netip.Prefix)
+	Moved(now, asked time.Time, iid uint32, prefix netip.Prefix)
 	Host(name string, global netip.Addr) (netip.AddrPort, bool)
 	NextName() (natt.NameChange, bool)
 }
@@ -41,7 +41,7 @@ func (r *Runner) stepRelays(now time.Time) {
 		return
 	}
 	for _, k := range r.cfg.Engine.takeMoved() {
-		rtr.Moved(now, k.IID, k.Prefix)
+		rtr.Moved(now, k.asked, k.IID, k.Prefix)
 	}
 	for c, ok := rtr.NextChange(); ok; c, ok = rtr.NextChange() {
 		r.cfg.Engine.SetRelays(now, c)
@@ -51,8 +51,14 @@ func (r *Runner) stepRelays(now time.Time) {
 	}
 }
 
+// relayMoved is an EID-Prefix that was found elsewhere, and when that was asked for.
+type relayMoved struct {
+	mapcache.Key
+	asked time.Time
+}
+
 // takeMoved returns the EID-Prefixes that were found elsewhere since the last call.
-func (e *Engine) takeMoved() []mapcache.Key {
+func (e *Engine) takeMoved() []relayMoved {
 	ks := e.relaysMoved
 	e.relaysMoved = nil
 	return ks

@@ -186,7 +186,7 @@ func TestAllInOne(t *testing.T) {
 		// The node goes silent. While the registration of the Map-Server lives on for a
 		// little, packets go nowhere, not in a circle.
 		require.NoError(t, all.Do(ctx, func(now time.Time) {
-			all.rtr.Moved(now, 0, nodeEID)
+			all.rtr.Moved(now, now, 0, nodeEID)
 		}))
 		assert.Equal(t, mapcache.Miss, all.forward(nodeEID.Addr()).Verdict)
 		all.plane.miss(nodeEID.Addr())

@@ -109,7 +109,7 @@ func FuzzRTR(f *testing.F) {
 					source = sources[int(content[0])%len(sources)]
 				}
 			case rtrMoved:
-				b.r.Moved(b.now, 0, netip.MustParsePrefix("172.16.3.3/32"))
+				b.r.Moved(b.now, b.now, 0, netip.MustParsePrefix("172.16.3.3/32"))
 			}
 			require.LessOrEqual(t, len(out), 1)
 			for _, d := range out {

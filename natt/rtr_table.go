@@ -382,14 +382,22 @@ func (r *RTR) Relays() []Relay {
 }
 
 // Moved tells that the mapping system has an EID-Prefix elsewhere, with no locator
-// of the RTR: its relays are gone.
-func (r *RTR) Moved(now time.Time, iid uint32, prefix netip.Prefix) {
+// of the RTR: its relays are gone. asked is when the mapping system was asked. What
+// a Map-Server has confirmed since stays: its answer may have been older.
+func (r *RTR) Moved(now, asked time.Time, iid uint32, prefix netip.Prefix) {
 	k := eidKey{iid, prefix.Masked()}
 	st := r.eids[k]
 	if st == nil {
 		return
 	}
 	for _, c := range slices.Clone(st.claims) {
-		r.dropClaim(now, k, c, RelayMoved)
+		for _, e := range slices.Clone(c.relays) {
+			if e.Verified.After(asked) {
+				st.told = nil // whoever asked has it no more
+				r.touch(k)
+				continue
+			}
+			r.dropRelay(now, e, RelayMoved)
+		}
 	}
 }

@@ -252,7 +252,13 @@ func TestRTRUnsolicited(t *testing.T) {
 	assert.True(t, cs[0].Resolve)
 	assert.Len(t, cs[0].Relays, 1, "until the mapping system has answered")
 
-	b.r.Moved(b.now, 0, netip.MustParsePrefix(n.eid))
+	b.r.Moved(b.now, b.now.Add(-time.Second), 0, netip.MustParsePrefix(n.eid))
+	cs = b.changes()
+	require.Len(t, cs, 1, "confirmed since the mapping system was asked: its answer may be older")
+	assert.Len(t, cs[0].Relays, 1)
+	assert.Len(t, b.r.Relays(), 1)
+
+	b.r.Moved(b.now, b.now, 0, netip.MustParsePrefix(n.eid))
 	assert.Empty(t, b.r.Relays())
 	assert.Equal(t, RelayMoved, b.events()[0].(RelayGone).Why)
 	cs = b.changes()
@@ -261,7 +267,7 @@ func TestRTRUnsolicited(t *testing.T) {
 
 	assert.Empty(t, b.send(msPort, news(n, insideIP, 79)))
 	assert.Equal(t, RTRNotServed, b.lastReason())
-	b.r.Moved(b.now, 0, netip.MustParsePrefix(n.eid))
+	b.r.Moved(b.now, b.now, 0, netip.MustParsePrefix(n.eid))
 	assert.Empty(t, b.changes())
 }
 

@@ -21,14 +21,15 @@ const natKeepAlive = 2 * time.Second
 // natBox is a NAT of the demo: what a node has between itself and the router in
 // the middle.
 type natBox struct {
-	name, inside  string // the address inside is the node's router
-	outside, core string
-	random        bool // ports: to every peer another one
-	behind        string
+	name, behind  string // itself, and the node
+	inside        string // its address there, which is the node's router
+	outside, next string // its address there, and its router
+	random        bool   // its ports: to every peer another one
+	carrier       bool   // its router is a NAT, too
 }
 
 // The hosts of the demo of NATs: a and b have the same address, behind NATs of
-// their own; c is a public node. a has another uplink, without a NAT, that is not
+// their own, b's behind that of its provider; c is a public node. a has another uplink, without a NAT, that is not
 // plugged in at the start.
 var (
 	natA = func() site {
@@ -55,9 +56,10 @@ var (
 	natNodes = []site{natA, natB, natC}
 
 	natBoxes = []natBox{
-		{name: "nat-a", behind: "a", inside: "192.168.1.1", outside: "198.18.1.2", core: "198.18.1.1", random: true},
-		{name: "nat-b", behind: "b", inside: "192.168.1.1", outside: "198.18.2.2", core: "198.18.2.1"},
+		{name: "nat-a", behind: "a", inside: "192.168.1.1", outside: "198.18.1.2", next: "198.18.1.1", random: true},
+		{name: "nat-b", behind: "b", inside: "192.168.1.1", outside: "100.64.0.2", next: "100.64.0.1", carrier: true},
 	}
+	carrierNAT = natBox{name: "carrier", inside: "100.64.0.1", outside: "198.18.2.2", next: "198.18.2.1"}
 )
 
 var lookAtNAT = []string{
@@ -68,7 +70,7 @@ var lookAtNAT = []string{
 var natSteps = []demoStep{
 	{"The Map-Server and two RTRs start", startNATServers, []string{"examples/internal/mapserverd", "examples/internal/rtrd"}},
 	{
-		"Two nodes behind NATs, with the same address, and a public one find out what they are and register", registerNATed,
+		"Two nodes behind NATs, with the same address, one behind two of them, and a public one find out what they are and register", registerNATed,
 		append([]string{"examples/internal/node/nat.go"}, lookAtNAT...),
 	},
 	{"Ping a to b: from behind one NAT to behind another", natPing(natA, natB), lookAtNAT},
@@ -117,14 +119,18 @@ func (d *demoLab) attachNAT(router *netlab.Host, s site, name string) {
 
 // buildBox adds a NAT.
 func (d *demoLab) buildBox(core *netlab.Host, b natBox) *netlab.Host {
+	next := core
+	if b.carrier {
+		next = d.buildBox(core, carrierNAT)
+	}
 	h := d.lab.Router(b.name)
 	d.hosts[b.name] = h
-	out := d.lab.Link(h, core, netlab.LinkConfig{
+	out := d.lab.Link(h, next, netlab.LinkConfig{
 		A:         netlab.End{Name: "outside", Addrs: []string{b.outside + "/24"}},
-		B:         netlab.End{Name: "to-" + b.name, Addrs: []string{b.core + "/24"}},
+		B:         netlab.End{Name: "to-" + b.name, Addrs: []string{b.next + "/24"}},
 		NoOffload: true,
 	})
-	h.DefaultVia(b.core)
+	h.DefaultVia(b.next)
 	h.Masquerade(out.A, netlab.NATConfig{RandomPorts: b.random})
 	return h
 }
