@@ -30,6 +30,7 @@ type Forwarder struct {
 	localsMu sync.Mutex // serialises SetLocals
 	locals   atomic.Pointer[localTable]
 	paths    pathMTUs
+	offload  Offload // or nil
 
 	hold *holdTable
 	// released sends what was held; it belongs to hold.mu.

@@ -38,11 +38,21 @@ func (f *Forwarder) LocalPaths() []LocalPath {
 	return ways
 }
 
-// WatchPathMTUs has changed called with each path MTU that is learned, by the
-// goroutine that learns it, and with 0 when it is forgotten. It must not block nor
-// call the Forwarder. It has to be called before Run.
-func (f *Forwarder) WatchPathMTUs(changed func(remote netip.Addr, mtu int)) {
-	f.paths.changed = changed
+// Offload is a data plane that takes packets off the hands of a Forwarder. Its
+// methods are called by several goroutines; they must not call the Forwarder.
+type Offload interface {
+	// SetPathMTU is told of each path MTU that is learned, in octets, and of 0 when
+	// it is forgotten.
+	SetPathMTU(remote netip.Addr, mtu int)
+	// SendsTo returns the locator that packets go to which are sent to an address
+	// and port, for ICMP errors about them, and false if there is none.
+	SendsTo(remote netip.AddrPort) (mapcache.Locator, bool)
+}
+
+// SetOffload has the Forwarder tell o what the network says about outer packets,
+// those of o too. It has to be called before Run.
+func (f *Forwarder) SetOffload(o Offload) {
+	f.paths.offload, f.offload = o, o
 }
 
 // DataHeader returns what stands in front of the packets of an instance in a

@@ -172,6 +172,9 @@ func (e *egress) outerError(now time.Time, o *outerError) bool {
 		return false
 	}
 	remote, ok := f.liveLocator(e.view, o.remote)
+	if !ok && f.offload != nil {
+		remote, ok = f.offload.SendsTo(o.remote)
+	}
 	if !ok {
 		return false
 	}

@@ -22,7 +22,7 @@ type pathMTUs struct {
 	table atomic.Pointer[map[netip.Addr]pathMTU] // replaced, never changed
 	mu    sync.Mutex
 
-	changed func(remote netip.Addr, mtu int) // see WatchPathMTUs; or nil
+	offload Offload // or nil
 }
 
 type pathMTU struct {
@@ -52,8 +52,8 @@ func (t *pathMTUs) learn(now time.Time, remote netip.Addr, mtu int) {
 	}
 	next[remote] = pathMTU{mtu, now.Add(pathMTUTime)}
 	t.table.Store(&next)
-	if t.changed != nil {
-		t.changed(remote, mtu)
+	if t.offload != nil {
+		t.offload.SetPathMTU(remote, mtu)
 	}
 }
 
@@ -69,8 +69,8 @@ func (t *pathMTUs) expire(now time.Time) (next time.Time) {
 	left := maps.Clone(*m)
 	maps.DeleteFunc(left, func(remote netip.Addr, e pathMTU) bool {
 		over := !e.until.After(now)
-		if over && t.changed != nil {
-			t.changed(remote, 0)
+		if over && t.offload != nil {
+			t.offload.SetPathMTU(remote, 0)
 		}
 		return over
 	})

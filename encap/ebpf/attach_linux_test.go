@@ -133,11 +133,11 @@ func TestKilled(t *testing.T) {
 						locals: []mapcache.Local{{IfIndex: l.A.Index, Addr: addr("198.51.100.1"), Priority: 1, Weight: 1, Up: true}},
 						ebpf:   func(c *Config) { c.Attach, c.LANs = next, []LAN{{IfIndex: 1}} },
 					})
-					tcx, filters := attached(t, h, up)
+					tcx, n := attached(t, h, up)
 					if next == AttachTCX {
-						assert.Equal(t, []int{1, 0}, []int{tcx, filters})
+						assert.Equal(t, []int{1, 0}, []int{tcx, n})
 					} else {
-						assert.Equal(t, []int{0, 1}, []int{tcx, filters})
+						assert.Equal(t, []int{0, 1}, []int{tcx, n})
 					}
 					require.NoError(t, h.Do(node.kernel.Close))
 				}

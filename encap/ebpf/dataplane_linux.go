@@ -84,7 +84,7 @@ func New(cfg Config) (*Dataplane, error) {
 	if err := d.start(devices); err != nil {
 		return nil, errors.Join(fmt.Errorf("ebpf: %w", err), d.Close())
 	}
-	d.f.WatchPathMTUs(d.pathMTU)
+	d.f.SetOffload((*offload)(d))
 	return d, nil
 }
 
@@ -248,18 +248,6 @@ func (d *Dataplane) SetSignals(s mapcache.Signals) {
 	d.f.SetSignals(s)
 }
 
-// pathMTU is told of path MTUs by the Forwarder.
-func (d *Dataplane) pathMTU(remote netip.Addr, mtu int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed {
-		return
-	}
-	if err := d.mirror.setPathMTU(remote, mtu); err != nil {
-		d.cfg.Logger.Warn("path MTU in the kernel", "locator", remote, "err", err)
-	}
-}
-
 // PendingMisses is that of the Forwarder.
 func (d *Dataplane) PendingMisses(dst []mapcache.Key) []mapcache.Key { return d.f.PendingMisses(dst) }
 
@@ -334,7 +322,7 @@ func (d *Dataplane) eachUsed(f func(id uint32)) {
 	var chunk, none [usedChunk]byte
 	for at := 0; at < 8*int(d.mirror.entryIDs.next); at += usedChunk {
 		n, _ := d.used.ReadAt(chunk[:], int64(at)) // short at the end
-		if n == 0 || [usedChunk]byte(chunk) == none {
+		if n == 0 || chunk == none {
 			continue
 		}
 		for i := 0; i+8 <= n; i += 8 {

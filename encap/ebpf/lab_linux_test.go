@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 	netlab.Main(m)
 }
 
-const waitTime = 20 * time.Second
+const waitTime = 15 * time.Second
 
 // requireBPF skips a test where the kernel lets nobody use BPF: not as root of the
 // machine, when all has to be tested.
@@ -253,6 +253,7 @@ func transfer(t *testing.T, from, to *netlab.Host, src, dst string, octets int) 
 	c, err := from.Dial(ctx, "tcp", ln.Addr().String())
 	require.NoError(t, err, "from %s", src)
 	h := sha256.New()
+	require.NoError(t, c.SetDeadline(time.Now().Add(waitTime)))
 	_, err = io.CopyN(io.MultiWriter(c, h), rand.NewChaCha8([32]byte{1}), int64(octets))
 	require.NoError(t, err)
 	require.NoError(t, c.Close())

@@ -221,7 +221,7 @@ func (m *mirror) take(now time.Time, f *mapcache.Forwarding) (*set, error) {
 	locators := make([]uint32, 0, len(f.RLOCs))
 	giveBack := func() {
 		for _, id := range locators {
-			m.releaseLocator(now, id)
+			_ = m.releaseLocator(now, id) // another error is under way, or it has other users
 		}
 	}
 	key := make([]byte, 0, 8*len(f.RLOCs))

@@ -36,7 +36,7 @@ func load(cfg *Config) (*bpfObjects, error) {
 		spec.Maps["hosts"].Flags = 0
 	}
 	for name, v := range map[string]any{
-		"flow_seed": cfg.Encap.FlowSeed, "mark_mask": uint32(cfg.MarkMask), "log2_table": mapcache.LogTable(),
+		"flow_seed": cfg.Encap.FlowSeed, "mark_mask": cfg.MarkMask, "log2_table": mapcache.LogTable(),
 		"check_source": uint32(flag8(cfg.Encap.SourceCheck != encap.SourceUnchecked)),
 		"vxlan_gpe":    uint32(flag8(cfg.UDP.VXLANGPE)),
 	} {
@@ -198,7 +198,8 @@ func (d *Dataplane) eachTraffic(n uint32, f func(id uint32, out, in encap.Counte
 	values := make([]bpfLocatorCount, trafficBatch*cpus)
 	for {
 		got, err := d.objs.Traffic.BatchLookup(&cursor, keys, values, nil)
-		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		last := errors.Is(err, ebpf.ErrKeyNotExist)
+		if err != nil && !last {
 			return fmt.Errorf("ebpf: traffic: %w", err)
 		}
 		for i, id := range keys[:got] {
@@ -208,7 +209,7 @@ func (d *Dataplane) eachTraffic(n uint32, f func(id uint32, out, in encap.Counte
 			out, in := sumTraffic(values[i*cpus : (i+1)*cpus])
 			f(id, out, in)
 		}
-		if err != nil || got == 0 {
+		if last || got == 0 {
 			return nil
 		}
 	}

@@ -15,7 +15,7 @@ import (
 
 // wire is a packet socket at an interface: IP packets without link-layer header.
 type wire struct {
-	fd      int
+	fd, raw int
 	ifindex int
 	to      net.HardwareAddr
 }
@@ -28,9 +28,15 @@ func newWire(t testing.TB, h *netlab.Host, ifindex int, to net.HardwareAddr) *wi
 		if err != nil {
 			return os.NewSyscallError("socket", err)
 		}
+		if w.raw, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
+			return os.NewSyscallError("socket", err)
+		}
 		return os.NewSyscallError("bind", unix.Bind(w.fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: ifindex}))
 	}))
-	t.Cleanup(func() { _ = unix.Close(w.fd) })
+	t.Cleanup(func() {
+		_ = unix.Close(w.fd)
+		_ = unix.Close(w.raw)
+	})
 	return w
 }
 
@@ -43,6 +49,12 @@ func (w *wire) send(t testing.TB, packet []byte) {
 	}
 	copy(sa.Addr[:], w.to)
 	require.NoError(t, unix.Sendto(w.fd, packet, 0, sa))
+}
+
+// sendFrame sends a frame with its Ethernet header.
+func (w *wire) sendFrame(t testing.TB, frame []byte) {
+	t.Helper()
+	require.NoError(t, unix.Sendto(w.raw, frame, 0, &unix.SockaddrLinklayer{Ifindex: w.ifindex}))
 }
 
 // read returns the next n packets that arrive and match.
