@@ -10,7 +10,7 @@ import (
 
 // Cleanup removes what a process that was killed left of a device with this
 // configuration: rules, the routes of its table, addresses on a device that
-// outlived it. It returns ErrInUse, and removes nothing, if a process has the
+// outlived it, the forwarding of a router. It returns ErrInUse, and removes nothing, if a process has the
 // device. Create does the same first.
 func Cleanup(cfg Config) error {
 	cfg, err := cfg.withDefaults()
@@ -34,10 +34,23 @@ func Cleanup(cfg Config) error {
 		defer func() { _ = unix.Close(fd) }()
 		index = l.Attrs().Index
 	}
-	if err := n.clean(cfg, index, false); err != nil {
+	err = n.clean(cfg, index, false)
+	if err == nil {
+		err = cleanForwarding(cfg, cfg.Name)
+	}
+	if err != nil {
 		return fmt.Errorf("tun: clean up: %w", err)
 	}
 	return nil
+}
+
+// cleanForwarding is clean for the sysctls of a router.
+func cleanForwarding(cfg Config, device string) error {
+	n, err := restoreForwarding(device)
+	if n > 0 {
+		cfg.Logger.Info("forwarding is as it was before an earlier process", "device", device, "sysctls", n)
+	}
+	return err
 }
 
 // clean removes leftovers. index is our device's, 0 if there is none. If alone is

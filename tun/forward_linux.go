@@ -6,14 +6,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
 // sysctl is a setting that was changed. Its file stays open, and with it the
 // network namespace that it belongs to.
 type sysctl struct {
-	file *os.File
-	old  string
+	file        *os.File
+	old, wanted string // without the end of line
 }
 
 // forwarding is what was set to make the host forward packets of one family, in
@@ -44,9 +45,15 @@ func (i *Interface) forward() error {
 			continue
 		}
 		var f forwarding
-		err := f.enable(family, all)
+		err := f.open(family, all)
 		i.forwards = append(i.forwards, f)
 		if err != nil {
+			return fmt.Errorf("forwarding: %w", err)
+		}
+		if err := i.saveForwarding(); err != nil {
+			i.cfg.Logger.Warn("nobody would know after a crash that forwarding has to be switched off again", "err", err)
+		}
+		if err := f.enable(); err != nil {
 			return fmt.Errorf("forwarding: %w", err)
 		}
 		i.cfg.Logger.Info("this host forwards packets now", "sysctl", "net."+strings.ReplaceAll(all, "/", "."))
@@ -54,10 +61,8 @@ func (i *Interface) forward() error {
 	return nil
 }
 
-// enable switches forwarding on. A router does not take default routes from
-// other routers' advertisements, and forgets those it has; but its uplinks
-// remain those of a host, hence accept_ra.
-func (f *forwarding) enable(family, all string) error {
+// open reads what there is, and keeps open what is to change.
+func (f *forwarding) open(family, all string) error {
 	conf := filepath.Join(procNet, family, "conf")
 	names, err := os.ReadDir(conf)
 	if err != nil {
@@ -83,27 +88,43 @@ func (f *forwarding) enable(family, all string) error {
 			_ = ra.file.Close()
 			continue
 		}
+		ra.wanted = "2"
 		f.changed = append(f.changed, ra)
-		if err := ra.set("2"); err != nil {
-			return err
-		}
 	}
 	s, err := openSysctl(filepath.Join(procNet, all))
 	if err != nil {
 		return err
 	}
+	s.wanted = "1"
 	f.changed = append(f.changed, s)
-	return s.set("1")
+	return nil
+}
+
+// enable switches forwarding on. A router does not take default routes from
+// other routers' advertisements, and forgets those it has; but its uplinks
+// remain those of a host, hence accept_ra, first.
+func (f *forwarding) enable() error {
+	for i := range f.changed {
+		if err := f.changed[i].set(f.changed[i].wanted); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// olds returns what restore sets, in its order.
+func (f *forwarding) olds() []sysctl {
+	all := slices.Clone(f.changed)
+	slices.Reverse(all)
+	return append(all, f.interfaces...)
 }
 
 // restore undoes enable.
 func (f *forwarding) restore() error {
-	errs := make([]error, 0, len(f.changed)+len(f.interfaces))
-	for i := len(f.changed) - 1; i >= 0; i-- {
-		errs = append(errs, f.changed[i].restore())
-	}
-	for _, s := range f.interfaces {
-		errs = append(errs, s.restore())
+	olds := f.olds()
+	errs := make([]error, len(olds))
+	for i := range olds {
+		errs[i] = olds[i].restore()
 	}
 	return errors.Join(errs...)
 }
@@ -119,7 +140,7 @@ func openSysctl(path string) (sysctl, error) {
 		_ = file.Close()
 		return sysctl{}, fmt.Errorf("%s: %w", path, err)
 	}
-	return sysctl{file, strings.TrimSpace(string(b[:n]))}, nil
+	return sysctl{file: file, old: strings.TrimSpace(string(b[:n]))}, nil
 }
 
 func (s *sysctl) set(value string) error {

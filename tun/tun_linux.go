@@ -39,7 +39,9 @@ type Interface struct {
 	routes   []route
 	rules    []rule
 	forwards []forwarding
-	marks    *marks // nil if marks do not count
+
+	stateFile string // empty if there is none
+	marks     *marks // nil if marks do not count
 }
 
 var _ Device = (*Interface)(nil)
@@ -76,6 +78,9 @@ func Create(cfg Config) (*Interface, error) {
 	// Nobody else has the device from here on, so what carries our mark is a dead
 	// process's.
 	err = i.nl.clean(cfg, i.index, true)
+	if err == nil {
+		err = cleanForwarding(cfg, i.name)
+	}
 	if err == nil {
 		err = i.setUp()
 	}
@@ -373,6 +378,7 @@ func (i *Interface) Close() error {
 	for _, f := range slices.Backward(i.forwards) {
 		errs = append(errs, f.restore())
 	}
+	errs = append(errs, i.forgetForwarding())
 	errs = append(errs, i.closeQueues())
 	i.nl.close()
 	if err := errors.Join(errs...); err != nil {

@@ -32,8 +32,11 @@ const envHelper = "TUN_TEST_HELPER"
 func TestMain(m *testing.M) {
 	if os.Getenv(envHelper) != "" {
 		cfg := nodeConfig
-		if os.Getenv(envHelper) == "marks" {
+		switch os.Getenv(envHelper) {
+		case "marks":
 			cfg = markedConfig
+		case "router":
+			cfg = routerConfig
 		}
 		i, err := Create(cfg)
 		if err == nil {
@@ -55,8 +58,9 @@ const (
 )
 
 var (
-	nodeConfig = Config{EIDs: prefixes(eid4+"/32", eid6+"/128")}
-	locators   = []netip.Addr{netip.MustParseAddr(rloc4), netip.MustParseAddr(rloc6)}
+	nodeConfig   = Config{EIDs: prefixes(eid4+"/32", eid6+"/128")}
+	routerConfig = Config{EIDs: prefixes("192.0.2.0/24", "2001:db8:e::/48"), Router: true}
+	locators     = []netip.Addr{netip.MustParseAddr(rloc4), netip.MustParseAddr(rloc6)}
 )
 
 // network is a node with an uplink to a router, and a host far behind it that
