@@ -9,8 +9,8 @@
 // be made.
 //
 // A block marked console is a session: lines that start with "# " are commands, and the
-// lines below each are what it prints. A command must end with 0, or with n if
-// its line ends with "|| echo $?" and the output says so, as a reader would see it too.
+// lines below each are what it prints. A command must end with 0; one that
+// is to fail goes on with "|| echo $?", and what fails is shown.
 // A line "..." in the output stands for any number of lines.
 //
 // Other blocks are not run.
@@ -20,4 +20,6 @@
 // Times, process IDs, hexadecimal nonces and the like differ from run to run. Before
 // lines are compared, numbers with a unit of time, clock times and dates, long hexadecimal
 // words, and runs of spaces are each replaced by a placeholder, in what is shown and in what came.
+//
+// go test ./internal/tutorial -update writes what came in place of what is shown where the two differ.
 package tutorial

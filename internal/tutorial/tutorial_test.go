@@ -1,6 +1,7 @@
 package tutorial
 
 import (
+	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +12,14 @@ import (
 
 	"github.com/xtrkit/xtrkit/internal/netlab"
 )
+
+var update = flag.Bool("update", false, "write what is printed into the tutorials, where they say something else")
+
+// shownAs is what is to be shown below a command, in place of some lines.
+type shownAs struct {
+	lines int
+	by    []string
+}
 
 func TestMain(m *testing.M) { netlab.Main(m) }
 
@@ -62,15 +71,41 @@ func TestTutorials(t *testing.T) {
 			sh, err := Start(dir, bin, "XTRKIT="+root+"\n"+setup)
 			require.NoError(t, err)
 			defer func() { require.NoError(t, sh.Close()) }()
+			shown := make(map[int]shownAs)
 			for _, s := range steps {
 				got, code, err := sh.Run(s.Command)
 				require.NoError(t, err, "line %d: %s", s.Line, s.Command)
 				require.Zero(t, code, "%s:%d: exit code of %s\n%s", file, s.Line, s.Command, strings.Join(got, "\n"))
-				if !s.Script {
+				if s.Script || *update && Match(s.Want, got) {
+					continue
+				}
+				if *update {
+					shown[s.Line] = shownAs{len(s.Want), got}
+				} else {
 					require.True(t, Match(s.Want, got), "%s:%d: # %sis said to print\n%s\nand printed\n%s",
 						file, s.Line, s.Command, strings.Join(s.Want, "\n"), strings.Join(got, "\n"))
 				}
 			}
+			if *update {
+				rewrite(t, file, shown)
+			}
 		})
 	}
+}
+
+// rewrite replaces the lines behind those of the given numbers.
+func rewrite(t *testing.T, file string, shown map[int]shownAs) {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	require.NoError(t, err)
+	lines := strings.Split(string(b), "\n")
+	out := make([]string, 0, len(lines))
+	for i := 0; i < len(lines); i++ {
+		out = append(out, lines[i])
+		if s, ok := shown[i+1]; ok {
+			out = append(out, s.by...)
+			i += s.lines
+		}
+	}
+	require.NoError(t, os.WriteFile(file, []byte(strings.Join(out, "\n")), 0o644))
 }
