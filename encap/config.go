@@ -105,8 +105,8 @@ type Config struct {
 	// locator has and which is not reachable. The Forwarder closes the receivers.
 	ICMP []ICMPReceiver
 
-	// Policy, if it is not nil, is asked by which uplink packets with a mapping
-	// leave: once for packets of a flow with the same DSCP that come together. It
+	// Policy, if it is not nil, is asked by which uplink packets leave, encapsulated
+	// or (by an UplinkSender) natively: once for packets of a flow with the same DSCP that come together. It
 	// is called from several goroutines, must not keep the packet, and must be fast.
 	Policy func(*PolicyPacket) Uplink
 

@@ -381,8 +381,10 @@ func (e *egress) native(o *overlay, b []byte, p *inner) {
 		e.refuse(o, b, p, DropNative)
 		return
 	}
-	mtu, err := e.f.cfg.Native.Forward(b)
+	mtu, err := e.forwardNative(o, b, p)
 	switch {
+	case errors.Is(err, errPolicy):
+		e.refuse(o, b, p, DropPolicy)
 	case err == nil:
 		e.f.c.native.add(1, len(b))
 	case !errors.Is(err, ErrTooBig):
@@ -391,7 +393,7 @@ func (e *egress) native(o *overlay, b []byte, p *inner) {
 		e.f.c.fragmented.Add(1)
 		for i, size := range e.parts.sizes {
 			part := e.parts.slots[i][Headroom : Headroom+size]
-			if _, err := e.f.cfg.Native.Forward(part); err != nil {
+			if _, err := e.forwardNative(o, part, p); err != nil {
 				e.f.drop(DropNative)
 				continue
 			}

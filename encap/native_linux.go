@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -16,9 +17,10 @@ import (
 
 // rawSender is the NativeSender of raw sockets bound to the uplink.
 type rawSender struct {
-	mu     sync.Mutex // serialises SetLocals and Close
-	closed bool
-	v4, v6 atomic.Pointer[rawSocket]
+	mu      sync.Mutex // serialises SetLocals and Close
+	closed  bool
+	v4, v6  atomic.Pointer[rawSocket]
+	uplinks atomic.Pointer[[]*rawSocket] // of every locator that is up, for ForwardBy
 }
 
 // NewNative returns native forwarding by raw sockets, which SetLocals opens; that
@@ -34,7 +36,53 @@ func (n *rawSender) SetLocals(ls []mapcache.Local) error {
 	if n.closed {
 		return net.ErrClosed
 	}
-	return errors.Join(n.choose(&n.v4, ls, false), n.choose(&n.v6, ls, true))
+	return errors.Join(n.choose(&n.v4, ls, false), n.choose(&n.v6, ls, true), n.openAll(ls))
+}
+
+// openAll opens the sockets of ForwardBy.
+func (n *rawSender) openAll(ls []mapcache.Local) error {
+	var old, next []*rawSocket
+	if p := n.uplinks.Load(); p != nil {
+		old = *p
+	}
+	var errs []error
+	for _, l := range ls {
+		if !l.Up || l.Priority == 255 {
+			continue
+		}
+		i := slices.IndexFunc(old, func(s *rawSocket) bool { return s.local.Addr == l.Addr && s.local.IfIndex == l.IfIndex })
+		if i >= 0 {
+			next = append(next, old[i])
+			continue
+		}
+		s, err := newRawSocket(l, l.Addr.Is6())
+		if s != nil {
+			next = append(next, s)
+		}
+		errs = append(errs, err)
+	}
+	n.uplinks.Store(&next)
+	for _, s := range old {
+		if !slices.Contains(next, s) {
+			_ = s.close()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// ForwardBy sends the packet as it is by an interface.
+func (n *rawSender) ForwardBy(ifIndex int, packet []byte) (int, error) {
+	if len(packet) < ipv4HeaderLen {
+		return 0, unix.EINVAL
+	}
+	if p := n.uplinks.Load(); p != nil {
+		for _, s := range *p {
+			if s.local.IfIndex == ifIndex && s.v6 == (packet[0]>>4 == 6) {
+				return s.forward(packet)
+			}
+		}
+	}
+	return 0, fmt.Errorf("native forwarding: %w", ErrNoUplink)
 }
 
 func (n *rawSender) choose(at *atomic.Pointer[rawSocket], ls []mapcache.Local, v6 bool) error {
@@ -71,7 +119,13 @@ func (n *rawSender) Close() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.closed = true
-	return errors.Join(n.v4.Swap(nil).close(), n.v6.Swap(nil).close())
+	errs := []error{n.v4.Swap(nil).close(), n.v6.Swap(nil).close()}
+	if p := n.uplinks.Swap(nil); p != nil {
+		for _, s := range *p {
+			errs = append(errs, s.close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Forward sends the packet as it is.

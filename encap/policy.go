@@ -1,6 +1,7 @@
 package encap
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -59,9 +60,7 @@ func (f *Forwarder) ReadMarked(instance uint32, d Device, mark Mark) error {
 // steer asks the policy. It returns the locator of ours that the packet is to
 // leave from, which may change where it goes to, or -1 if any will do.
 func (e *egress) steer(o *overlay, p *inner, hash uint32, d *mapcache.Decision) (local int, why DropReason) {
-	e.subject = PolicyPacket{InstanceID: o.iid, Src: p.src, Dst: p.dst, Protocol: p.proto, DSCP: p.tos >> 2, Mark: e.mark}
-	u := e.f.cfg.Policy(&e.subject)
-	e.strayed = false
+	u := e.ask(o, p)
 	if u.IfIndex != 0 && !u.Drop {
 		if local := e.leaveBy(u.IfIndex, o, p, hash, d); local >= 0 {
 			return local, DropNone
@@ -71,12 +70,48 @@ func (e *egress) steer(o *overlay, p *inner, hash uint32, d *mapcache.Decision) 
 	if u.Drop {
 		return -1, DropPolicy
 	}
+	e.stray(u)
+	return -1, DropNone
+}
+
+// ask asks the policy.
+func (e *egress) ask(o *overlay, p *inner) Uplink {
+	e.strayed = false
+	e.subject = PolicyPacket{InstanceID: o.iid, Src: p.src, Dst: p.dst, Protocol: p.proto, DSCP: p.tos >> 2, Mark: e.mark}
+	return e.f.cfg.Policy(&e.subject)
+}
+
+// stray counts a packet that leaves otherwise than was wished. Each is counted: no
+// packet follows it unasked.
+func (e *egress) stray(u Uplink) {
 	if u.Fallback {
-		// Each is counted: no packet follows it unasked.
 		e.strayed = true
 		e.f.c.policyFallbacks.Add(1)
 	}
-	return -1, DropNone
+}
+
+// errPolicy says that a packet is not forwarded natively because of the policy.
+var errPolicy = errors.New("dropped by policy")
+
+// forwardNative forwards a packet as it is, by the uplink that the policy says.
+func (e *egress) forwardNative(o *overlay, b []byte, p *inner) (mtu int, err error) {
+	if e.f.cfg.Policy == nil {
+		return e.f.cfg.Native.Forward(b)
+	}
+	u := e.ask(o, p)
+	if u.IfIndex != 0 && !u.Drop {
+		if s, ok := e.f.cfg.Native.(UplinkSender); ok {
+			if mtu, err = s.ForwardBy(u.IfIndex, b); !errors.Is(err, ErrNoUplink) {
+				return mtu, err
+			}
+		}
+		u.Drop, u.Fallback = u.Only, true
+	}
+	if u.Drop {
+		return 0, errPolicy
+	}
+	e.stray(u)
+	return e.f.cfg.Native.Forward(b)
 }
 
 // leaveBy makes d a way out by an interface, and returns the locator of ours that

@@ -3,6 +3,7 @@ package encap
 import (
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
@@ -10,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xtrkit/xtrkit/internal/netlab"
+	"github.com/xtrkit/xtrkit/lisp"
 	"github.com/xtrkit/xtrkit/mapcache"
 )
 
@@ -26,7 +28,13 @@ func TestPolicyOnTheWire(t *testing.T) {
 			A: netlab.At("198.51."+n+".2/24", "2001:db8:"+n+"::2/64"), B: netlab.At("198.51."+n+".1/24", "2001:db8:"+n+"::1/64"),
 			Drop: func(fromA bool, frame []byte) bool {
 				p := gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.Default)
-				if udp, ok := p.Layer(layers.LayerTypeUDP).(*layers.UDP); ok && fromA && udp.DstPort == 4341 {
+				udp, ok := p.Layer(layers.LayerTypeUDP).(*layers.UDP)
+				if tcp, isTCP := p.Layer(layers.LayerTypeTCP).(*layers.TCP); fromA && (isTCP && tcp.DstPort == 6 || ok && udp.DstPort == 6) {
+					mu.Lock()
+					defer mu.Unlock()
+					left[name+" natively "+p.TransportLayer().LayerType().String()+" over "+p.NetworkLayer().LayerType().String()]++
+				}
+				if ok && fromA && udp.DstPort == 4341 {
 					var in inner
 					parseInner(udp.Payload[dataHeaderLen:], &in)
 					mu.Lock()
@@ -50,6 +58,11 @@ func TestPolicyOnTheWire(t *testing.T) {
 		m.TTL = mapcache.TTLForever
 		require.NoError(t, cache.Insert(testTime, m))
 	}
+	for _, p := range []string{"203.0.113.0/24", "2001:db8:b::/64"} {
+		require.NoError(t, cache.Insert(testTime, mapcache.Mapping{
+			Key: mapcache.Key{Prefix: prefix(p)}, Action: lisp.ActionNativelyForward, TTL: mapcache.TTLForever,
+		}))
+	}
 	cache.Publish()
 	start := func(h *netlab.Host, policy func(*PolicyPacket) Uplink, eids []string, links ...*netlab.Link) *memDevice {
 		dev := newMemDevice("lmn0")
@@ -57,11 +70,13 @@ func TestPolicyOnTheWire(t *testing.T) {
 		require.NoError(t, h.Do(func() error {
 			u, err := NewUDP(UDPConfig{})
 			require.NoError(t, err)
+			native, err := NewNative()
+			require.NoError(t, err)
 			o := Overlay{Device: dev}
 			for _, e := range eids {
 				o.EIDs = append(o.EIDs, prefix(e))
 			}
-			f, err = NewForwarder(Config{Overlays: []Overlay{o}, View: cache.View, Underlay: u, Policy: policy})
+			f, err = NewForwarder(Config{Overlays: []Overlay{o}, View: cache.View, Underlay: u, Native: native, Policy: policy})
 			require.NoError(t, err)
 			var ls []mapcache.Local
 			for i, k := range links {
@@ -95,9 +110,20 @@ func TestPolicyOnTheWire(t *testing.T) {
 			out.next(t)
 		}
 	}
+	// What is not for an EID leaves by it too, as it is.
+	for _, proto := range []layers.IPProtocol{layers.IPProtocolTCP, layers.IPProtocolUDP} {
+		in.send(packetSpec{src: "10.1.0.1", dst: "203.0.113.2", proto: proto, sport: 5, dport: 6}.build())
+		in.send(packetSpec{src: "fd00:1::1", dst: "2001:db8:b::2", proto: proto, sport: 5, dport: 6}.build())
+	}
+	require.Eventually(t, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(left) == 8
+	}, waitTime, time.Millisecond)
 	mu.Lock()
 	defer mu.Unlock()
 	assert.Equal(t, map[string]int{
+		"first natively UDP over IPv4": 1, "first natively UDP over IPv6": 1, "second natively TCP over IPv4": 1, "second natively TCP over IPv6": 1,
 		"first 198.51.1.2 UDP": 1, "first 2001:db8:1::2 UDP": 1, "second 198.51.2.2 TCP": 1, "second 2001:db8:2::2 TCP": 1,
 	}, left)
 }

@@ -231,3 +231,68 @@ func TestPolicyDoesNotAllocate(t *testing.T) {
 	e.decided(x.overlays[0], append(make([]byte, Headroom), b...), &p, 5, &d)
 	assert.Zero(t, x.Stats().Drops[DropPolicy], "what the mapping drops the policy is not asked about")
 }
+
+// TestPolicyNative: what is not for an EID leaves by the uplink that the policy
+// says too, if the NativeSender can be told.
+func TestPolicyNative(t *testing.T) {
+	var answer Uplink
+	native := &uplinkNative{memNative: memNative{mtu: 1500}}
+	x := newA(t, &memNet{}, "", func(c *nodeConfig) {
+		c.change = func(c *Config) {
+			c.Policy = func(*PolicyPacket) Uplink { return answer }
+			c.Native = native
+		}
+	})
+	x.insert(t, mapcache.Mapping{
+		Key: mapcache.Key{Prefix: prefix("198.51.100.0/24")}, Action: lisp.ActionNativelyForward, TTL: mapcache.TTLForever,
+	})
+	b := packetSpec{src: eidA4, dst: "198.51.100.1", payloadLen: 2000}.build() // which is cut
+	for _, tc := range []struct {
+		name             string
+		answer           Uplink
+		by, sent         int
+		drops, fallbacks uint64
+	}{
+		{name: "no opinion", sent: 2},
+		{name: "an uplink", answer: Uplink{IfIndex: 4, Only: true}, by: 2},
+		{name: "not usable", answer: Uplink{IfIndex: 5}, sent: 2, fallbacks: 3},
+		{name: "not usable, dropped", answer: Uplink{IfIndex: 5, Only: true}, drops: 1},
+		{name: "dropped", answer: Uplink{Drop: true}, drops: 1},
+	} {
+		answer, native.by, native.sent = tc.answer, nil, nil
+		before := x.Stats()
+		x.push(b)
+		after := x.Stats()
+		assert.Len(t, native.by, tc.by, tc.name)
+		assert.Len(t, native.sent, tc.sent, tc.name)
+		assert.Equal(t, tc.drops, after.Drops[DropPolicy]-before.Drops[DropPolicy], tc.name)
+		assert.Equal(t, tc.fallbacks, after.PolicyFallbacks-before.PolicyFallbacks, "%s: the whole and its parts", tc.name)
+	}
+
+	plain := newA(t, &memNet{}, "", func(c *nodeConfig) {
+		c.change = func(c *Config) { c.Policy = func(*PolicyPacket) Uplink { return Uplink{IfIndex: 4} } }
+	})
+	plain.insert(t, mapcache.Mapping{
+		Key: mapcache.Key{Prefix: prefix("198.51.100.0/24")}, Action: lisp.ActionNativelyForward, TTL: mapcache.TTLForever,
+	})
+	plain.push(packetSpec{src: eidA4, dst: "198.51.100.1"}.build())
+	assert.Len(t, plain.native.sent, 1)
+	assert.EqualValues(t, 1, plain.Stats().PolicyFallbacks, "this one has no uplinks to choose from")
+}
+
+// uplinkNative is an UplinkSender with the interface 4.
+type uplinkNative struct {
+	memNative
+	by [][]byte
+}
+
+func (n *uplinkNative) ForwardBy(ifIndex int, packet []byte) (int, error) {
+	if ifIndex != 4 {
+		return 0, ErrNoUplink
+	}
+	if len(packet) > n.mtu {
+		return n.mtu, ErrTooBig
+	}
+	n.by = append(n.by, clone(packet))
+	return 0, nil
+}

@@ -95,6 +95,20 @@ type Incoming struct {
 	buffer []byte // if not nil, Bytes is a part of it, with Headroom before each packet
 }
 
+// ErrNoUplink is the error of an UplinkSender for a packet that cannot leave by the
+// interface.
+var ErrNoUplink = errors.New("no locator of the family is up on the interface")
+
+// UplinkSender is a NativeSender that can be told which uplink to use. The one of
+// NewNative is one.
+type UplinkSender interface {
+	NativeSender
+	// ForwardBy is Forward by the interface of one of our locators. The error wraps
+	// ErrNoUplink, and nothing has been sent, if there is none of the packet's
+	// family that is up.
+	ForwardBy(ifIndex int, packet []byte) (mtu int, err error)
+}
+
 // NativeSender forwards inner packets without encapsulation, unmodified. It is
 // safe for concurrent use.
 type NativeSender interface {
