@@ -11,7 +11,7 @@
 // A block marked console is a session: lines that start with "# " are commands, and the
 // lines below each are what it prints. A command must end with 0; one that
 // is to fail goes on with "|| echo $?", and what fails is shown.
-// A line "..." in the output stands for any number of lines.
+// A line "..." in the output stands for any number of lines, and "…" in a line for anything in it.
 //
 // Other blocks are not run.
 //

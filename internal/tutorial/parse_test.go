@@ -48,6 +48,8 @@ func TestMatch(t *testing.T) {
 		{"nonce 0x0123456789abcdef", "nonce 0xfedcba9876543210", true},
 		{"64 bytes from 192.0.2.2: icmp_seq=1 ttl=64 time=0.1 ms", "64 bytes from 192.0.2.2: icmp_seq=1 ttl=64 time=22 ms", true},
 		{"from 192.0.2.2", "from 192.0.2.3", false},
+		{"port …, to (…)", "port 1234, to (a b)", true},
+		{"port …, to (…)", "port 1234, to a b", false},
 	} {
 		assert.Equal(t, c.same, Match(strings.Split(c.want, "\n"), strings.Split(c.got, "\n")), "%q and %q", c.want, c.got)
 	}
