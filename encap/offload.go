@@ -20,10 +20,15 @@ type LocalPath struct {
 	// Ports[hash*0x9e3779b1*len>>32], where the first product has 32 bits and the
 	// second 64. Nil if the Path does not tell.
 	Ports []uint16
+	// NATPort is that of packets to locators behind a NAT (mapcache.Locator.NAT).
+	NATPort uint16
 }
 
 // portsPath is a Path that tells its source ports.
-type portsPath interface{ SourcePorts() []uint16 }
+type portsPath interface {
+	SourcePorts() []uint16
+	NATSourcePort() uint16
+}
 
 // LocalPaths returns our own locators as the last SetLocals left them.
 func (f *Forwarder) LocalPaths() []LocalPath {
@@ -32,7 +37,7 @@ func (f *Forwarder) LocalPaths() []LocalPath {
 	for i, l := range t.locals {
 		ways[i] = LocalPath{Local: l, MTU: t.mtus[i]}
 		if p, ok := t.paths[i].(portsPath); ok {
-			ways[i].Ports = p.SourcePorts()
+			ways[i].Ports, ways[i].NATPort = p.SourcePorts(), p.NATSourcePort()
 		}
 	}
 	return ways

@@ -55,6 +55,9 @@ type UDPConfig struct {
 	Workers int
 	// VXLANGPE also receives VXLAN-GPE, at port 4790.
 	VXLANGPE bool
+	// NoGRO keeps UDP_GRO off, for a data plane in the kernel (package ebpf), which
+	// needs packets one by one.
+	NoGRO bool
 	// NoOffload keeps UDP_SEGMENT and UDP_GRO off.
 	NoOffload bool
 	// Logger; nil is silent.

@@ -15,3 +15,6 @@ func (p *udpPath) SourcePorts() []uint16 {
 	}
 	return ports
 }
+
+// NATSourcePort returns the source port of packets to locators behind a NAT.
+func (p *udpPath) NATSourcePort() uint16 { return p.natPort }

@@ -57,7 +57,7 @@ func newUDPReceiver(cfg UDPConfig, at netip.AddrPort, format mapcache.Format) (*
 			// drops such a datagram over IPv6 unless told otherwise.
 			s.set(unix.SOL_UDP, unix.UDP_NO_CHECK6_RX, 1, "UDP_NO_CHECK6_RX")
 		}
-		if !cfg.NoOffload {
+		if !cfg.NoOffload && !cfg.NoGRO {
 			// Kernels before 5.0 have no UDP_GRO and deliver one by one.
 			_ = unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1)
 		}

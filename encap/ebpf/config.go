@@ -45,8 +45,8 @@ type Config struct {
 	// Encap is what the Forwarder was made with. Each Overlay's Device must be an
 	// interface of this host.
 	Encap encap.Config
-	// UDP is what the Forwarder's Underlay was made with. It should have NoGRO
-	// where the network card delivers single packets; see docs/ARCHITECTURE.md.
+	// UDP is what the Forwarder's Underlay was made with. It should have NoGRO:
+	// what the kernel has put together for the socket can only go there.
 	UDP encap.UDPConfig
 
 	// Cache is the map-cache, from which the kernel's copy is made again after
@@ -59,6 +59,9 @@ type Config struct {
 	// MarkMask is the part of a packet's firewall mark that is the index of the
 	// uplink to leave by; 0: marks do not matter.
 	MarkMask uint32
+	// PolicyIsMarks says that Encap.Policy does nothing that MarkMask does not do.
+	// With any other Policy all packets that leave take the slow path.
+	PolicyIsMarks bool
 
 	// MaxEntries, MaxLocators and MaxSets (of two and more locators) bound the
 	// tables in the kernel. What does not fit takes the slow path. A host EID

@@ -19,7 +19,8 @@ import (
 )
 
 // Dataplane is the data plane in the kernel, with a Forwarder behind it. It
-// satisfies control.Dataplane and control.SignalPlane.
+// satisfies control.Dataplane, control.SignalPlane and
+// control.PairPlane.
 type Dataplane struct {
 	cfg  Config
 	f    *encap.Forwarder
@@ -34,6 +35,8 @@ type Dataplane struct {
 	resyncs uint64
 	failed  bool // the kernel's copy is not good for anything
 	signals bool // the control plane of a closed network wants to have a say
+	// pairs has the locators that have a Rank with some of ours.
+	pairs map[mapcache.Locator]map[netip.Addr]bool
 
 	settings bpfSettings
 	locals   localSet
@@ -73,6 +76,7 @@ func New(cfg Config) (*Dataplane, error) {
 		cfg: cfg, f: cfg.Forwarder, objs: objs,
 		uplinks:  make(map[place]*attachment),
 		reported: make(map[uint32]localTraffic),
+		pairs:    make(map[mapcache.Locator]map[netip.Addr]bool),
 	}
 	d.mirror = newMirror(&kernelTables{o: objs}, int(room(cfg.MaxEntries)), int(room(cfg.MaxLocators)), int(room(cfg.MaxSets)))
 	d.mirror.slow = d.isSlow
@@ -120,7 +124,7 @@ func (d *Dataplane) setInstances() error {
 		if err != nil {
 			return err
 		}
-		in := bpfInstance{Ifindex: uint32(ifi.Index), Mtu: uint32(ifi.MTU), ProxyEtr: uint32(flag8(len(o.ProxyETR) > 0))}
+		in := bpfInstance{Ifindex: uint32(ifi.Index), Mtu: uint32(ifi.MTU), ProxyEtr: uint32(flag8(len(o.ProxyETR) > 0)), Relay: uint32(flag8(o.Relay))}
 		if err := d.objs.Instances.Put(o.InstanceID, in); err != nil {
 			return err
 		}
@@ -128,10 +132,11 @@ func (d *Dataplane) setInstances() error {
 	return nil
 }
 
-// isSlow tells whether packets to a locator take the slow path: to one of ours,
-// behind a NAT, or in a format for which a UDP checksum has to be computed.
+// isSlow tells whether packets to a locator take the slow path: to one of ours, to
+// one of which pairs are known to choose by, or in a format for which a UDP checksum
+// has to be computed.
 func (d *Dataplane) isSlow(l *mapcache.Locator) bool {
-	if d.locals.owns(l.Addr) || l.NAT {
+	if d.locals.owns(l.Addr) || len(d.pairs[*l]) > 0 {
 		return true
 	}
 	if l.Format == mapcache.FormatLISP {
@@ -231,7 +236,10 @@ func (d *Dataplane) writeSettings() error {
 	return d.objs.State.Put(uint32(0), d.settings)
 }
 
-func (d *Dataplane) allSlow() bool { return d.failed || d.signals || d.locals.slow }
+func (d *Dataplane) allSlow() bool {
+	policy := d.cfg.Encap.Policy != nil && !d.cfg.PolicyIsMarks
+	return d.failed || d.signals || d.locals.slow || policy
+}
 
 // SetSignals takes what packets of a closed network are to say. The programs say
 // nothing, so from the first signal on all packets that leave take the slow path;
@@ -246,6 +254,33 @@ func (d *Dataplane) SetSignals(s mapcache.Signals) {
 	}
 	d.mu.Unlock()
 	d.f.SetSignals(s)
+}
+
+// SetPairs takes what is known of pairs of locators. The programs don't choose by
+// it: packets to a locator of which something is known take the slow path.
+func (d *Dataplane) SetPairs(pairs []mapcache.Pair) {
+	d.f.SetPairs(pairs)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, p := range pairs {
+		l, local := normal(p.Remote), p.Local.Unmap().WithZone("")
+		was := d.pairs[l]
+		switch {
+		case p.Rank == 0 && len(was) == 1 && was[local]:
+			delete(d.pairs, l)
+		case p.Rank == 0:
+			delete(was, local)
+		case was != nil:
+			was[local] = true
+		case len(d.pairs) < d.cfg.MaxLocators:
+			d.pairs[l] = map[netip.Addr]bool{local: true}
+		}
+		if id, ok := d.mirror.locators[l]; ok && !d.closed {
+			if err := d.mirror.writeLocator(id); err != nil {
+				d.cfg.Logger.Warn("pairs in the kernel", "locator", l, "err", err)
+			}
+		}
+	}
 }
 
 // PendingMisses is that of the Forwarder.

@@ -49,6 +49,7 @@ type bpfInstance struct {
 	Ifindex  uint32
 	Mtu      uint32
 	ProxyEtr uint32
+	Relay    uint32
 }
 
 type bpfLocal struct {
@@ -59,7 +60,8 @@ type bpfLocal struct {
 	Mtu     uint32
 	Weight  uint16
 	Best    uint16
-	Ports   uint32
+	Ports   uint16
+	NatPort uint16
 	Port    [64]uint16
 }
 
@@ -79,7 +81,8 @@ type bpfLocator struct {
 	Format  uint8
 	Down    uint8
 	Slow    uint8
-	Pad     uint16
+	Nat     uint8
+	Pad     uint8
 }
 
 type bpfLocatorCount struct {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/xtrkit/xtrkit/encap"
+	"github.com/xtrkit/xtrkit/lisp"
 	"github.com/xtrkit/xtrkit/mapcache"
 )
 
@@ -16,13 +17,16 @@ const (
 
 // localSet is our own locators as the programs know them.
 type localSet struct {
-	addrs    map[netip.Addr]bool // all of them, up or not
-	families [2]bool             // of which one is up: IPv4, IPv6
-	set      bool                // SetLocals was called
-	slow     bool                // the programs can't choose among them as the Forwarder does
+	addrs    map[netip.Addr]uint16 // all of them, up or not, with a port that data arrives at beside 4341
+	families [2]bool               // of which one is up: IPv4, IPv6
+	set      bool                  // SetLocals was called
+	slow     bool                  // the programs can't choose among them as the Forwarder does
 }
 
-func (s *localSet) owns(a netip.Addr) bool { return s.addrs[a] }
+func (s *localSet) owns(a netip.Addr) bool {
+	_, ok := s.addrs[a]
+	return ok
+}
 
 // unsourced tells whether no locator of the family of a is up.
 func (s *localSet) unsourced(a netip.Addr) bool {
@@ -51,12 +55,12 @@ func (d *Dataplane) setLocals(ways []encap.LocalPath) error {
 			errs = append(errs, err)
 		}
 	}
-	next := localSet{addrs: make(map[netip.Addr]bool), set: true}
+	next := localSet{addrs: make(map[netip.Addr]uint16), set: true}
 	wanted := make(map[place]bool)
 	var lists [2]bpfLocalList
 	for i := range ways {
 		w := &ways[i]
-		next.addrs[w.Addr] = true
+		next.addrs[w.Addr] = dataPort(w)
 		salt := w.Salt() // of the locator as it was given
 		if w.IfIndex == 0 {
 			var err error
@@ -84,7 +88,7 @@ func (d *Dataplane) setLocals(ways []encap.LocalPath) error {
 	// A new address counts as ours before packets are sent from it, an old one
 	// until none is.
 	for a := range next.addrs {
-		note(d.objs.Addresses.Put(addressOf(a), uint32(1)))
+		note(d.objs.Addresses.Put(addressOf(a), uint32(next.addrs[a])))
 	}
 	old := d.locals
 	d.locals = next
@@ -96,7 +100,7 @@ func (d *Dataplane) setLocals(ways []encap.LocalPath) error {
 	d.settings.Generation = generation
 	note(d.writeSettings())
 	for a := range old.addrs {
-		if !next.addrs[a] {
+		if !next.owns(a) {
 			note(d.objs.Addresses.Delete(addressOf(a)))
 		}
 	}
@@ -108,12 +112,21 @@ func (d *Dataplane) setLocals(ways []encap.LocalPath) error {
 func newLocal(w *encap.LocalPath, salt uint32) bpfLocal {
 	l := bpfLocal{
 		Addr: words(w.Addr), Ifindex: uint32(w.IfIndex), Salt: salt, Mtu: uint32(w.MTU),
-		Weight: uint16(w.Weight), Ports: uint32(len(w.Ports)),
+		Weight: uint16(w.Weight), Ports: uint16(len(w.Ports)), NatPort: networkOrder(w.NATPort),
 	}
 	for i, p := range w.Ports {
 		l.Port[i] = networkOrder(p)
 	}
 	return l
+}
+
+// dataPort is the port, beside 4341, that a NAT lets data in by: not that of the
+// control plane, which an RTR sends from.
+func dataPort(w *encap.LocalPath) uint16 {
+	if w.NATPort == lisp.ControlPort {
+		return 0
+	}
+	return w.NATPort
 }
 
 // markBest marks, by family, the locators that mapcache.ChooseLocal chooses among.

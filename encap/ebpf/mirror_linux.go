@@ -352,7 +352,7 @@ func (m *mirror) writeLocator(id uint32) error {
 	l := bpfLocator{
 		Addr: words(s.locator.Addr), Ifindex: uint32(s.locator.IfIndex), Port: networkOrder(s.locator.Port),
 		V6: flag8(s.locator.Addr.Is6()), Format: uint8(s.locator.Format),
-		Down: flag8(s.down), Slow: flag8(m.slow(&s.locator)), Mtu: m.mtus[s.locator.Addr],
+		Down: flag8(s.down), Slow: flag8(m.slow(&s.locator)), Nat: flag8(s.locator.NAT), Mtu: m.mtus[s.locator.Addr],
 	}
 	if l == s.written {
 		return nil

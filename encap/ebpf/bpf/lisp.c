@@ -204,7 +204,9 @@ static __always_inline __u16 source_port(struct local *l, __u32 hash)
 /* put_udp writes the UDP header, whose checksum is 0, and the data header. */
 static __always_inline void put_udp(__u32 *udp, const struct way *w, __u32 inner_len)
 {
-	udp[0] = bpf_htonl((__u32)bpf_ntohs(source_port(w->local, w->hash)) << 16 | bpf_ntohs(w->remote->port));
+	__u16 port = w->remote->nat ? w->local->nat_port : source_port(w->local, w->hash);
+
+	udp[0] = bpf_htonl((__u32)bpf_ntohs(port) << 16 | bpf_ntohs(w->remote->port));
 	udp[1] = bpf_htonl((inner_len + UDP_LISP_LEN) << 16);
 	udp[2] = w->header[0];
 	udp[3] = w->header[1];
@@ -358,7 +360,9 @@ static __always_inline __u32 parse_outer(struct __sk_buff *skb, __u32 at, struct
 		a->src.addr[0] = h[3];
 		a->dst.addr[0] = h[4];
 	}
-	if (!bpf_map_lookup_elem(&addresses, &a->dst))
+	__u32 *nat_port = bpf_map_lookup_elem(&addresses, &a->dst);
+
+	if (!nat_port)
 		return SLOW_NOT_DATA;
 	if (!v6 && bpf_ntohs(*(__u16 *)(b + 6)) & 0x3fff)
 		return SLOW_FRAGMENT;
@@ -366,7 +370,7 @@ static __always_inline __u32 parse_outer(struct __sk_buff *skb, __u32 at, struct
 		return SLOW_NOT_DATA;
 	__u16 port = bpf_ntohl(udp[0]) & 0xffff;
 
-	if (port != LISP_PORT && (port != VXLAN_GPE_PORT || !vxlan_gpe))
+	if (port != LISP_PORT && port != *nat_port && (port != VXLAN_GPE_PORT || !vxlan_gpe))
 		return SLOW_NOT_DATA;
 	if (port == VXLAN_GPE_PORT)
 		a->next = 0xff; /* a Next Protocol has to be there */
@@ -440,7 +444,7 @@ static __always_inline __u32 may_leave(struct instance *in, const struct packet 
 	if (!routable(&p->src, p->v6) || !routable(&p->dst, p->v6))
 		return DROP_SCOPE;
 	if (!covers(&own_eids, &p->dst, p->v6) && (!in->proxy_etr || !covers(&proxied, &p->src, p->v6)))
-		return DROP_NOT_OUR_EID;
+		return in->relay ? SLOW_SOURCE : DROP_NOT_OUR_EID;
 	if (check_source && !lists_source(p, a))
 		return SLOW_SOURCE;
 	return OK;

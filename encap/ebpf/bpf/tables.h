@@ -48,6 +48,7 @@ struct instance {
 	__u32 ifindex;
 	__u32 mtu;
 	__u32 proxy_etr;
+	__u32 relay; /* of an RTR: what is not for an EID of ours may be sent on */
 };
 
 struct {
@@ -143,7 +144,8 @@ struct locator {
 	__u8 format;
 	__u8 down;
 	__u8 slow;
-	__u16 pad;
+	__u8 nat; /* a NAT is on the way: packets leave from nat_port */
+	__u8 pad;
 };
 
 struct {
@@ -161,8 +163,9 @@ struct local {
 	__u32 mtu;
 	__u16 weight;
 	__u16 best; /* of the best Priority: packets may leave by it that name no interface */
-	__u32 ports;
-	__u16 port[MAX_PORTS]; /* network order */
+	__u16 ports;
+	__u16 nat_port;        /* network order */
+	__u16 port[MAX_PORTS]; /* likewise */
 };
 
 struct local_list {
@@ -177,7 +180,7 @@ struct {
 	__type(value, struct local_list);
 } locals SEC(".maps");
 
-/* All our own locators, up or not. */
+/* All our own locators, up or not, with the port that a NAT lets in; 0: none. */
 struct address {
 	__u32 v6;
 	__u32 addr[4];
