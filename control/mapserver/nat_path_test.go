@@ -1,0 +1,90 @@
+package mapserver
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/xtrkit/xtrkit/lisp"
+)
+
+// TestRelayedRefreshPath: a relayed refresh takes the path of refreshes, which is
+// the one that allocates nothing and leaves the records as they are.
+func TestRelayedRefreshPath(t *testing.T) {
+	b := newBench(t, withRTRs)
+	w := b.s.NewWorker()
+	for i := range 3 {
+		msg := relayed(t, inside, register(t, key1, natRecord("10.1.2.3/32", rtr1.Addr()), withXTR(xtr1)))
+		r := w.Handle(b.now, lisp.Datagram{Local: msAddr, Remote: rtr1, Bytes: msg})
+		require.NotNil(t, r.Update)
+		assert.Equal(t, i > 0, r.Update.recycled)
+		b.s.Apply(b.now, r.Update)
+		b.drain()
+	}
+}
+
+// TestPathsFollow: Map-Notifies go to where an xTR was heard of last, also when
+// that was a refresh, and nothing is kept of those that come directly or are gone.
+func TestPathsFollow(t *testing.T) {
+	b := newBench(t, withRTRs)
+	rec := record("10.1.2.3/32", 10, rtr1.Addr().String())
+	other := netip.MustParseAddrPort("172.20.0.5:4342")
+	b.put(rtr1, relayed(t, inside, register(t, key1, rec, withXTR(xtr1))))
+	b.put(rtr1, relayed(t, other, register(t, key1, rec, withXTR(xtr1))))
+	assert.EqualValues(t, 1, b.s.Stats().Refreshes)
+	out := b.put(etr2, register(t, key1, record("10.1.2.3/32", 10, "192.0.2.12"), withXTR(xtr2)))
+	require.Len(t, out, 2)
+	_, in, _ := relayedNotify(t, out[1])
+	assert.Equal(t, other, in.Destination)
+	require.Len(t, b.s.paths, 1)
+
+	b.put(etr1, register(t, key1, record("10.1.2.3/32", 10, "192.0.2.11"), withXTR(xtr1)))
+	assert.Empty(t, b.s.paths, "behind no NAT any more")
+	b.put(rtr1, relayed(t, inside, register(t, key1, rec, withXTR(xtr1))))
+	require.Len(t, b.s.paths, 1)
+	b.advance(time.Hour)
+	assert.Empty(t, b.s.paths, "gone")
+}
+
+// TestNotifySeveralWays: an xTR with an interface that is public and several RTRs is
+// told by each as it has to be.
+func TestNotifySeveralWays(t *testing.T) {
+	b := newBench(t, withRTRs)
+	rec := record("10.1.2.3/32", 10, rtr1.Addr().String(), rtr2.Addr().String(), "192.0.2.33")
+	b.put(rtr1, relayed(t, inside, register(t, key1, rec, withXTR(xtr1))))
+	out := b.put(etr2, register(t, key1, record("10.1.2.3/32", 10, "192.0.2.12"), withXTR(xtr2)))
+	seen := 0
+	for _, d := range out {
+		switch d.Remote {
+		case rtr1:
+			e, _, _ := relayedNotify(t, d)
+			require.NoError(t, e.VerifyRTR(rtrKey1))
+			seen++
+		case rtr2:
+			e, _, _ := relayedNotify(t, d)
+			assert.True(t, e.RTR)
+			assert.Empty(t, e.Security, "no key is shared with it")
+			seen++
+		case netip.MustParseAddrPort("192.0.2.33:4342"):
+			require.NoError(t, lisp.Verify(d.Bytes, key1))
+			seen++
+		}
+	}
+	assert.Equal(t, 3, seen)
+}
+
+// TestInfoRequestLocal: without the address that it came to, the answer names one of
+// the server's.
+func TestInfoRequestLocal(t *testing.T) {
+	b := newBench(t, withRTRs, func(c *Config) { c.Locals = []netip.Addr{msAddr6.Addr(), msAddr.Addr()} })
+	d := lisp.Datagram{Local: netip.AddrPortFrom(netip.Addr{}, 4342), Remote: natted, Bytes: infoRequest(t, key1, "10.1.2.0/24")}
+	require.True(t, b.s.Handle(b.now, d))
+	out := b.drain()
+	require.Len(t, out, 1)
+	n, err := parse[*lisp.InfoReply](t, out[0].Bytes).Traversal()
+	require.NoError(t, err)
+	assert.Equal(t, lisp.AddressFrom(msAddr.Addr()), n.MS)
+}
