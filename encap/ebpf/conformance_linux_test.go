@@ -71,7 +71,7 @@ func outgoing() []conformanceCase {
 	fast("another protocol", with(four, func(s *spec) { s.proto, s.payload = 89, make([]byte, 30) }), nil)
 	fast("TCP", with(four, func(s *spec) { s.proto = layers.IPProtocolTCP }), nil)
 	fast("as large as fits", with(four, func(s *spec) { s.flags, s.payload = layers.IPv4DontFragment, make([]byte, 1500-36-28) }), nil)
-	slow("one octet more", "size", with(four, func(s *spec) { s.flags, s.payload = layers.IPv4DontFragment, make([]byte, 1500-36-27) }), encap.DropTooBig) // RFC 9300-7.2-1
+	slow("one octet more", "size", with(four, func(s *spec) { s.flags, s.payload = layers.IPv4DontFragment, make([]byte, 1500-36-27) }), encap.DropTooBig)
 	slow("data in data", "header", with(four, func(s *spec) { s.dport, s.payload = 4341, make([]byte, 40) }), encap.DropNone)
 	slow("a foreign source", "source", with(four, func(s *spec) { s.src = "10.9.0.1" }), encap.DropSource)
 	slow("one of our locators", "source", with(four, func(s *spec) { s.dst = "198.51.100.1" }), encap.DropLoop)
