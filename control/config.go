@@ -80,7 +80,8 @@ type Config struct {
 	MapRequestRate int
 	// MapReplyRate bounds all Map-Replies sent, per second, default 1000;
 	// MapReplyBurst is how many may go to one RLOC before the rate of one in
-	// three seconds applies to it, default 64 (RFC 9301 §5.4).
+	// three seconds applies to it, default 64 (RFC 9301 §5.4). Answers to the probes
+	// of peers we know are a hundred a second at most.
 	MapReplyRate, MapReplyBurst int
 	// MinPrefix4 and MinPrefix6 are the shortest EID-Prefixes that a positive
 	// Map-Reply may carry, default 8 and 16; negative: any.
@@ -195,26 +196,27 @@ type SMRConfig struct {
 
 // Timer rules that the protocol fixes.
 const (
-	requestInterval   = time.Second            // RFC 9301 §5.3: least time between Map-Requests for an EID-Prefix
-	requestRetries    = 10                     // RFC 9301 §5.3: retransmissions before the silence
-	requestSilence    = 30 * time.Second       // RFC 9301 §5.3
-	requestBackoff    = 8 * time.Second        // our cap, so that the ten retransmissions take about a minute
-	smrInterval       = 3 * time.Second        // RFC 9301 §6.1: least time between SMR-invoked Map-Requests
-	smrSourceInterval = 100 * time.Millisecond // our limit: SMRs followed for one sender,
-	smrSourceBurst    = 64                     // after so many
-	registerTimeout   = time.Second            // RFC 9301 §5.7: first wait for a Map-Notify
-	registerMaxWait   = time.Minute            // RFC 9301 §5.7: cap of the exponential back-off
-	registrationLife  = 3 * time.Minute        // RFC 9301 §8.2: how long a Map-Server keeps what is not registered again
-	registerSends     = 3                      // one message is sent at most this often, then a new nonce
-	replyInterval     = 3 * time.Second        // RFC 9301 §5.4: per destination RLOC
-	maxITRRLOCs       = 32                     // RFC 9301 §5.2
-	maxRecords        = 255                    // Record Count has 8 bits
-	maxLocators       = 255                    // Locator Count has 8 bits
-	maxReplyMessages  = 8                      // Map-Replies to one Map-Request, when overlapping prefixes need several
-	defaultTTL        = 24 * time.Hour         // of our own mappings
-	probeMaxTimeout   = 10 * time.Second
-	maxQueue          = 8192 // datagrams waiting for Next
-	maxEvents         = 4096 // events waiting for NextEvent
+	requestInterval    = time.Second            // RFC 9301 §5.3: least time between Map-Requests for an EID-Prefix
+	requestRetries     = 10                     // RFC 9301 §5.3: retransmissions before the silence
+	requestSilence     = 30 * time.Second       // RFC 9301 §5.3
+	requestBackoff     = 8 * time.Second        // our cap, so that the ten retransmissions take about a minute
+	smrInterval        = 3 * time.Second        // RFC 9301 §6.1: least time between SMR-invoked Map-Requests
+	smrSourceInterval  = 100 * time.Millisecond // our limit: SMRs followed for one sender,
+	smrSourceBurst     = 64                     // after so many
+	registerTimeout    = time.Second            // RFC 9301 §5.7: first wait for a Map-Notify
+	registerMaxWait    = time.Minute            // RFC 9301 §5.7: cap of the exponential back-off
+	registrationLife   = 3 * time.Minute        // RFC 9301 §8.2: how long a Map-Server keeps what is not registered again
+	registerSends      = 3                      // one message is sent at most this often, then a new nonce
+	replyInterval      = 3 * time.Second        // RFC 9301 §5.4: per destination RLOC
+	probeReplyInterval = 10 * time.Millisecond  // our limit: answers to the probes of a peer we know, per destination RLOC
+	maxITRRLOCs        = 32                     // RFC 9301 §5.2
+	maxRecords         = 255                    // Record Count has 8 bits
+	maxLocators        = 255                    // Locator Count has 8 bits
+	maxReplyMessages   = 8                      // Map-Replies to one Map-Request, when overlapping prefixes need several
+	defaultTTL         = 24 * time.Hour         // of our own mappings
+	probeMaxTimeout    = 10 * time.Second
+	maxQueue           = 8192 // datagrams waiting for Next
+	maxEvents          = 4096 // events waiting for NextEvent
 )
 
 // withDefaults returns a normalised copy of c, or what is wrong with it.

@@ -88,6 +88,7 @@ type Engine struct {
 	replyLimit   *rate.Limiter // of anybody
 	knownLimit   *rate.Limiter // and of those we know
 	rlocLimits   limiterTable
+	probeLimits  limiterTable // of those we know that probe
 	smrLimit     *rate.Limiter // SMRs followed
 	smrSources   limiterTable
 	dropLimit    *rate.Limiter
@@ -137,6 +138,7 @@ func New(cfg Config) (*Engine, error) {
 	e.replyLimit = rate.NewLimiter(rate.Limit(cfg.MapReplyRate-share), max(1, cfg.MapReplyRate-share))
 	e.knownLimit = rate.NewLimiter(rate.Limit(share), share)
 	e.rlocLimits = newLimiterTable(rate.Every(replyInterval), cfg.MapReplyBurst)
+	e.probeLimits = newLimiterTable(rate.Every(probeReplyInterval), cfg.MapReplyBurst)
 	e.smrLimit = rate.NewLimiter(rate.Limit(cfg.MapRequestRate)/4, max(1, cfg.MapRequestRate/4))
 	e.smrSources = newLimiterTable(rate.Every(smrSourceInterval), smrSourceBurst)
 	e.dropLimit = rate.NewLimiter(5, 10)

@@ -31,8 +31,14 @@ func (e *Engine) reply(now time.Time, d lisp.Datagram, m *lisp.MapRequest, sourc
 	// the tokens of all, and costs no more than this. Peers that we know have a
 	// share of the total that requests with made-up ITR-RLOCs cannot use up.
 	known := e.knownPeer(now, to, d.Remote.Addr())
+	limits := &e.rlocLimits
+	if m.Probe && known && to == d.Remote.Addr().Unmap() {
+		// A peer in conversation may probe several times a second, which must not
+		// look as if we were gone.
+		limits = &e.probeLimits
+	}
 	allowed := func() bool {
-		if e.rlocLimits.allow(now, to) && (known && e.knownLimit.AllowN(now, 1) || e.replyLimit.AllowN(now, 1)) {
+		if limits.allow(now, to) && (known && e.knownLimit.AllowN(now, 1) || e.replyLimit.AllowN(now, 1)) {
 			return true
 		}
 		e.drop(now, DropMapReplyRate, d.Remote, nil)

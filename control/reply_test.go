@@ -293,6 +293,49 @@ func TestMapReplyRate(t *testing.T) {
 	})
 }
 
+// TestProbeReplyRate: a peer in conversation may probe several times a second for
+// as long as it likes; others, and those in whose name others probe, may not.
+func TestProbeReplyRate(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		known    bool
+		from, to netip.Addr
+		probe    bool
+		want     int
+	}{
+		{"a peer", true, peerRLOC, peerRLOC, true, 600},
+		{"no probe", true, peerRLOC, peerRLOC, false, 64 + 19},
+		{"a stranger", false, peerRLOC, peerRLOC, true, 64 + 19},
+		{"a stranger about a peer", true, netip.MustParseAddr("203.0.113.66"), peerRLOC, true, 64 + 19},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			tc := up(t, quiet)
+			if c.known {
+				tc.learn(hostKey(peerEID), record("198.51.100.0/24", 1440, peerRLOC))
+			}
+			take[*lisp.MapReply](tc)
+			for range 600 {
+				m := mapRequest("192.0.2.1/32", c.to)
+				m.Probe = c.probe
+				require.True(t, tc.handleAt(rloc4, netip.AddrPortFrom(c.from, 4342), encode(t, m)))
+				tc.advance(100 * time.Millisecond)
+			}
+			assert.InDelta(t, c.want, len(take[*lisp.MapReply](tc)), 1)
+		})
+	}
+	t.Run("without end", func(t *testing.T) {
+		tc := up(t, quiet)
+		tc.learn(hostKey(peerEID), record("198.51.100.0/24", 1440, peerRLOC))
+		m := mapRequest("192.0.2.1/32", peerRLOC)
+		m.Probe = true
+		for range 1000 {
+			require.True(t, tc.handleAt(rloc4, netip.AddrPortFrom(peerRLOC, 4342), encode(t, m)))
+			tc.advance(time.Millisecond)
+		}
+		assert.InDelta(t, 64+100, len(take[*lisp.MapReply](tc)), 2)
+	})
+}
+
 func TestLimiterTableKeepsTokens(t *testing.T) {
 	tab := newLimiterTable(1, 1)
 	now := start
