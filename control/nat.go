@@ -232,6 +232,9 @@ func (e *Engine) directLocals(now time.Time, locals []mapcache.Local) []mapcache
 			continue
 		}
 		x := n.find(l.Addr)
+		if x == nil && e.withdrawing {
+			continue // nothing begins any more
+		}
 		if x == nil || x.IfIndex != l.IfIndex {
 			m, err := natt.NewXTR(e.cfg.NAT.xtr(&e.cfg, l, n))
 			if err != nil {

@@ -63,7 +63,7 @@ func TestXTRForged(t *testing.T) {
 				known := n > 1 && n != 1<<63
 				for _, from := range []netip.AddrPort{worldMS, netip.AddrPortFrom(evil, 4342)} {
 					for _, key := range []lisp.Key{wrong, worldKey} {
-						if known && key.String() == worldKey.String() && string(key.Secret) == "site" {
+						if known && from == worldMS && string(key.Secret) == "site" {
 							continue // that would be no forgery
 						}
 						b := infoReplyTo(t, n, worldEID, netip.AddrPortFrom(worldLocal, 4342), evil, key)
@@ -229,4 +229,55 @@ func TestXTRManyRTRs(t *testing.T) {
 	w.rtrAt[0].SetDown(false)
 	w.net.Run(26 * time.Second)
 	assert.Equal(t, Registered, w.xtr.Binding().State)
+}
+
+// TestXTRMoved: as soon as an Info-Reply shows that the NAT has another port for us
+// the RTR is told.
+func TestXTRMoved(t *testing.T) {
+	w := newXTRWorld(t, 1, 1, fastLink, XTRConfig{}, behind(fastLink, netsim.NATConfig{}, nil))
+	w.net.Run(time.Second)
+	for _, c := range []struct {
+		global netip.AddrPort
+		sent   bool
+	}{{w.xtr.Binding().Global, false}, {netip.AddrPortFrom(worldNAT, 7), true}, {netip.AddrPortFrom(worldMS.Addr(), 7), true}} {
+		w.xtr.asked[99] = question{server: worldMS, eid: worldEID, at: w.node.Now()}
+		b := infoReplyTo(t, 99, worldEID, c.global, worldRTR(0), worldKey)
+		before := w.xtr.Stats().MapRegistersSent
+		w.node.Step(func(now time.Time) {
+			require.True(t, w.xtr.Handle(now, lisp.Datagram{Local: netip.AddrPortFrom(worldLocal, 4342), Remote: worldMS, Bytes: b}))
+		})
+		assert.Equal(t, c.sent, w.xtr.Stats().MapRegistersSent > before)
+		assert.Equal(t, c.global, w.xtr.Binding().Global)
+		w.net.Run(time.Second)
+	}
+}
+
+// TestXTRRest: an RTR that was silent lately is not tried while there is another.
+func TestXTRRest(t *testing.T) {
+	w := newXTRWorld(t, 1, 3, fastLink, XTRConfig{}, behind(fastLink, netsim.NATConfig{}, nil))
+	w.net.Run(time.Minute)
+	w.rtrAt[2].SetDown(true)
+	w.net.Run(50 * time.Second)
+	require.Equal(t, worldRTR(1), w.xtr.Binding().RTR)
+	w.rtrAt[1].SetDown(true)
+	require.True(t, w.net.RunUntil(time.Minute, func() bool { return w.xtr.Binding().State == Silent }))
+	require.Len(t, w.xtr.racing, 1)
+	assert.Equal(t, worldRTR(0), w.xtr.racing[0].addr)
+}
+
+// TestXTRTwoServers: RTRs that one Map-Server named hold as long as it said, whatever
+// another one says.
+func TestXTRTwoServers(t *testing.T) {
+	other := netip.MustParseAddrPort("198.51.100.2:4342")
+	x, err := NewXTR(XTRConfig{Local: worldLocal, Servers: []netip.AddrPort{worldMS, other}, Registrar: &worldRegistrar{key: worldKey}, XTRID: worldXTRID})
+	require.NoError(t, err)
+	now := worldStart
+	x.Advance(now)
+	global := netip.AddrPortFrom(worldNAT, 7)
+	x.saw(now, worldMS, sighting{global: global, rtrs: []netip.Addr{worldRTR(0)}, until: now.Add(time.Minute)}, 1, time.Minute)
+	x.saw(now, other, sighting{global: global, rtrs: []netip.Addr{worldRTR(1)}, until: now.Add(time.Hour)}, 1, time.Hour)
+	assert.Equal(t, []netip.Addr{worldRTR(0), worldRTR(1)}, x.Binding().RTRs)
+	now = now.Add(2 * time.Minute)
+	x.saw(now, other, sighting{global: global, rtrs: []netip.Addr{worldRTR(1)}, until: now.Add(time.Hour)}, 1, time.Hour)
+	assert.Equal(t, []netip.Addr{worldRTR(1)}, x.Binding().RTRs)
 }
