@@ -31,6 +31,8 @@ type ingress struct {
 
 	relays relays
 
+	fitting fitting // the last one of the batch
+
 	octets     int
 	source     netip.Addr      // whose counter counter is
 	counter    *locatorCounter // of the locator that sent
@@ -65,6 +67,7 @@ func (g *ingress) receive(batch []Incoming) {
 	g.locals = g.f.locals.Load()
 	if g.f.closedNet != nil || g.f.cfg.SourceCheck != SourceUnchecked {
 		g.view = g.f.cfg.View()
+		g.fitting = fitting{}
 	}
 	for i := range batch {
 		g.datagrams(&batch[i])

@@ -24,10 +24,21 @@ const (
 // makes up sources must not make us ask for all of them.
 const unknownSourceRate = 20
 
+// fitting is a source that fitted the map-cache, earlier in the batch.
+type fitting struct {
+	o         *overlay
+	eid, rloc netip.Addr
+}
+
 // checkSource checks where a packet came from.
 func (g *ingress) checkSource(o *overlay, p *inner, rloc netip.Addr) DropReason {
+	from := fitting{o, p.src, rloc}
+	if from == g.fitting {
+		return DropNone
+	}
 	switch g.view.MatchSource(o.iid, p.src, rloc) {
 	case mapcache.SourceMatches:
+		g.fitting = from
 		return DropNone
 	case mapcache.SourceMismatch:
 		return DropSourceRLOC

@@ -179,3 +179,22 @@ func TestDeviceMTU(t *testing.T) {
 		assert.ErrorIs(t, x.SetLocals(locals(tt.rlocs[0])), assert.AnError)
 	}
 }
+
+// TestSourceCheckOfBatch: one good packet does not speak for the others of the batch.
+func TestSourceCheckOfBatch(t *testing.T) {
+	x := newA(t, &memNet{}, "", func(c *nodeConfig) { c.change = func(c *Config) { c.SourceCheck = SourceStrict } })
+	x.learn(t, 0, eidB4+"/32", rlocB4)
+	x.learn(t, 0, "10.2.0.99/32", rlocB6)
+	g := newIngress(x.Forwarder, x.underlay)
+	in := func(eid, rloc string) Incoming {
+		return from(rloc, rlocA4, encapsulated(0, 0, 0, packetSpec{src: eid, dst: eidA4, payloadLen: 5}.build()))
+	}
+	g.receive([]Incoming{in(eidB4, rlocB4), in(eidB4, rlocB4), in(eidB4, "192.0.2.9"), in("10.2.0.99", rlocB4), in(eidB4, rlocB4)})
+	assert.EqualValues(t, 3, x.Stats().Decapsulated.Packets)
+	assert.Equal(t, map[DropReason]uint64{DropSourceRLOC: 2}, x.drops())
+
+	// Nor for the next batch, by which the mapping may be another.
+	x.learn(t, 0, eidB4+"/32", "192.0.2.9")
+	g.receive([]Incoming{in(eidB4, rlocB4)})
+	assert.Equal(t, map[DropReason]uint64{DropSourceRLOC: 3}, x.drops())
+}

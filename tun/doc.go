@@ -64,7 +64,8 @@
 //
 // Only these two write to /proc/sys: they switch forwarding on where it is off,
 // and let interfaces that take router advertisements go on doing so (accept_ra
-// 2). Close restores what was found; after kill -9 it stays.
+// 2). Close restores what was found. It is also noted in /run/xtrkit, so that after
+// kill -9 the next Create or [Cleanup] of the device restores it.
 //
 // # Reverse path filtering
 //
