@@ -44,7 +44,7 @@ func outgoing() []conformanceCase {
 	}
 	for _, f := range families {
 		fast(f.name, spec{src: f.a, dst: f.b, tos: 0xb8, ttl: 33, sport: 7, dport: 8, payload: make([]byte, 100)}, func(t *testing.T, o outer) {
-			assert.Equal(t, addr(f.rlocA), o.src.Addr()) // RFC 9300-5.3-11
+			assert.Equal(t, addr(f.rlocA), o.src.Addr())
 			assert.Equal(t, addr(f.rlocB), o.dst.Addr())
 			assert.EqualValues(t, 4341, o.dst.Port()) // RFC 9300-5.3-1
 			assert.EqualValues(t, 33, o.ttl)          // RFC 9300-5.3-14
@@ -119,7 +119,7 @@ func arriving() []conformanceCase {
 				o.tos, i.tos = 0x28|uint8(out), 0xb8|uint8(in)
 				name := fmt.Sprintf("%s, ECN %d in %d", f.name, in, out)
 				if ecn < 0 {
-					one(name, "", o.data(plain, i.build()), encap.DropECN) // RFC 9300-5.3-21
+					one(name, "", o.data(plain, i.build()), encap.DropECN)
 					continue
 				}
 				want := i
