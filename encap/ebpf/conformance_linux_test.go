@@ -142,7 +142,7 @@ func arriving() []conformanceCase {
 	one("instance 0", "", outside.data(header(0x08), inner), 0, inner)
 	one("a nonce", "flags", outside.data(header(0x80, 1, 2, 3), inner), 0, inner)
 	one("LSBs", "flags", outside.data(header(0x40, 0, 0, 0, 0, 0, 0, 1), inner), 0, inner)
-	one("Map-Versions", "flags", outside.data(header(0x10, 0, 0x10, 1), inner), encap.DropMapVersion) // RFC 9302-6.1-s3
+	one("Map-Versions", "flags", outside.data(header(0x10, 0, 0x10, 1), inner), encap.DropMapVersion)
 	one("encrypted", "flags", outside.data(header(0x01), inner), encap.DropEncrypted)
 	one("an unknown instance", "instance", outside.data(header(0x08, 0, 0, 0, 0, 0, 9), inner), encap.DropInstance)
 	one("control messages", "instance", outside.data(header(0x08, 0, 0, 0, 0xff, 0xff, 0xff), inner), encap.DropControl)
