@@ -108,6 +108,8 @@ func newDemoLab(ctx context.Context, opt demoOptions, live io.Writer) (*demoLab,
 	switch {
 	case opt.multihome:
 		d.sites = multihomeSites
+	case opt.pxtr:
+		d.sites = pxtrSites
 	case opt.nat:
 		d.sites = natSites
 		return d.complete(d.buildNAT(core))
@@ -122,6 +124,10 @@ func newDemoLab(ctx context.Context, opt demoOptions, live io.Writer) (*demoLab,
 	}
 	// The internet knows how to reach a's EIDs where a is now, so that hosts
 	// without LISP can answer a. Nothing but LISP leads to b's EIDs.
+	if opt.pxtr {
+		d.attachProxies()
+		return d.complete(err)
+	}
 	core.AddRoute(siteA.eid[ipv4]+"/32", siteA.rloc[ipv4])
 	core.AddRoute(siteA.eid[ipv6]+"/128", siteA.rloc[ipv6])
 	return d.complete(err)

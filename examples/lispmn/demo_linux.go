@@ -38,6 +38,7 @@ type demoOptions struct {
 	json, keep bool
 	multihome  bool
 	nat        bool
+	pxtr       bool
 	capture    string // directory; empty: no capture
 }
 
@@ -49,6 +50,7 @@ func demo(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fs.BoolVar(&opt.json, "json", false, "print one JSON object at the end instead of text")
 	fs.BoolVar(&opt.multihome, "multihome", false, "show handovers between several uplinks, with connections that go on")
 	fs.BoolVar(&opt.nat, "nat", false, "show nodes behind NATs, with connections that go on while a NAT forgets, an RTR dies and a node moves")
+	fs.BoolVar(&opt.pxtr, "pxtr", false, "show a node and a host without LISP talk, by a Proxy-ITR and a Proxy-ETR")
 	fs.BoolVar(&opt.keep, "keep", false, "leave the network running at the end, and print how to enter each host")
 	fs.StringVar(&opt.capture, "capture", "", "write what each host sees to `DIR`/HOST.pcapng, for Wireshark")
 	fs.Usage = func() {
@@ -108,6 +110,8 @@ func runDemo(ctx context.Context, opt demoOptions, stdout, stderr io.Writer) (co
 		steps = multihomeSteps
 	case opt.nat:
 		steps = natSteps
+	case opt.pxtr:
+		steps = pxtrSteps
 	}
 	rep := d.run(ctx, steps)
 	if ctx.Err() != nil {
