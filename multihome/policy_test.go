@@ -41,7 +41,7 @@ func TestPolicy(t *testing.T) {
 		return p
 	}
 	unknown := packet
-	unknown.MarkUnknown = true
+	unknown.MarkUnknown, unknown.Mark = true, 4
 	mapped := packet
 	mapped.Dst = netip.MustParseAddr("::ffff:198.51.100.7")
 	ssh := func(p multihome.Packet) int {
@@ -89,7 +89,7 @@ func TestPolicy(t *testing.T) {
 		{"a mark, with bits of others", rs{{Mark: 0x70, Interfaces: eth0}}, marked(0xa070), want{IfIndex: 2}},
 		{"another mark", rs{{Mark: 0x70, Interfaces: eth0}}, marked(0x71), want{}},
 		{"no mark", rs{{Mark: 0x70, Interfaces: eth0}}, packet, want{}},
-		{"a mark that is not known", rs{{Mark: 0x70, Interfaces: eth0}}, unknown, want{}},
+		{"a mark that is not known", rs{{Mark: 4, Interfaces: eth0}}, unknown, want{}},
 		{"by mark", rs{{ByMark: true}}, marked(4), want{IfIndex: 4}},
 		{"by mark, with bits of others", rs{{ByMark: true}}, marked(0xff04), want{IfIndex: 4}},
 		{"by mark, without", rs{{ByMark: true, Otherwise: multihome.DropPacket}}, packet, want{}},

@@ -428,3 +428,21 @@ func TestWeights(t *testing.T) {
 	}
 	do(t, d, stopMultihomed)
 }
+
+// TestRefusedIsTriedAgain: what the system refuses is tried again, without
+// anything happening, until it is done.
+func TestRefusedIsTriedAgain(t *testing.T) {
+	d := multihomeLab(t)
+	a := d.hosts["a"]
+	startNodes(t, d, func(s site) string { return d.patternConfig(s, marksOn) }, multiA)
+	a.Sysctl("net/ipv6/conf/lmn0/disable_ipv6", "1") // takes the EID along
+	require.NoError(t, netlab.Eventually(t.Context(), "two tries", func() bool {
+		return strings.Count(d.children["a"].logTail(10_000), "the system refused a change") >= 2
+	}))
+	a.Sysctl("net/ipv6/conf/lmn0/disable_ipv6", "0")
+	require.NoError(t, netlab.Eventually(t.Context(), "the EID", func() bool {
+		return strings.Contains(a.MustRun("ip", "-6", "addr", "show", "dev", "lmn0"), multiA.eid[ipv6])
+	}))
+	require.NoError(t, d.children["a"].stop())
+	require.NoError(t, d.checkClean(multiA))
+}
