@@ -128,17 +128,31 @@ func newNode(t testing.TB, h *netlab.Host, cfg nodeConfig) *node {
 		require.NoError(t, n.tun.SetLocals(sources))
 		return n.plane.SetLocals(cfg.locals)
 	}))
-	ended := make(chan error, 1)
-	go func() { ended <- n.fwd.Run(context.Background()) }()
+	forward(t, n.fwd)
 	t.Cleanup(func() {
 		if n.kernel != nil {
 			require.NoError(t, h.Do(n.kernel.Close))
 		}
-		require.NoError(t, n.fwd.Close())
-		require.NoError(t, <-ended)
 	})
 	n.insert(t, cfg.mappings...)
 	return n
+}
+
+// forward runs a Forwarder until the test ends.
+func forward(t testing.TB, f *encap.Forwarder) {
+	t.Helper()
+	begun, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		close(begun)
+		ended <- f.Run(context.Background())
+	}()
+	<-begun
+	t.Cleanup(func() {
+		require.NoError(t, f.Close())
+		if err := <-ended; err != nil { // a test that was shorter than it takes a goroutine to begin
+			require.ErrorContains(t, err, "after Close")
+		}
+	})
 }
 
 // insert stores mappings that stay, and publishes.

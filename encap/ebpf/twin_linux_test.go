@@ -1,7 +1,6 @@
 package ebpf
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"net"
@@ -175,12 +174,7 @@ func newTwin(t testing.TB, cfg nodeConfig, change func(*encap.Config)) *twin {
 	tw.user, err = encap.NewForwarder(ec)
 	require.NoError(t, err)
 	require.NoError(t, tw.user.SetLocals(cfg.locals))
-	ended := make(chan error, 1)
-	go func() { ended <- tw.user.Run(context.Background()) }()
-	t.Cleanup(func() {
-		require.NoError(t, tw.user.Close())
-		require.NoError(t, <-ended)
-	})
+	forward(t, tw.user)
 	return tw
 }
 
