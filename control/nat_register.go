@@ -56,9 +56,6 @@ func (n *natEngine) VerifyInfo(server netip.AddrPort, b []byte) error {
 // in them.
 func (n *natEngine) MapRegisters(now time.Time, r natt.Route) []natt.Register {
 	e := n.e
-	if e.withdrawing && !r.Withdraw {
-		return nil
-	}
 	var out []natt.Register
 	for _, reg := range slices.Clone(e.registrations) {
 		if reg.gone != nil && !now.Before(reg.giveUp) {

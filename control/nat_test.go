@@ -75,6 +75,9 @@ func TestNATMixed(t *testing.T) {
 	w.net.Run(time.Hour)
 	assert.True(t, w.reachable(0))
 	require.Len(t, w.registered(natEID), 2)
+	registers := w.xtr.Stats().MapRegistersSent
+	w.locals(in, out)
+	assert.Equal(t, registers, w.xtr.Stats().MapRegistersSent, "that is no news")
 
 	// The public one goes: everything by the RTR, without the mappings that can't
 	// be asked for any more.
