@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime/pprof"
+	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -78,8 +79,12 @@ func serveChild(stdin io.Reader, stdout io.Writer) (done bool, err error) {
 // startOurs starts an xTR that knows the other one.
 func startOurs(cfg childConfig) (stop func() error, err error) {
 	format := mapcache.FormatLISP
-	if cfg.Kind == "lisp-gpe" {
+	if strings.HasPrefix(cfg.Kind, "lisp-gpe") {
 		format = mapcache.FormatGPE
+	}
+	workers := 1
+	if strings.HasSuffix(cfg.Kind, severalQueues) {
+		workers = queues
 	}
 	local, eid := netip.MustParseAddr(cfg.Local), netip.MustParseAddr(cfg.EID)
 	cache := mapcache.New(mapcache.Config{})
@@ -92,17 +97,19 @@ func startOurs(cfg childConfig) (stop func() error, err error) {
 	}
 	cache.Publish()
 	self := netip.PrefixFrom(eid, eid.BitLen())
-	lmn, err := tun.Create(tun.Config{EIDs: []netip.Prefix{self}})
+	lmn, err := tun.Create(tun.Config{EIDs: []netip.Prefix{self}, Queues: workers})
 	if err != nil {
 		return nil, err
 	}
-	underlay, err := encap.NewUDP(encap.UDPConfig{})
+	underlay, err := encap.NewUDP(encap.UDPConfig{Workers: workers})
 	if err != nil {
 		return nil, errors.Join(err, lmn.Close())
 	}
-	f, err := encap.NewForwarder(encap.Config{
-		Overlays: []encap.Overlay{{Device: lmn, EIDs: []netip.Prefix{self}}}, View: cache.View, Underlay: underlay,
-	})
+	overlay := encap.Overlay{Device: lmn, EIDs: []netip.Prefix{self}}
+	for _, q := range lmn.Queues()[1:] {
+		overlay.Queues = append(overlay.Queues, q)
+	}
+	f, err := encap.NewForwarder(encap.Config{Overlays: []encap.Overlay{overlay}, View: cache.View, Underlay: underlay})
 	if err != nil {
 		return nil, errors.Join(err, lmn.Close(), underlay.Close())
 	}

@@ -28,7 +28,16 @@ const (
 	innerA, innerB = "192.0.2.1", "192.0.2.2"
 )
 
-func contenderNames() []string { return []string{"veth", kernelName, "wireguard", "lisp", "lisp-gpe"} }
+// severalQueues ends the name of one of ours whose device has several queues, and
+// its port several sockets.
+const (
+	severalQueues = "-mq"
+	queues        = 2
+)
+
+func contenderNames() []string {
+	return []string{"veth", kernelName, "wireguard", "lisp", "lisp-gpe", "lisp" + severalQueues, "lisp-gpe" + severalQueues}
+}
 
 // contender is two hosts with a data plane.
 type contender struct {

@@ -4,11 +4,13 @@
 //	go run ./internal/dpbench                  # all contenders, 5 rounds
 //	go run ./internal/dpbench -rounds 1 -seconds 0.3 -contenders kernel,lisp -measures tcp1
 //	go run ./internal/dpbench -contenders lisp -measures tcp1 -cpuprofile /tmp/lisp
+//	go run ./internal/dpbench -measures ping,tcp1 -awake     # what idle processors that poll would give
 //
 // Each contender has two hosts with a wire (veth) between them: bare, with the
 // kernel's VXLAN-GPE device on UDP port 4341, with wireguard-go, and with ours
-// in the LISP and the LISP-GPE format. What runs in user space is a process of
-// its own on each host. The contenders take turns within a round; the tables
+// in the LISP and the LISP-GPE format, also with two queues of the device and two
+// sockets of the port (-mq). What runs in user space is a process of its own
+// on each host. The contenders take turns within a round; the tables
 // have medians of all rounds, and the ratios are medians of the ratios within a
 // round.
 //

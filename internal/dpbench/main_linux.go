@@ -44,6 +44,7 @@ type options struct {
 	pings      int
 	json       bool
 	stats      bool
+	awake      bool
 	cpuProfile string
 	contenders []string
 	measures   []string
@@ -58,6 +59,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	fs.IntVar(&o.pings, "pings", 500, "echoes in each measurement of the round trip")
 	fs.BoolVar(&o.json, "json", false, "print all values as JSON")
 	fs.BoolVar(&o.stats, "stats", false, "print the counters of our processes when they end")
+	fs.BoolVar(&o.awake, "awake", false, "let idle processors poll instead of sleep (/dev/cpu_dma_latency)")
 	fs.StringVar(&o.cpuProfile, "cpuprofile", "", "write CPU profiles of our processes to FILE.CONTENDER.HOST")
 	contenders := fs.String("contenders", strings.Join(contenderNames(), ","), "who takes part")
 	measures := fs.String("measures", strings.Join(measureNames(), ","), "what is measured")
@@ -90,6 +92,13 @@ func run(ctx context.Context, args []string, stdout, progress io.Writer) error {
 	o, err := parse(args, progress)
 	if err != nil {
 		return err
+	}
+	if o.awake {
+		wake, err := keepAwake()
+		if err != nil {
+			return err
+		}
+		defer func() { _ = wake.Close() }()
 	}
 	lab := netlab.New(ctx)
 	defer func() { _ = lab.Close() }()
@@ -130,7 +139,7 @@ func run(ctx context.Context, args []string, stdout, progress io.Writer) error {
 				if err != nil {
 					return fmt.Errorf("%s: %s: %w", c.name, m.name, err)
 				}
-				fmt.Fprintf(progress, "round %d/%d %-10s %-8s %s\n", round+1, o.rounds, c.name, m.name, m.show(values))
+				fmt.Fprintf(progress, "round %d/%d %-12s %-8s %s\n", round+1, o.rounds, c.name, m.name, m.show(values))
 				r.add(c.name, m, values)
 			}
 		}
@@ -146,6 +155,20 @@ func run(ctx context.Context, args []string, stdout, progress io.Writer) error {
 	fmt.Fprintf(stdout, "%s %s/%s, %d processors, load %s, %d rounds of %s\n\n", runtime.Version(), runtime.GOOS, runtime.GOARCH,
 		runtime.NumCPU(), r.Load, o.rounds, time.Duration(o.seconds*float64(time.Second)))
 	return r.print(stdout)
+}
+
+// keepAwake keeps the processors from sleeping until the file is closed: a wake-up
+// then takes no interrupt, which in a virtual machine is the hypervisor's to bring.
+func keepAwake() (*os.File, error) {
+	f, err := os.OpenFile("/dev/cpu_dma_latency", os.O_WRONLY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("keep the processors awake: %w", err)
+	}
+	if _, err := f.Write(make([]byte, 4)); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("keep the processors awake: %w", err)
+	}
+	return f, nil
 }
 
 func loadAverage() string {

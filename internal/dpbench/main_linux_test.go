@@ -46,7 +46,7 @@ func TestAllContenders(t *testing.T) {
 		}
 	}
 	for _, name := range contenderNames() {
-		assert.Contains(t, progress.String(), fmt.Sprintf("round 2/2 %-10s tcp1", name))
+		assert.Contains(t, progress.String(), fmt.Sprintf("round 2/2 %-12s tcp1", name))
 	}
 }
 
