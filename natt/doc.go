@@ -37,7 +37,12 @@
 // of site and Map-Server. Nothing changes in an XTR but by a message that carries
 // an outstanding 64-bit nonce and verifies. An XTR holds no key: a Registrar does.
 //
+// An RTR believes where a node comes from when the Map-Server has confirmed the
+// Map-Register with that nonce, by the key shared with it if there is one. Until
+// then, and for other EID-Prefixes and xTR-IDs, a Map-Register changes nothing.
+//
 // # Concurrency
 //
-// Every core is for one goroutine at a time and starts none.
+// Every core is for one goroutine at a time and starts none. Server.Answer, which
+// is how a Map-Server embeds a Server, may be called by any number.
 package natt

@@ -194,7 +194,7 @@ func (r *RTR) verifyRecord(now time.Time, a *attempt, m *lisp.MapNotify, rec *li
 	}
 	if c == nil {
 		st := r.eids[k]
-		if r.relays >= r.cfg.MaxRelays || st == nil && len(r.eids) >= r.cfg.MaxRelays {
+		if st == nil && len(r.eids) >= r.cfg.MaxRelays {
 			r.drop(now, RTRTableFull, a.from, a.key.xtr, k.prefix.String())
 			return
 		}

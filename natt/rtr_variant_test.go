@@ -125,7 +125,9 @@ func TestRTRLispersNet(t *testing.T) {
 	assert.Equal(t, 4, b.r.Stats().Names)
 	assert.EqualValues(t, 2, b.r.Stats().Dropped[RTRTableFull])
 	// Data packets, and those of a node by the draft, are none of its business.
-	for _, msg := range [][]byte{{}, {0x08, 0, 0, 0, 0, 0, 1, 0, 0x70, 0, 0, 0}, {0x08, 0, 0, 0, 0xff, 0xff, 0xff, 0, 0x45}} {
+	user := namePacket(t, "vm")
+	user[4] = 0
+	for _, msg := range [][]byte{{}, user, {0x08, 0, 0, 0, 0xff, 0xff, 0xff, 0, 0x45}} {
 		assert.False(t, handle(natPort, msg))
 	}
 	assert.True(t, handle(natPort, append(namePacket(t, "x")[:8], infoWithoutName(t)...)))

@@ -91,6 +91,33 @@ func TestServerAnswer(t *testing.T) {
 	b, a = s.Answer(nil, lisp.Datagram{Remote: natPort, Bytes: namePacket(t, "vm")[8:]})
 	assert.Equal(t, InfoAnswer{Host: "vm", RTRs: 2}, a)
 	assert.EqualValues(t, 16, binary.BigEndian.Uint16(b[30:]))
+	n := traversalOf(t, b)
+	assert.Equal(t, hostAddress("vm"), n.PrivateETR)
+	assert.Zero(t, n.MSPort)
+	// No key is none, whoever has configured it; and no address of ours none.
+	none := lisp.Key{}
+	s = newTestServer(t, func(c *ServerConfig) {
+		c.Site = func(uint32, netip.Prefix) (SiteInfo, bool) { return SiteInfo{Keys: []lisp.Key{none, siteKey}}, true }
+	})
+	_, a = s.Answer(nil, lisp.Datagram{Remote: natPort, Bytes: infoRequestFor(t, none, "172.16.3.3/32")})
+	assert.Equal(t, ServerKey, a.Reason)
+	b, a = s.Answer(nil, lisp.Datagram{
+		Local: netip.MustParseAddrPort("0.0.0.0:4342"), Remote: natPort, Bytes: infoRequestFor(t, siteKey, "172.16.3.3/32"),
+	})
+	require.Equal(t, ServerAnswered, a.Reason)
+	n = traversalOf(t, b)
+	assert.True(t, n.MS.IsZero())
+	assert.EqualValues(t, 4342, n.MSPort)
+	assert.Equal(t, []lisp.Address{lisp.AddressFrom(rtrIP), lisp.AddressFrom(rtrIP2)}, n.RTRs, "of the family of the question")
+}
+
+func traversalOf(t testing.TB, b []byte) *lisp.NATTraversal {
+	t.Helper()
+	var m lisp.InfoReply
+	require.NoError(t, m.DecodeFromBytes(b))
+	n, err := m.Traversal()
+	require.NoError(t, err)
+	return n
 }
 
 // TestServerRate: one source gets its share, all together the whole; a long list
@@ -108,6 +135,7 @@ func TestServerRate(t *testing.T) {
 			require.True(t, s.Handle(rtrStart, lisp.Datagram{Local: msPort, Remote: netip.AddrPortFrom(from(i), 4342), Bytes: request}))
 			for d, ok := s.Next(); ok; d, ok = s.Next() {
 				assert.LessOrEqual(t, len(d.Bytes), 3*len(request))
+				assert.Len(t, traversalOf(t, d.Bytes).RTRs, maxOffered)
 				n++
 			}
 		}
