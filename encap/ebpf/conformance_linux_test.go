@@ -164,6 +164,12 @@ func arriving() []conformanceCase {
 // conformanceNode is a node on one end of a wire, for which the other end is a test.
 func conformanceNode(t *testing.T, b backend) (n *node, device, peer *wire) {
 	t.Helper()
+	return changedNode(t, b, func(*nodeConfig) {})
+}
+
+// changedNode is a conformanceNode with another configuration.
+func changedNode(t *testing.T, b backend, change func(*nodeConfig)) (n *node, device, peer *wire) {
+	t.Helper()
 	p := newPair(t, netlab.LinkConfig{NoOffload: true}, [2]backend{b, ""}, 0, mapcache.FormatLISP, func(_ int, c *nodeConfig) {
 		c.encap = func(c *encap.Config) { c.ICMPRate, c.KeepDeviceMTU = -1, true }
 		c.tun.MTU = 1500
@@ -173,6 +179,7 @@ func conformanceNode(t *testing.T, b backend) (n *node, device, peer *wire) {
 			mapTo(0, "10.67.0.0/16", "198.51.100.67", mapcache.FormatLISP),
 			mapTo(0, "10.68.0.0/16", "198.51.100.2", mapcache.FormatGPE),
 		)
+		change(c)
 	})
 	n = p.nodes[0]
 	n.cache.SetReachable(mapcache.Locator{Addr: addr("198.51.100.67")}, false)
