@@ -250,19 +250,6 @@ func (r *Runner) Do(ctx context.Context, fn func(now time.Time)) error {
 	return nil
 }
 
-// SetLocals replaces our own locators: in the Dataplane, in Engine and in every
-// other core that has such a method. It returns at once, and may be called
-// before Run; only the latest call counts. A Do that follows finds it done.
-func (r *Runner) SetLocals(now time.Time, ls []mapcache.Local) {
-	r.mu.Lock()
-	r.locals, r.localsAt, r.localsNew = append([]mapcache.Local(nil), ls...), now, true
-	r.mu.Unlock()
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
-}
-
 // read takes datagrams from one Reader to the loop.
 func (r *Runner) read(s *reader, stop <-chan struct{}) {
 	const batches = 2 // one is read into while the other is handled
@@ -455,47 +442,6 @@ func (r *Runner) handle(now time.Time, b *batch) {
 		}
 	}
 	b.free <- b
-}
-
-// takeLocals hands the locators of SetLocals on. The Dataplane comes first, so
-// that what Engine makes peers send is received.
-func (r *Runner) takeLocals() {
-	r.mu.Lock()
-	ls, now, news := r.locals, r.localsAt, r.localsNew
-	r.localsNew = false
-	r.mu.Unlock()
-	if !news {
-		return
-	}
-	if r.cfg.Dataplane != nil {
-		r.takeUsage(time.Now()) // who has to know of the change
-	}
-	r.taken = ls
-	r.setDataplaneLocals(now, ls)
-	for _, c := range r.cores {
-		if c, ok := c.(interface {
-			SetLocals(time.Time, []mapcache.Local)
-		}); ok {
-			c.SetLocals(now, ls)
-		}
-		if c, ok := c.(rtrCore); ok {
-			c.SetRLOCs(localAddrs(ls))
-		}
-	}
-}
-
-// setDataplaneLocals tries again in a while when the Dataplane refuses: an
-// address may not be usable yet.
-func (r *Runner) setDataplaneLocals(now time.Time, ls []mapcache.Local) {
-	r.applied, r.retryAt = nil, time.Time{}
-	if r.cfg.Dataplane == nil {
-		return
-	}
-	r.silentSeq = r.cfg.Engine.silentSeq
-	if err := r.cfg.Dataplane.SetLocals(r.cfg.Engine.withoutSilent(ls)); err != nil {
-		r.log.Warn("data plane does not take the locators, will try again", "err", err)
-		r.applied, r.retryAt = ls, now.Add(localsRetry)
-	}
 }
 
 // discovered takes d and what else has been discovered by now. Misses need
