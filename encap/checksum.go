@@ -11,27 +11,38 @@ import (
 // words folds to the same value.
 func sum(acc uint64, b []byte) uint64 {
 	// In the order of the machine most of the way: it gives the same sum with the
-	// octets of each word swapped.
-	if len(b) >= 64 {
-		var native uint64
-		for len(b) >= 64 {
-			w := (*[64]byte)(b)
+	// octets of each word swapped. Two sums, so that neither waits for the other.
+	if len(b) >= 128 {
+		var one, two uint64
+		for len(b) >= 128 {
+			w := (*[128]byte)(b)
 			var c uint64
-			native, c = bits.Add64(native, binary.NativeEndian.Uint64(w[0:]), 0)
-			native, c = bits.Add64(native, binary.NativeEndian.Uint64(w[8:]), c)
-			native, c = bits.Add64(native, binary.NativeEndian.Uint64(w[16:]), c)
-			native, c = bits.Add64(native, binary.NativeEndian.Uint64(w[24:]), c)
-			native, c = bits.Add64(native, binary.NativeEndian.Uint64(w[32:]), c)
-			native, c = bits.Add64(native, binary.NativeEndian.Uint64(w[40:]), c)
-			native, c = bits.Add64(native, binary.NativeEndian.Uint64(w[48:]), c)
-			native, c = bits.Add64(native, binary.NativeEndian.Uint64(w[56:]), c)
-			native, c = bits.Add64(native, 0, c)
-			native += c
-			b = b[64:]
+			one, c = bits.Add64(one, binary.NativeEndian.Uint64(w[0:]), 0)
+			one, c = bits.Add64(one, binary.NativeEndian.Uint64(w[8:]), c)
+			one, c = bits.Add64(one, binary.NativeEndian.Uint64(w[16:]), c)
+			one, c = bits.Add64(one, binary.NativeEndian.Uint64(w[24:]), c)
+			one, c = bits.Add64(one, binary.NativeEndian.Uint64(w[32:]), c)
+			one, c = bits.Add64(one, binary.NativeEndian.Uint64(w[40:]), c)
+			one, c = bits.Add64(one, binary.NativeEndian.Uint64(w[48:]), c)
+			one, c = bits.Add64(one, binary.NativeEndian.Uint64(w[56:]), c)
+			one, c = bits.Add64(one, 0, c)
+			one += c
+			two, c = bits.Add64(two, binary.NativeEndian.Uint64(w[64:]), 0)
+			two, c = bits.Add64(two, binary.NativeEndian.Uint64(w[72:]), c)
+			two, c = bits.Add64(two, binary.NativeEndian.Uint64(w[80:]), c)
+			two, c = bits.Add64(two, binary.NativeEndian.Uint64(w[88:]), c)
+			two, c = bits.Add64(two, binary.NativeEndian.Uint64(w[96:]), c)
+			two, c = bits.Add64(two, binary.NativeEndian.Uint64(w[104:]), c)
+			two, c = bits.Add64(two, binary.NativeEndian.Uint64(w[112:]), c)
+			two, c = bits.Add64(two, binary.NativeEndian.Uint64(w[120:]), c)
+			two, c = bits.Add64(two, 0, c)
+			two += c
+			b = b[128:]
 		}
+		native, c := bits.Add64(one, two, 0)
+		native += c
 		var words [2]byte
 		binary.NativeEndian.PutUint16(words[:], fold(native))
-		var c uint64
 		acc, c = bits.Add64(acc, uint64(binary.BigEndian.Uint16(words[:])), 0)
 		acc += c
 	}

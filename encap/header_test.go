@@ -160,7 +160,7 @@ func TestChecksum(t *testing.T) {
 		return ^uint16(s)
 	}
 	r := rand.New(rand.NewPCG(3, 4))
-	for n := range 100 {
+	for n := range 300 {
 		b := make([]byte, n)
 		for i := range b {
 			b[i] = byte(r.Uint32())
