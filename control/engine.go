@@ -88,7 +88,7 @@ type Engine struct {
 	replyLimit   *rate.Limiter // of anybody
 	knownLimit   *rate.Limiter // and of those we know
 	rlocLimits   limiterTable
-	probeLimits  limiterTable // of those we know that probe
+	probeLimits  limiterTable  // of those we know that probe
 	smrLimit     *rate.Limiter // SMRs followed
 	smrSources   limiterTable
 	dropLimit    *rate.Limiter
