@@ -136,6 +136,28 @@ func both(a, b change) change {
 	}
 }
 
+// awaitPaths waits until both nodes have found out by probes that a's locator addr
+// is up or down.
+func awaitPaths(t *testing.T, d *demoLab, addr, state string) {
+	t.Helper()
+	for _, host := range []string{"a", "b"} {
+		require.NoError(t, netlab.Eventually(t.Context(), host+" to know that "+addr+" is "+state, func() bool {
+			st, err := d.children[host].ready(t.Context())
+			require.NoError(t, err)
+			known := false
+			for _, p := range st.Node.Paths {
+				if p.Local.String() == addr || p.Remote.String() == addr {
+					if p.State != state {
+						return false
+					}
+					known = true
+				}
+			}
+			return known
+		}))
+	}
+}
+
 // TestEveryUplinkInTurn: with flows over all uplinks, each of them is pulled out,
 // blackholed, renumbered and loses its default route; and then a third one appears
 // and the first two go. No connection breaks.
@@ -156,13 +178,19 @@ func TestEveryUplinkInTurn(t *testing.T) {
 	for _, u := range uplinks {
 		step(u.name+" is pulled out", unplug("a", u.name))
 		step(u.name+" is back", plugIn("a", u.name))
+		awaitPaths(t, d, u.addr, "up")
 		step(u.name+" is silent", blackhole(u.addr))
+		awaitPaths(t, d, u.addr, "down")
+		step(u.name+" is known to be silent", func(context.Context, *demoLab) error { return nil })
 		step(u.name+" answers again", unBlackhole(u.addr))
+		awaitPaths(t, d, u.addr, "up")
 		route := "route replace default via " + u.gw + " metric " + u.metric
 		step(u.name+" loses its default route", ip("a", "route del default via "+u.gw))
 		step(u.name+" has it again", ip("a", route))
 		step(u.name+" is renumbered", both(both(ip("a", "addr del "+u.addr+"/24 dev "+u.name), ip("a", "addr add "+u.other+"/24 dev "+u.name)), ip("a", route)))
 	}
+	step("b's second one is pulled out", unplug("b", "eth1"))
+	step("b's second one is back", plugIn("b", "eth1"))
 	mark := d.log.mark()
 	step("a third one appears", func(context.Context, *demoLab) error { return d.attachMore(multiA, 1, multiA.more[1]) })
 	_, err := d.log.await(t.Context(), mark, siteMS.name, "registered", contains(multiA.more[1].addr))
