@@ -296,3 +296,33 @@ func TestXTRLoss(t *testing.T) {
 		}
 	})
 }
+
+// TestXTRNeighbours: two behind the same NAT, which lets packets turn round or not,
+// and keeps their port if it can: the RTR reaches each by a port of its own.
+func TestXTRNeighbours(t *testing.T) {
+	forNATs(t, func(t *testing.T, cfg netsim.NATConfig) {
+		var nat *netsim.NAT
+		w := newXTRWorld(t, 1, 1, fastLink, XTRConfig{}, behind(fastLink, cfg, &nat))
+		other := &worldRegistrar{key: worldKey, eid: netip.MustParsePrefix("192.0.2.2/32"), xtrID: lisp.XTRID{15: 8}, nonce: 1 << 20}
+		local := netip.MustParseAddr("10.0.0.3")
+		x, err := NewXTR(XTRConfig{Local: local, Servers: []netip.AddrPort{worldMS}, Registrar: other, XTRID: other.xtrID})
+		require.NoError(t, err)
+		nd := w.net.AddNode("neighbour")
+		nd.AddInterface(nat.Inside(), netsim.Link{}, local)
+		nd.Attach(x)
+		nd.Attach(pingCounter{other})
+		nd.Step(x.Advance)
+		w.ms.anyOrder = true
+		w.net.Run(5 * time.Minute)
+
+		relays := w.rtrs[0].Relays()
+		require.Len(t, relays, 2, "%s, %v", w.text(), w.xtr.Stats())
+		assert.NotEqual(t, relays[0].Global, relays[1].Global)
+		for _, r := range relays {
+			w.nodes[0].Send(lisp.Datagram{Local: netip.AddrPortFrom(worldRTR(0), lisp.ControlPort), Remote: r.Global, Bytes: worldPing})
+		}
+		w.net.Run(time.Second)
+		assert.Equal(t, 1, w.reg.pings)
+		assert.Equal(t, 1, other.pings)
+	})
+}

@@ -156,6 +156,8 @@ func (pingCounter) Next() (lisp.Datagram, bool) { return lisp.Datagram{}, false 
 // worldRegistrar registers one EID-Prefix.
 type worldRegistrar struct {
 	key     lisp.Key
+	eid     netip.Prefix // default worldEID
+	xtrID   lisp.XTRID   // default worldXTRID
 	variant Variant
 	nonce   lisp.Nonce
 	none    bool // no EID-Prefix
@@ -165,7 +167,14 @@ type worldRegistrar struct {
 }
 
 func (r *worldRegistrar) Site(netip.AddrPort) (uint32, netip.Prefix, bool) {
-	return 0, worldEID, !r.none
+	return 0, r.prefix(), !r.none
+}
+
+func (r *worldRegistrar) prefix() netip.Prefix {
+	if !r.eid.IsValid() {
+		return worldEID
+	}
+	return r.eid
 }
 
 func (r *worldRegistrar) SignInfo(b []byte, _ netip.AddrPort, m *lisp.InfoRequest) ([]byte, error) {
@@ -181,10 +190,12 @@ func (r *worldRegistrar) MapRegisters(_ time.Time, rt Route) []Register {
 	if rt.Withdraw {
 		ttl = 0
 	}
+	id := r.xtrID
+	def(&id, worldXTRID)
 	m := lisp.MapRegister{
-		ProxyReply: true, WantMapNotify: true, XTRIDPresent: true, XTRID: worldXTRID, Nonce: r.nonce, RTR: rt.Variant == Old,
+		ProxyReply: true, WantMapNotify: true, XTRIDPresent: true, XTRID: id, Nonce: r.nonce, RTR: rt.Variant == Old,
 		Records: []lisp.EIDRecord{{
-			TTL: ttl, MaskLen: 32, EID: lisp.AddressFrom(worldEID.Addr()), Authoritative: true,
+			TTL: ttl, MaskLen: 32, EID: lisp.AddressFrom(r.prefix().Addr()), Authoritative: true,
 			Locators: []lisp.RLOCRecord{{Priority: 1, Weight: 100, MPriority: 255, Reachable: true, RLOC: lisp.AddressFrom(rt.RTR)}},
 		}},
 	}
