@@ -15,6 +15,10 @@ import (
 const envVictim = "XTRKIT_EBPF_VICTIM"
 
 func victim() {
+	if os.Getenv(envVictim) == "probe" { // only says what Probe does
+		fmt.Println(Probe())
+		os.Exit(0)
+	}
 	var mode, ifindex int
 	_, err := fmt.Sscanf(os.Getenv(envVictim), "%d %d", &mode, &ifindex)
 	if err == nil {
