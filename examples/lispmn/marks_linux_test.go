@@ -229,6 +229,13 @@ func TestMarks(t *testing.T) {
 	require.NoError(t, plugIn("a", "eth1")(t.Context(), d))
 	awaitUplink(t, d, multiA.more[0].addr, true)
 	awaitRegistered(t, d, mark, multiA)
+	// Until a probe has been answered nothing leaves by it.
+	require.NoError(t, netlab.Eventually(t.Context(), "the path by eth1", func() bool {
+		was := tr.PolicyFallbacks
+		s.send(ipv4, 1002, 0, perFlow)
+		tr = awaitTraffic(t, d, "a", "status", func(statusd.Traffic) bool { return true })
+		return tr.PolicyFallbacks == was
+	}))
 	capture = captureUplinks(t, a)
 	s.send(ipv4, 1002, 0, perFlow)
 	assert.Equal(t, map[wire]int{{"eth1", 1002, false}: perFlow}, capture.leftBy(t))
