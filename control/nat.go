@@ -160,7 +160,7 @@ func (e *Engine) stepNAT(now time.Time, x *natLocal) {
 	changed := false
 	for ev, ok := x.xtr.NextEvent(); ok; ev, ok = x.xtr.NextEvent() {
 		changed = true
-		e.nat.hear(ev.New.State)
+		e.nat.hear(&ev.New)
 		e.emit(NATChanged{Stamp{now}, ev.Old, ev.New})
 	}
 	if at := x.xtr.Deadline(); at.IsZero() {
@@ -204,11 +204,12 @@ func (n *natEngine) plausible(a netip.Addr) bool {
 }
 
 // hear takes note whether the Map-Servers answer Info-Requests at all.
-func (n *natEngine) hear(s natt.State) {
-	switch s {
+func (n *natEngine) hear(b *natt.Binding) {
+	switch b.State {
 	case natt.Detecting:
 	case natt.Unanswered:
-		n.mute = true
+		// Where none was sent there is nothing to conclude.
+		n.mute = n.mute || slices.ContainsFunc(n.e.servers, func(s *mapServer) bool { return s.Addr.Addr().Is4() == b.Local.Is4() })
 	default:
 		n.mute = false
 	}

@@ -320,3 +320,24 @@ func TestNATLoss(t *testing.T) {
 	assert.Zero(t, without)
 	assert.Less(t, len(eventsOf[control.NATChanged](w)), 60)
 }
+
+// TestNATMute: after a Map-Server has answered no Info-Request it is not waited for
+// with the next public address either.
+func TestNATMute(t *testing.T) {
+	w := newNATWorld(t, func(c *control.Config) {
+		c.MapServers[0].Addr = netip.MustParseAddrPort("198.51.100.77:4342") // nobody
+	})
+	i := w.node.AddInterface(w.net.Internet(), natLink, public1)
+	w.locals(i)
+	w.net.Run(11 * time.Second)
+	assert.Zero(t, w.sentTypes()[lisp.TypeMapRegister])
+	w.net.Run(2 * time.Second)
+	assert.NotZero(t, w.sentTypes()[lisp.TypeMapRegister])
+
+	before := w.sentTypes()[lisp.TypeMapRegister]
+	i.SetAddrs(netip.MustParseAddr("203.0.113.98"))
+	w.locals(i)
+	assert.Equal(t, []string{"detecting"}, w.texts())
+	w.net.Run(time.Millisecond)
+	assert.Equal(t, before+1, w.sentTypes()[lisp.TypeMapRegister])
+}

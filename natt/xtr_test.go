@@ -247,9 +247,9 @@ func TestXTRNATReboot(t *testing.T) {
 // in the period it happens.
 func TestXTRRTRCrash(t *testing.T) {
 	for _, keepAlive := range []time.Duration{5 * time.Second, 25 * time.Second, time.Minute} {
-		for seed := range uint64(10) {
+		for seed := range uint64(4) {
 			w := newXTRWorld(t, seed, 3, fastLink, XTRConfig{KeepAlive: keepAlive}, behind(fastLink, netsim.NATConfig{Kind: netsim.Symmetric}, nil))
-			w.net.Run(time.Minute + time.Duration(seed)*keepAlive/10)
+			w.net.Run(time.Minute + time.Duration(seed)*keepAlive/4)
 			require.Equal(t, worldRTR(2), w.xtr.Binding().RTR)
 			w.rtrAt[2].SetDown(true)
 			crash := w.net.Now()
