@@ -73,6 +73,7 @@ const (
 	pendingTime     = 10 * time.Second // for the Map-Notify to come
 	maxRecords      = 64               // of a relayed Map-Register
 	maxAttempts     = 4                // sources that Map-Registers with one nonce come from
+	squeezeAt       = 64               // settled attempts that are kept in the queue
 	maxLocals       = 8                // local RLOCs of an xTR for an EID-Prefix
 	confirmedNonces = 32               // remembered for each EID-Prefix and xTR
 	maxRTRQueue     = 4096             // datagrams waiting for Next

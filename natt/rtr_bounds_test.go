@@ -199,3 +199,20 @@ func TestIPv6Sources(t *testing.T) {
 	assert.Equal(t, 3, count(func(i byte) netip.Addr { return netip.AddrFrom16([16]byte{0x20, 1, 15: i}) }))
 	assert.Equal(t, 20, count(func(i byte) netip.Addr { return netip.AddrFrom4([4]byte{100, 64, 0, i}) }))
 }
+
+// TestRTRSettledGo: one Map-Register that is never answered does not keep those
+// that were answered after it.
+func TestRTRSettledGo(t *testing.T) {
+	b := newRTRBench(t)
+	lost := nodeA()
+	lost.xtr, lost.from = xtrB, attacker
+	b.send(lost.from, lost.registerPacket(t, 1))
+	for i := range 10 * squeezeAt {
+		b.registered(nodeA(), lisp.Nonce(i+10))
+		require.LessOrEqual(t, len(b.r.attempts), 2+squeezeAt+1)
+	}
+	assert.Equal(t, 1, b.r.Stats().Pending)
+	b.advance(pendingTime)
+	assert.EqualValues(t, 1, b.r.Stats().Dropped[RTRUnanswered])
+	assert.Empty(t, b.r.attempts)
+}

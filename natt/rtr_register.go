@@ -168,6 +168,9 @@ func (r *RTR) forgetOldest(now time.Time, why RTRReason) {
 func (r *RTR) settle(a *attempt) {
 	a.settled = true
 	r.waiting--
+	if len(r.attempts) > 2*r.waiting+squeezeAt {
+		r.attempts = slices.DeleteFunc(r.attempts, func(o *attempt) bool { return o.settled })
+	}
 	list := slices.DeleteFunc(r.pending[a.key], func(o *attempt) bool { return o == a })
 	if len(list) == 0 {
 		delete(r.pending, a.key)
