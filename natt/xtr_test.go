@@ -88,7 +88,7 @@ func TestXTRPublic(t *testing.T) {
 	assert.LessOrEqual(t, w.xtr.Stats().InfoRequestsSent, uint64(3))
 	assert.GreaterOrEqual(t, w.xtr.Stats().InfoRequestsSent, uint64(2))
 
-	// It may go by an RTR all the same. nat19i-5.1-2 nat19i-5.1-4
+	// It may go by an RTR all the same. nat19i-5.1-2
 	w = newXTRWorld(t, 1, 1, fastLink, XTRConfig{Always: true}, connect)
 	w.net.Run(time.Minute)
 	assert.Regexp(t, `^RTR 198\.51\.100\.11, last`, w.text())
