@@ -64,7 +64,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 		return nil, err
 	}
 	s.core, err = mapserver.New(mapserver.Config{
-		Sites: sites(cfg.Conf), Resolver: resolver(cfg.Conf), Locals: addrs, NAT: natConfig(&cfg.Conf.NAT), Logger: cfg.Logger,
+		Sites: sites(cfg.Conf), Resolver: resolver(cfg.Conf), LISPSEC: lispSec(&cfg.Conf.LISPSEC), Locals: addrs, NAT: natConfig(&cfg.Conf.NAT), Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, err
