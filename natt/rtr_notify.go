@@ -177,11 +177,11 @@ func (r *RTR) dataMapNotify(server *RTRMapServer, own netip.Addr, to netip.AddrP
 	}
 }
 
-// sameFamily is a, or the unspecified address of the family of b if that is
-// another one: an inner packet has one family.
+// sameFamily is a, or the unspecified address of the family of b if a is of another
+// one or unknown: an inner packet has one family.
 func sameFamily(a, b netip.Addr) netip.Addr {
 	switch {
-	case a.Is4() == b.Is4():
+	case a.IsValid() && a.Is4() == b.Is4():
 		return a
 	case b.Is4():
 		return netip.IPv4Unspecified()

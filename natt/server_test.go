@@ -171,9 +171,12 @@ func TestPath(t *testing.T) {
 		{"10.0.0.2", "192.0.2.1", "192.0.2.1"},
 		{"10.0.0.2", "2001:db8::1", "0.0.0.0"},
 		{"fd00::2", "192.0.2.1", "::"},
+		{"fd00::2", "", "::"},
+		{"10.0.0.2", "", "0.0.0.0"},
 	} {
 		p := Path{RTR: rtrIP, Local: netip.MustParseAddr(c.local)}
-		b, err := p.Append(nil, netip.MustParseAddr(c.server), msg, rtrKey)
+		server, _ := netip.ParseAddr(c.server) // none: unknown
+		b, err := p.Append(nil, server, msg, rtrKey)
 		require.NoError(t, err)
 		var e lisp.EncapsulatedControl
 		require.NoError(t, e.DecodeFromBytes(b))
