@@ -60,6 +60,7 @@
 // # Concurrency
 //
 // All methods of a Forwarder are safe for concurrent use. Run has one goroutine
-// per queue of a device and one per receiving socket. Packets take one mapcache.View per
+// per queue of a device, one per receiving socket, and one that follows the MTUs of
+// links. Packets take one mapcache.View per
 // batch, no lock while nothing is held, and allocate nothing in steady state.
 package encap
