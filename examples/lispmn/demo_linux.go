@@ -171,7 +171,7 @@ func (d *demoLab) waitKept(ctx context.Context, w io.Writer) {
 	}
 	fmt.Fprint(w, "To ask a program what it knows, or to follow what happens (/events), from anywhere on this machine:\n")
 	for _, c := range running {
-		fmt.Fprintf(w, "  %-9s curl -sN --unix-socket %s http://x/status\n", c.name, c.socket())
+		fmt.Fprintf(w, "  %-9s lispconf -s %s show\n", c.name, c.socket())
 	}
 	fmt.Fprint(w, "To kill a program and start it again:\n")
 	for _, c := range running {
