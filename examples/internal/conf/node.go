@@ -34,6 +34,7 @@ type Node struct {
 	NAT                    NAT
 	Closed                 Closed
 	Probing                Probing
+	Dataplane              Dataplane
 	UplinkMode             UplinkMode
 	Policies               []UplinkPolicy // in the order of the file
 	MarkMask               uint32         // which bits of firewall marks count; 0: none

@@ -12,7 +12,19 @@ const (
 	UplinkLegacy UplinkMode = "legacy"
 )
 
+// Dataplane says where packets are forwarded.
+type Dataplane string
+
+// Data planes.
+const (
+	// DataplaneAuto is the kernel where it lets us, else user space.
+	DataplaneAuto Dataplane = "auto"
+	DataplaneEBPF Dataplane = "ebpf"
+	DataplaneUser Dataplane = "user"
+)
+
 func uplinkOptions(o options) {
+	o["dataplane"] = option{role: roleXTR}
 	o["uplink-mode"] = option{role: roleXTR}
 	o["rloc-probing"].sub["rloc-probe-prefer-rtt"] = flag()
 }
@@ -20,6 +32,7 @@ func uplinkOptions(o options) {
 // uplinks reads how several uplinks are used.
 func (r *reader) uplinks(g *group, n *Node) {
 	n.UplinkMode = UplinkMode(r.oneOf(g, "uplink-mode", string(UplinkFull), []string{string(UplinkFull), string(UplinkLegacy)}))
+	n.Dataplane = Dataplane(r.oneOf(g, "dataplane", string(DataplaneAuto), []string{string(DataplaneAuto), string(DataplaneEBPF), string(DataplaneUser)}))
 	for _, s := range g.groups["rloc-probing"] {
 		n.Probing.PreferRTT = s.on("rloc-probe-prefer-rtt", false)
 		if n.Probing.PreferRTT && n.Probing.Off {

@@ -58,6 +58,7 @@ func (c Command) FlagSet(f *Flags) *flag.FlagSet {
 	fs.Bool("n", false, "stay in the foreground, as is always done: for command lines of lispd")
 	for _, s := range []struct{ name, option, usage string }{
 		{"d", "debug", "`LEVEL` of detail of the log, 0 to 3"},
+		{"dataplane", "dataplane", "forward packets in the kernel (ebpf), in user space (user), or where it can be done best (`PLANE`, auto)"},
 		{"a", "rloc-family", "use locators of one address family only, 4 or 6 (`AFI`)"},
 		{"m", "map-resolver", "ask these Map-Resolvers, `ADDR[,ADDR]`"},
 		{"s", conf.OverrideMapServer, "register with the Map-Server `ADDR`, with the key of the first one in the file"},

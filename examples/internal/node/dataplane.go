@@ -34,14 +34,20 @@ func eidsOf(cfg *conf.Node) []netip.Prefix {
 	return eids
 }
 
+// plane is a data plane with all that control can use.
+type plane interface {
+	control.SignalPlane
+	control.PairPlane
+}
+
 // dataplane tells the device too which addresses are locators: what they send
 // must not be routed into it.
 type dataplane struct {
-	*encap.Forwarder
+	plane
 	device *tun.Interface
 }
 
-var _ control.Dataplane = dataplane{}
+var _ plane = dataplane{}
 
 // SetLocals replaces the locators: of the routing rules first, so that nothing
 // that is encapsulated comes back.
@@ -49,7 +55,7 @@ func (d dataplane) SetLocals(ls []mapcache.Local) error {
 	if err := d.device.SetLocals(addresses(ls)); err != nil {
 		return err
 	}
-	return d.Forwarder.SetLocals(ls)
+	return d.plane.SetLocals(ls)
 }
 
 func addresses(ls []mapcache.Local) []netip.Addr {

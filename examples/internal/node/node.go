@@ -13,6 +13,7 @@ import (
 
 	"github.com/xtrkit/xtrkit/control"
 	"github.com/xtrkit/xtrkit/encap"
+	"github.com/xtrkit/xtrkit/encap/ebpf"
 	"github.com/xtrkit/xtrkit/examples/internal/conf"
 	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 	"github.com/xtrkit/xtrkit/mapcache"
@@ -57,6 +58,7 @@ type Node struct {
 	device    *tun.Interface
 	engine    *control.Engine // only within runner.Do
 	forwarder *encap.Forwarder
+	fast      *ebpf.Dataplane // nil: all packets go through the forwarder
 	runner    *control.Runner
 	status    *statusd.Server
 }
@@ -104,7 +106,12 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	undo = append(undo, conn.Close)
-	underlay, err := encap.NewUDP(encap.UDPConfig{VXLANGPE: format(cfg.Conf) == mapcache.FormatVXLANGPE, Logger: n.log})
+	inKernel, err := useKernel(cfg.Conf, n.log)
+	if err != nil {
+		return nil, err
+	}
+	sockets := encap.UDPConfig{VXLANGPE: format(cfg.Conf) == mapcache.FormatVXLANGPE, NoGRO: inKernel, Logger: n.log}
+	underlay, err := encap.NewUDP(sockets)
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +136,7 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, permission(err)
 	}
 	undo = append(undo, n.device.Close)
-	n.forwarder, err = encap.NewForwarder(encap.Config{
+	forwarding := encap.Config{
 		Overlays: []encap.Overlay{overlay(cfg.Conf, n.device)},
 		View:     n.engine.Cache().View,
 		Underlay: underlay,
@@ -142,14 +149,21 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 		KeepDeviceMTU: cfg.Conf.Device.MTU != 0,
 		BareControl:   cfg.Conf.NAT.Variant == conf.LispersNet,
 		Logger:        n.log,
-	})
-	if err != nil {
+	}
+	if n.forwarder, err = encap.NewForwarder(forwarding); err != nil {
 		return nil, err
+	}
+	plane := dataplane{n.forwarder, n.device}
+	if inKernel {
+		if plane.plane, err = n.openFastPath(forwarding, sockets); err != nil {
+			return nil, err
+		}
+		undo = append(undo, n.fast.Close)
 	}
 	n.runner, err = control.NewRunner(control.RunnerConfig{
 		Conn:      conn,
 		Engine:    n.engine,
-		Dataplane: dataplane{n.forwarder, n.device},
+		Dataplane: plane,
 		OnEvent:   n.onEvent,
 		Logger:    n.log,
 	})
@@ -207,7 +221,7 @@ func (n *Node) Run(ctx context.Context) error {
 	n.keeper.close()
 	errWatch := <-watched
 	// The control plane has left; now what it controlled, and last who tells of it.
-	errClose := errors.Join(n.forwarder.Close(), n.routing.Close(), n.closeKernel())
+	errClose := errors.Join(n.closeFastPath(), n.forwarder.Close(), n.routing.Close(), n.closeKernel())
 	errForward := <-forwarded
 	_ = n.status.Close()
 	return errors.Join(errControl, errWatch, errForward, errClose, <-served)

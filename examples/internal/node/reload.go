@@ -49,6 +49,7 @@ var parts = []part{
 	{"tun device", func(c *conf.Node) any { return &c.Device }, "the device is there"},
 	{"pxtr", func(c *conf.Node) any { return &c.Proxy }, "the device's routes are there"},
 	{"encapsulation", func(c *conf.Node) any { return &c.Encapsulation }, "packets are under way in it"},
+	{"dataplane", func(c *conf.Node) any { return &c.Dataplane }, "packets are under way by it"},
 	{"uplink-policy", func(c *conf.Node) any { return &c.Policies }, "packets are under way by it"},
 	{"firewall-marks mask", func(c *conf.Node) any { return &c.MarkMask }, "the device's rules are there"},
 	{"closed-network", func(c *conf.Node) any { return &c.Closed }, "its signals are under way"},

@@ -17,7 +17,7 @@ import (
 // Status returns the present state of the node.
 func (n *Node) Status(ctx context.Context) (statusd.Status, error) {
 	s := &statusd.Node{
-		Device: n.device.Name(), MTU: n.device.MTU(), EIDs: n.eids, Traffic: traffic(n.forwarder.Stats()), Goroutines: runtime.NumGoroutine(),
+		Device: n.device.Name(), MTU: n.device.MTU(), EIDs: n.eids, Traffic: n.traffic(), Goroutines: runtime.NumGoroutine(),
 	}
 	n.mu.Lock()
 	seen := n.seen
@@ -26,7 +26,10 @@ func (n *Node) Status(ctx context.Context) (statusd.Status, error) {
 	err := n.runner.Do(ctx, func(now time.Time) {
 		st.Time = now
 		// What went since the data plane was last asked.
-		n.forwarder.Usage(func(u mapcache.Usage) { n.engine.AddUsage(now, u) })
+		n.plane().Usage(func(u mapcache.Usage) { n.engine.AddUsage(now, u) })
+		if n.fast != nil { // the forwarder does not know of all
+			s.Traffic.Locators = locatorTraffic(n.engine.Cache())
+		}
 		s.Interfaces = interfaces(seen, n.engine.Locals())
 		for _, l := range n.engine.Locals() {
 			s.Locals = append(s.Locals, statusd.Local{Addr: l.Addr, IfIndex: l.IfIndex, Priority: l.Priority, Weight: l.Weight, Up: l.Up})

@@ -114,7 +114,16 @@ type Traffic struct {
 	// firewall-marks say, because what those name could not be used.
 	PolicyFallbacks uint64            `json:"policyFallbacks,omitempty"`
 	Locators        []LocatorTraffic  `json:"locators"`
-	Drops           map[string]uint64 `json:"drops"` // by reason, without zeros
+	Drops           map[string]uint64 `json:"drops"`            // by reason, without zeros
+	Kernel          *KernelTraffic    `json:"kernel,omitempty"` // missing: all in user space
+}
+
+// KernelTraffic is the part of the traffic that did not enter user space.
+type KernelTraffic struct {
+	Encapsulated Counter           `json:"encapsulated"`
+	Decapsulated Counter           `json:"decapsulated"`
+	Entries      int               `json:"entries"` // of the map-cache that are in the kernel
+	Slow         map[string]uint64 `json:"slow"`    // packets that were left to user space, by reason, without zeros
 }
 
 // Counter counts inner packets and their octets.
