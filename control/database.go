@@ -391,7 +391,8 @@ func (e *Engine) localFor(remote netip.Addr) (mapcache.Local, bool) {
 }
 
 // localInTurn is localFor after that many failures: each time another one, and
-// again the best after all have been tried.
+// again the best after all have been tried. One of Priority 255 is only for want
+// of another.
 func (e *Engine) localInTurn(remote netip.Addr, failures int) (mapcache.Local, bool) {
 	var ls []mapcache.Local
 	for _, l := range e.locals {
@@ -403,6 +404,9 @@ func (e *Engine) localInTurn(remote netip.Addr, failures int) (mapcache.Local, b
 		return mapcache.Local{}, false
 	}
 	slices.SortStableFunc(ls, func(a, b mapcache.Local) int { return cmp.Compare(a.Priority, b.Priority) })
+	for len(ls) > 1 && ls[len(ls)-1].Priority == 255 {
+		ls = ls[:len(ls)-1]
+	}
 	return ls[failures%len(ls)], true
 }
 

@@ -165,6 +165,24 @@ func TestRegisterInTurn(t *testing.T) {
 	assert.Equal(t, []string{"203.0.113.60>198.18.0.2", "203.0.113.60>198.18.0.3", "203.0.113.61>198.18.0.2", "203.0.113.61>198.18.0.3"}, from[:4])
 }
 
+// TestRegisterNotInTurn: what is never to be sent from is not tried either.
+func TestRegisterNotInTurn(t *testing.T) {
+	tc := up(t)
+	ls := twoUplinks()
+	ls[1].Priority = 255
+	tc.setLocals(ls...)
+	take[*lisp.MapRegister](tc)
+	tc.advance(time.Minute)
+	sent := take[*lisp.MapRegister](tc)
+	require.Greater(t, len(sent), registerSends)
+	for _, s := range sent {
+		assert.Equal(t, firstUplink, s.Local.Addr())
+	}
+	ls[0].Priority = 255
+	tc.setLocals(ls...)
+	assert.NotEmpty(t, take[*lisp.MapRegister](tc), "better than nothing")
+}
+
 // TestPreferRTT: pairs are ranked by their round-trip time, and do not go to and fro.
 func TestPreferRTT(t *testing.T) {
 	tc := up(t, prober, func(c *Config) { c.Probe.PreferRTT = true; c.Probe.Interval = 5 * time.Second })
