@@ -9,7 +9,11 @@ import (
 // rloc nonce peer map_server map_resolver locator ttl err reason.
 func (e *Engine) logEvent(ev Event) {
 	level := slog.LevelInfo
-	switch ev.(type) {
+	switch ev := ev.(type) {
+	case NATChanged:
+		if ev.New.Reason != "" { // who is behind a NAT that doesn't work shall see why
+			level = slog.LevelWarn
+		}
 	case MapRequestSent, MapRequestReceived, SMRSent, MapReplyReceived, NegativeReply, CacheAdded, CacheRefreshed, CacheRemoved, NonceReserved:
 		level = slog.LevelDebug
 	case RegisterUnanswered, RegisterFailed, Displaced, ResolutionFailed, Dropped:

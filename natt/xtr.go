@@ -326,7 +326,7 @@ func (x *XTR) tell(now time.Time) {
 		slices.Equal(b.RTRs, x.shown.RTRs) {
 		return
 	}
-	x.cfg.Logger.Info("nat binding", "state", b.State, "global", b.Global, "rtr", b.RTR, "rtt", b.RTT, "reason", b.Reason)
+	x.cfg.Logger.Debug("nat binding", "state", b.State, "global", b.Global, "rtr", b.RTR, "rtt", b.RTT, "reason", b.Reason)
 	if len(x.events) >= maxEvents {
 		x.stats.Dropped[DropQueueFull]++
 		x.events = x.events[1:]
