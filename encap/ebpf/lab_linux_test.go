@@ -280,7 +280,7 @@ func transfer(t *testing.T, from, to *netlab.Host, src, dst string, octets int) 
 }
 
 // exchange sends a UDP datagram and waits for it at the other end; it sends it again
-// if it does not arrive, as a kernel's tunnel loses one now and then at its start.
+// if it does not arrive.
 func exchange(t *testing.T, from, to *netlab.Host, src, dst string, octets int) {
 	t.Helper()
 	in, err := to.ListenPacket("udp", net.JoinHostPort(dst, "0"))
