@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/xtrkit/xtrkit/encap"
 	"github.com/xtrkit/xtrkit/internal/netlab"
@@ -279,10 +281,25 @@ func transfer(t *testing.T, from, to *netlab.Host, src, dst string, octets int) 
 	}
 }
 
-// exchange sends a UDP datagram and waits for it at the other end; it sends it again
-// if it does not arrive.
+// awaitDelivery waits until a host delivers to an address of its own. It has an IPv6
+// address a moment before: the kernel makes the route in a thread of its own.
+func awaitDelivery(t *testing.T, h *netlab.Host, to string) {
+	t.Helper()
+	family, bits := netlink.FAMILY_V4, 32
+	if addr(to).Is6() {
+		family, bits = netlink.FAMILY_V6, 128
+	}
+	route := &netlink.Route{Table: unix.RT_TABLE_LOCAL, Dst: &net.IPNet{IP: net.ParseIP(to), Mask: net.CIDRMask(bits, bits)}}
+	require.NoError(t, netlab.Eventually(t.Context(), "the local route of "+to, func() bool {
+		found, err := h.Netlink().RouteListFiltered(family, route, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
+		return err == nil && len(found) > 0
+	}))
+}
+
+// exchange sends a UDP datagram and waits for it at the other end.
 func exchange(t *testing.T, from, to *netlab.Host, src, dst string, octets int) {
 	t.Helper()
+	awaitDelivery(t, to, dst)
 	in, err := to.ListenPacket("udp", net.JoinHostPort(dst, "0"))
 	require.NoError(t, err)
 	defer in.Close()
@@ -293,16 +310,11 @@ func exchange(t *testing.T, from, to *netlab.Host, src, dst string, octets int) 
 	for i := range b {
 		b[i] = byte(i * octets)
 	}
+	_, err = out.WriteTo(b, in.LocalAddr())
+	require.NoError(t, err)
+	require.NoError(t, in.SetReadDeadline(time.Now().Add(waitTime)))
 	buf := make([]byte, 65536)
-	n := 0
-	for deadline := time.Now().Add(waitTime); ; t.Logf("%s to %s: %d octets again", src, dst, octets) {
-		_, err = out.WriteTo(b, in.LocalAddr())
-		require.NoError(t, err)
-		require.NoError(t, in.SetReadDeadline(time.Now().Add(2*time.Second)))
-		if n, _, err = in.ReadFrom(buf); err == nil || time.Now().After(deadline) {
-			break
-		}
-	}
+	n, _, err := in.ReadFrom(buf)
 	require.NoError(t, err, "%d octets", octets)
 	require.Equal(t, b, buf[:n])
 }
