@@ -74,6 +74,25 @@ func nodeStatus() statusd.Status {
 	}
 }
 
+func rtrStatus() statusd.Status {
+	return statusd.Status{
+		Program: "lispms", Version: "v1 go1.26", PID: 9, Started: now.Add(-time.Hour), Time: now,
+		RTR: &statusd.RTR{
+			Locals: []statusd.Local{{Addr: addr("203.0.113.99"), Up: true}},
+			Relays: []statusd.Relay{{
+				Prefix: prefix("198.51.100.7/32"), Local: addr("192.168.1.2"), Global: netip.MustParseAddrPort("192.0.2.77:6000"),
+				MapServer: addr("203.0.113.1"), Verified: now.Add(-7 * time.Second), Expires: now.Add(200 * time.Second),
+			}},
+			MapCache: nodeStatus().Node.MapCache,
+			Traffic: statusd.Traffic{
+				Encapsulated: statusd.Counter{Packets: 9, Octets: 900}, Drops: map[string]uint64{"ttl": 3},
+				Kernel: &statusd.KernelTraffic{Encapsulated: statusd.Counter{Packets: 5, Octets: 500}, Slow: map[string]uint64{"miss": 4}},
+			},
+			Counters: map[string]uint64{"map-registers-relayed": 9}, Refused: map[string]uint64{"rate": 1},
+		},
+	}
+}
+
 func serverStatus() statusd.Status {
 	return statusd.Status{
 		Program: "lispms", Version: "v1 go1.26", PID: 8, Started: now.Add(-time.Hour), Time: now,
@@ -141,7 +160,13 @@ func TestGolden(t *testing.T) {
 	t.Parallel()
 	_, node, _ := serve(t, nodeStatus())
 	_, server, _ := serve(t, serverStatus())
+	_, rtr, _ := serve(t, rtrStatus())
 	for _, tc := range []struct{ socket, args string }{
+		{rtr, "show"},
+		{rtr, "show nat"},
+		{rtr, "show nat -json"},
+		{rtr, "show map-cache"},
+		{rtr, "show stats"},
 		{node, "show"},
 		{node, "show map-cache"},
 		{node, "show database"},
@@ -174,6 +199,8 @@ func TestGolden(t *testing.T) {
 		name := strings.NewReplacer(" ", "_", "/", "_", ":", "_").Replace(tc.args)
 		if tc.socket == server {
 			name = "lispms_" + name
+		} else if tc.socket == rtr {
+			name = "rtr_" + name
 		}
 		t.Run(name, func(t *testing.T) {
 			var out, errs bytes.Buffer
@@ -217,6 +244,7 @@ func TestMisuse(t *testing.T) {
 	t.Parallel()
 	_, node, _ := serve(t, nodeStatus())
 	_, server, _ := serve(t, serverStatus())
+	_, rtr, _ := serve(t, rtrStatus())
 	for _, tc := range []struct {
 		socket, args string
 		code         int
@@ -227,6 +255,7 @@ func TestMisuse(t *testing.T) {
 		{node, "show everything", daemon.ExitUsage, `show: there is no "everything"; there are map-cache,`},
 		{node, "show sites", daemon.ExitFailure, "lispmn has no sites"},
 		{server, "show map-cache", daemon.ExitFailure, "lispms has no map-cache"},
+		{rtr, "show registrations", daemon.ExitFailure, "lispms has no registrations"},
 		{node, "show a b", daemon.ExitUsage, `show: unexpected argument "b"`},
 		{node, "list", daemon.ExitUsage, "list: an argument is missing"},
 		{node, "list x", daemon.ExitUsage, "list: eids or rlocs"},

@@ -35,7 +35,11 @@ func view(st *statusd.Status, what string) (any, func(io.Writer), error) {
 	if what == "" {
 		return st, func(w io.Writer) { overview(w, st) }, nil
 	}
-	if what == "stats" {
+	if st.RTR != nil {
+		if v, text := rtrView(st, what); text != nil {
+			return v, text, nil
+		}
+	} else if what == "stats" {
 		return stats(st), func(w io.Writer) { statsTable(w, st) }, nil
 	}
 	switch {

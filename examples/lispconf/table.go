@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"maps"
 	"net/netip"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -198,33 +196,16 @@ func registeredTable(w io.Writer, st *statusd.Status) {
 }
 
 func statsTable(w io.Writer, st *statusd.Status) {
-	counts := func(title string, m map[string]uint64) {
-		if len(m) == 0 {
-			return
-		}
-		fmt.Fprintln(w, title)
-		rows := newTable(w)
-		for _, k := range slices.Sorted(maps.Keys(m)) {
-			rows.row(k, fmt.Sprint(m[k]))
-		}
-		rows.end()
-	}
 	if m := st.MapServer; m != nil {
-		counts("Messages", m.Counters)
-		counts("Refused", m.Refused)
+		counts(w, "Messages", m.Counters)
+		counts(w, "Refused", m.Refused)
 		return
 	}
 	n := st.Node
-	fmt.Fprintln(w, "Packets and octets")
-	rows := newTable(w)
-	rows.row("encapsulated", counter(n.Traffic.Encapsulated))
-	rows.row("decapsulated", counter(n.Traffic.Decapsulated))
-	rows.row("forwarded natively", counter(n.Traffic.Native))
-	rows.row("waited for a mapping", fmt.Sprint(n.Traffic.Held))
-	rows.end()
-	counts("Packets dropped", n.Traffic.Drops)
-	counts("Control messages", n.Control)
-	counts("Control messages dropped", n.ControlDrops)
+	trafficTable(w, &n.Traffic)
+	counts(w, "Packets dropped", n.Traffic.Drops)
+	counts(w, "Control messages", n.Control)
+	counts(w, "Control messages dropped", n.ControlDrops)
 }
 
 func overview(w io.Writer, st *statusd.Status) {
@@ -234,6 +215,9 @@ func overview(w io.Writer, st *statusd.Status) {
 		registrationTable(w, st)
 		fmt.Fprintln(w, "\nMap-cache")
 		entryTable(w, st.Time, n.MapCache)
+	}
+	if st.RTR != nil {
+		rtrOverview(w, st)
 	}
 	if m := st.MapServer; m != nil {
 		fmt.Fprintln(w, "\nSites")
