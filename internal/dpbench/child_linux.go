@@ -10,7 +10,6 @@ import (
 	"os"
 	"runtime/pprof"
 	"strings"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.zx2c4.com/wireguard/conn"
@@ -18,6 +17,7 @@ import (
 	wgtun "golang.zx2c4.com/wireguard/tun"
 
 	"github.com/xtrkit/xtrkit/encap"
+	"github.com/xtrkit/xtrkit/encap/ebpf"
 	"github.com/xtrkit/xtrkit/mapcache"
 	"github.com/xtrkit/xtrkit/tun"
 )
@@ -31,6 +31,7 @@ const (
 type childConfig struct {
 	Kind                string
 	EID, PeerEID        string
+	Many, PeerMany      string // the first of many EIDs
 	Local, Remote       string
 	Private, PeerPublic string
 	CPUProfile          string
@@ -79,8 +80,13 @@ func serveChild(stdin io.Reader, stdout io.Writer) (done bool, err error) {
 // startOurs starts an xTR that knows the other one.
 func startOurs(cfg childConfig) (stop func() error, err error) {
 	format := mapcache.FormatLISP
-	if strings.HasPrefix(cfg.Kind, "lisp-gpe") {
+	sockets := encap.UDPConfig{}
+	if strings.Contains(cfg.Kind, "-gpe") {
 		format = mapcache.FormatGPE
+	}
+	if inKernel(cfg.Kind) {
+		sockets.NoGRO = true
+		sockets.ZeroChecksum = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")} // as the VXLAN-GPE device
 	}
 	workers := 1
 	if strings.HasSuffix(cfg.Kind, severalQueues) {
@@ -88,35 +94,44 @@ func startOurs(cfg childConfig) (stop func() error, err error) {
 	}
 	local, eid := netip.MustParseAddr(cfg.Local), netip.MustParseAddr(cfg.EID)
 	cache := mapcache.New(mapcache.Config{})
-	err = cache.Insert(time.Now(), mapcache.Mapping{
-		Key: mapcache.HostKey(0, netip.MustParseAddr(cfg.PeerEID)), TTL: mapcache.TTLForever, Origin: mapcache.OriginStatic,
-		RLOCs: []mapcache.RLOC{{Locator: mapcache.Locator{Addr: netip.MustParseAddr(cfg.Remote), Format: format}, Priority: 1, Weight: 1}},
-	})
-	if err != nil {
+	if err := fillCache(cache, &cfg, format); err != nil {
 		return nil, err
 	}
-	cache.Publish()
 	self := netip.PrefixFrom(eid, eid.BitLen())
 	lmn, err := tun.Create(tun.Config{EIDs: []netip.Prefix{self}, Queues: workers})
 	if err != nil {
 		return nil, err
 	}
-	underlay, err := encap.NewUDP(encap.UDPConfig{Workers: workers})
+	sockets.Workers = workers
+	underlay, err := encap.NewUDP(sockets)
 	if err != nil {
 		return nil, errors.Join(err, lmn.Close())
 	}
-	overlay := encap.Overlay{Device: lmn, EIDs: []netip.Prefix{self}}
+	overlay := encap.Overlay{Device: lmn, EIDs: []netip.Prefix{self, manyPrefix(cfg.Many)}}
 	for _, q := range lmn.Queues()[1:] {
 		overlay.Queues = append(overlay.Queues, q)
 	}
-	f, err := encap.NewForwarder(encap.Config{Overlays: []encap.Overlay{overlay}, View: cache.View, Underlay: underlay})
+	forwarding := encap.Config{Overlays: []encap.Overlay{overlay}, View: cache.View, Underlay: underlay}
+	if inKernel(cfg.Kind) {
+		forwarding.SourceCheck = encap.SourceStrict
+	}
+	f, err := encap.NewForwarder(forwarding)
 	if err != nil {
 		return nil, errors.Join(err, lmn.Close(), underlay.Close())
 	}
+	counters, detach := f.Stats, func() error { return nil }
 	link, err := linkOf(cfg.Local)
 	if err == nil {
-		err = errors.Join(lmn.SetLocals([]netip.Addr{local}),
-			f.SetLocals([]mapcache.Local{{IfIndex: link.Attrs().Index, Addr: local, Priority: 1, Weight: 1, Up: true}}))
+		locals := []mapcache.Local{{IfIndex: link.Attrs().Index, Addr: local, Priority: 1, Weight: 1, Up: true}}
+		err = lmn.SetLocals([]netip.Addr{local})
+		if inKernel(cfg.Kind) && err == nil {
+			var d *ebpf.Dataplane
+			if d, err = putInKernel(f, forwarding, sockets, cache, locals); err == nil {
+				counters, detach = func() encap.Stats { return d.Stats().Stats }, d.Close
+			}
+		} else {
+			err = errors.Join(err, f.SetLocals(locals))
+		}
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
@@ -125,9 +140,9 @@ func startOurs(cfg childConfig) (stop func() error, err error) {
 	go func() { ended <- f.Run(context.Background()) }()
 	return func() error {
 		if cfg.Stats {
-			showStats(os.Stderr, cfg, f.Stats(), lmn.Stats())
+			showStats(os.Stderr, cfg, counters(), lmn.Stats())
 		}
-		return errors.Join(f.Close(), <-ended)
+		return errors.Join(detach(), f.Close(), <-ended)
 	}, nil
 }
 
@@ -176,13 +191,13 @@ func startWireGuard(cfg childConfig) (stop func() error, err error) {
 	}
 	d := device.NewDevice(t, conn.NewDefaultBind(), device.NewLogger(device.LogLevelError, "wireguard-go: "))
 	const port = 51820
-	err = d.IpcSet(fmt.Sprintf("private_key=%s\nlisten_port=%d\npublic_key=%s\nendpoint=%s:%d\nallowed_ip=%s/32\n",
-		cfg.Private, port, cfg.PeerPublic, cfg.Remote, port, cfg.PeerEID))
+	err = d.IpcSet(fmt.Sprintf("private_key=%s\nlisten_port=%d\npublic_key=%s\nendpoint=%s:%d\nallowed_ip=%s/32\nallowed_ip=%v\n",
+		cfg.Private, port, cfg.PeerPublic, cfg.Remote, port, cfg.PeerEID, manyPrefix(cfg.PeerMany)))
 	if err == nil {
 		err = d.Up()
 	}
 	if err == nil {
-		err = leadTo(name, cfg.EID, cfg.PeerEID)
+		err = leadTo(name, cfg.EID, netip.MustParsePrefix(cfg.PeerEID+"/32"), manyPrefix(cfg.PeerMany))
 	}
 	if err != nil {
 		d.Close()
@@ -194,9 +209,9 @@ func startWireGuard(cfg childConfig) (stop func() error, err error) {
 	}, nil
 }
 
-// leadTo sets a device up, gives it an address, and leads packets to another
+// leadTo sets a device up, gives it an address, and leads packets to others
 // through it.
-func leadTo(device, addr, to string) error {
+func leadTo(device, addr string, to ...netip.Prefix) error {
 	l, err := netlink.LinkByName(device)
 	if err != nil {
 		return err
@@ -211,9 +226,10 @@ func leadTo(device, addr, to string) error {
 	if err := netlink.AddrAdd(l, a); err != nil {
 		return err
 	}
-	dst, err := netlink.ParseIPNet(to + "/32")
-	if err != nil {
-		return err
+	for _, p := range to {
+		if err := netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: ipNet(p), Scope: netlink.SCOPE_LINK, Src: a.IP}); err != nil {
+			return err
+		}
 	}
-	return netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: dst, Scope: netlink.SCOPE_LINK})
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/crypto/curve25519"
 	"golang.org/x/sys/unix"
 
+	"github.com/xtrkit/xtrkit/encap/ebpf"
 	"github.com/xtrkit/xtrkit/internal/netlab"
 )
 
@@ -36,42 +38,56 @@ const (
 )
 
 func contenderNames() []string {
-	return []string{"veth", kernelName, "wireguard", "lisp", "lisp-gpe", "lisp" + severalQueues, "lisp-gpe" + severalQueues}
+	return []string{"veth", kernelName, "wireguard", "lisp", "lisp-gpe", "lisp" + severalQueues, "lisp-gpe" + severalQueues, ebpfName, ebpfName + "-gpe"}
 }
 
 // contender is two hosts with a data plane.
 type contender struct {
 	name   string
 	a, b   *netlab.Host
+	source netip.Addr // of a, that it sends from
 	target netip.Addr // of b, as a sends to it
 	procs  []*process
 }
 
 // newContender sets up the hosts of a contender.
 func newContender(ctx context.Context, lab *netlab.Lab, name string, o *options) (*contender, error) {
-	c := &contender{name: name, a: lab.Host(name + "-a"), b: lab.Host(name + "-b"), target: netip.MustParseAddr(innerB)}
-	lab.Link(c.a, c.b, netlab.LinkConfig{A: netlab.At(outerA + "/24"), B: netlab.At(outerB + "/24")})
+	c := &contender{name: name, a: lab.Host(name + "-a"), b: lab.Host(name + "-b"), source: netip.MustParseAddr(innerA), target: netip.MustParseAddr(innerB)}
+	wire := lab.Link(c.a, c.b, netlab.LinkConfig{A: netlab.At(outerA + "/24"), B: netlab.At(outerB + "/24")})
 	if err := lab.Err(); err != nil {
+		return nil, err
+	}
+	if o.nic {
+		if err := errors.Join(likeNIC(wire.A), likeNIC(wire.B)); err != nil {
+			return nil, err
+		}
+	}
+	if err := deliverMany(c.b, manyB); err != nil {
 		return nil, err
 	}
 	switch name {
 	case "veth":
-		c.target = netip.MustParseAddr(outerB)
-		return c, nil
+		c.source, c.target = netip.MustParseAddr(outerA), netip.MustParseAddr(outerB)
+		return c, routeMany(c.a, manyB, outerB)
 	case kernelName:
-		if err := kernelTunnel(c.a, innerA, innerB, outerB); err != nil {
+		if err := kernelTunnel(c.a, innerA, innerB, manyB, outerB); err != nil {
 			return nil, err
 		}
-		return c, kernelTunnel(c.b, innerB, innerA, outerA)
+		return c, kernelTunnel(c.b, innerB, innerA, manyA, outerA)
+	}
+	if inKernel(name) {
+		if err := ebpf.Probe(); err != nil {
+			return nil, err
+		}
 	}
 	keys, err := newKeys()
 	if err != nil {
 		return nil, err
 	}
 	for i, h := range []*netlab.Host{c.a, c.b} {
-		cfg := childConfig{Kind: name, EID: innerA, PeerEID: innerB, Local: outerA, Remote: outerB, Private: keys[0].private, PeerPublic: keys[1].public}
+		cfg := childConfig{Kind: name, EID: innerA, PeerEID: innerB, Many: manyA, PeerMany: manyB, Local: outerA, Remote: outerB, Private: keys[0].private, PeerPublic: keys[1].public}
 		if i == 1 {
-			cfg = childConfig{Kind: name, EID: innerB, PeerEID: innerA, Local: outerB, Remote: outerA, Private: keys[1].private, PeerPublic: keys[0].public}
+			cfg = childConfig{Kind: name, EID: innerB, PeerEID: innerA, Many: manyB, PeerMany: manyA, Local: outerB, Remote: outerA, Private: keys[1].private, PeerPublic: keys[0].public}
 		}
 		cfg.Stats = o.stats
 		if o.cpuProfile != "" && name != "wireguard" {

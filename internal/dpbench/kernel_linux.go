@@ -20,8 +20,8 @@ import (
 const kernelMTU = 1500 - 20 - 8 - 8
 
 // kernelTunnel makes a VXLAN-GPE device on the port of LISP-GPE, which is
-// LISP-GPE on the wire, and a route through it to the EID of the other host.
-func kernelTunnel(h *netlab.Host, addr, to, remote string) error {
+// LISP-GPE on the wire, and routes through it to the EIDs of the other host.
+func kernelTunnel(h *netlab.Host, addr, to, many, remote string) error {
 	const name = "vx"
 	if err := h.Do(func() error { return addVXLANGPE(name) }); err != nil {
 		return fmt.Errorf("VXLAN-GPE device: %w", err)
@@ -41,16 +41,14 @@ func kernelTunnel(h *netlab.Host, addr, to, remote string) error {
 	if err := h.Netlink().AddrAdd(link, a); err != nil {
 		return err
 	}
-	dst, err := netlink.ParseIPNet(to + "/32")
-	if err != nil {
-		return err
-	}
-	err = h.Netlink().RouteAdd(&netlink.Route{
-		LinkIndex: link.Attrs().Index, Dst: dst, Src: net.ParseIP(addr), Scope: netlink.SCOPE_LINK,
-		Encap: ipEncap{netip.MustParseAddr(remote).As4()},
-	})
-	if err != nil {
-		return fmt.Errorf("route through the VXLAN-GPE device: %w", err)
+	for _, dst := range []netip.Prefix{netip.MustParsePrefix(to + "/32"), manyPrefix(many)} {
+		err = h.Netlink().RouteAdd(&netlink.Route{
+			LinkIndex: link.Attrs().Index, Dst: ipNet(dst), Src: net.ParseIP(addr), Scope: netlink.SCOPE_LINK,
+			Encap: ipEncap{netip.MustParseAddr(remote).As4()},
+		})
+		if err != nil {
+			return fmt.Errorf("route through the VXLAN-GPE device: %w", err)
+		}
 	}
 	return nil
 }

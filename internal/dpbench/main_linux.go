@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -11,8 +12,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"time"
 
+	"github.com/xtrkit/xtrkit/encap/ebpf"
 	"github.com/xtrkit/xtrkit/internal/netlab"
 )
 
@@ -45,6 +46,7 @@ type options struct {
 	json       bool
 	stats      bool
 	awake      bool
+	nic        bool
 	cpuProfile string
 	contenders []string
 	measures   []string
@@ -60,6 +62,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	fs.BoolVar(&o.json, "json", false, "print all values as JSON")
 	fs.BoolVar(&o.stats, "stats", false, "print the counters of our processes when they end")
 	fs.BoolVar(&o.awake, "awake", false, "let idle processors poll instead of sleep (/dev/cpu_dma_latency)")
+	fs.BoolVar(&o.nic, "nic", false, "let the wires be like a plain network card: no segmentation of what is in a tunnel, but GRO")
 	fs.StringVar(&o.cpuProfile, "cpuprofile", "", "write CPU profiles of our processes to FILE.CONTENDER.HOST")
 	contenders := fs.String("contenders", strings.Join(contenderNames(), ","), "who takes part")
 	measures := fs.String("measures", strings.Join(measureNames(), ","), "what is measured")
@@ -110,7 +113,7 @@ func run(ctx context.Context, args []string, stdout, progress io.Writer) error {
 			return skip
 		}
 		if err != nil {
-			if name != kernelName {
+			if name != kernelName && !errors.Is(err, ebpf.ErrUnsupported) {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 			r.Skipped = append(r.Skipped, fmt.Sprintf("%s: %v", name, err))
@@ -152,8 +155,12 @@ func run(ctx context.Context, args []string, stdout, progress io.Writer) error {
 		e.SetIndent("", "  ")
 		return e.Encode(r)
 	}
-	fmt.Fprintf(stdout, "%s %s/%s, %d processors, load %s, %d rounds of %s\n\n", runtime.Version(), runtime.GOOS, runtime.GOARCH,
-		runtime.NumCPU(), r.Load, o.rounds, time.Duration(o.seconds*float64(time.Second)))
+	wires := "veth"
+	if o.nic {
+		wires = "veth like a network card"
+	}
+	fmt.Fprintf(stdout, "%s %s/%s, %d processors, load %s, %d rounds of %s, %s\n\n", runtime.Version(), runtime.GOOS, runtime.GOARCH,
+		runtime.NumCPU(), r.Load, o.rounds, o.duration(), wires)
 	return r.print(stdout)
 }
 

@@ -31,8 +31,9 @@ var measures = []measure{
 		r, err := tcp(c, 4, o.duration())
 		return []float64{r.rate * 8}, err
 	}},
-	{"udp64", []string{"udp64", "udp64max"}, func(c *contender, o *options) ([]float64, error) { return search(c, 64, o) }},
-	{"udp1400", []string{"udp1400", "udp1400max"}, func(c *contender, o *options) ([]float64, error) { return search(c, 1400, o) }},
+	{"udp64", []string{"udp64", "udp64max"}, func(c *contender, o *options) ([]float64, error) { return search(c, 64, false, o) }},
+	{"udpmany", []string{"udpmany", "udpmanymax"}, func(c *contender, o *options) ([]float64, error) { return search(c, 64, true, o) }},
+	{"udp1400", []string{"udp1400", "udp1400max"}, func(c *contender, o *options) ([]float64, error) { return search(c, 1400, false, o) }},
 	{"ping", []string{"rtt50", "rtt99"}, func(c *contender, o *options) ([]float64, error) {
 		rtts, err := ping(c, o.pings)
 		if err != nil {
@@ -71,8 +72,8 @@ const searchSteps = 6
 
 // search returns the highest rate of packets a second that was found with a loss
 // below maxLoss, and how many arrive when the sender does all it can.
-func search(c *contender, size int, o *options) ([]float64, error) {
-	u, err := newUDPTest(c, size)
+func search(c *contender, size int, many bool, o *options) ([]float64, error) {
+	u, err := newUDPTest(c, size, many)
 	if err != nil {
 		return nil, err
 	}

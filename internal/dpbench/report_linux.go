@@ -26,6 +26,8 @@ var columns = []column{
 	{"cpu", "CPU s/GB", "%.2f", 1},
 	{"udp64", "64-octet kpps at <0.1% loss", "%.0f", 1e-3},
 	{"udp64max", "64-octet kpps, sender unbounded", "%.0f", 1e-3},
+	{"udpmany", "64-octet kpps to 16384 EIDs at <0.1% loss", "%.0f", 1e-3},
+	{"udpmanymax", "64-octet kpps to 16384 EIDs, sender unbounded", "%.0f", 1e-3},
 	{"udp1400", "1400-octet kpps at <0.1% loss", "%.0f", 1e-3},
 	{"udp1400max", "1400-octet kpps, sender unbounded", "%.0f", 1e-3},
 	{"rtt50", "ping p50 µs", "%.0f", 1e6},

@@ -31,13 +31,16 @@ type udpTest struct {
 	messages      [udpBatch]mmsg.Header
 	iov           unix.Iovec
 	payload       []byte
+	names         []unix.RawSockaddrInet4 // of many destinations; none: the socket has one
+	next          int                     // of names
 	received      atomic.Uint64
 	stop          atomic.Bool
 	wg            sync.WaitGroup
 }
 
-// newUDPTest opens the sockets for IP packets of size octets.
-func newUDPTest(c *contender, size int) (*udpTest, error) {
+// newUDPTest opens the sockets for IP packets of size octets, to one destination or
+// to many.
+func newUDPTest(c *contender, size int, many bool) (*udpTest, error) {
 	u := &udpTest{payload: make([]byte, size-ipUDPLen), send: -1, receive: -1}
 	at := unix.SockaddrInet4{Addr: c.target.As4()}
 	err := c.b.Do(func() (err error) {
@@ -46,6 +49,9 @@ func newUDPTest(c *contender, size int) (*udpTest, error) {
 		}
 		// What the receiver of the benchmark loses says nothing about the contender.
 		_ = unix.SetsockoptInt(u.receive, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, udpBuffer)
+		if many {
+			return unix.Bind(u.receive, &unix.SockaddrInet4{})
+		}
 		return unix.Bind(u.receive, &at)
 	})
 	if err == nil {
@@ -57,6 +63,10 @@ func newUDPTest(c *contender, size int) (*udpTest, error) {
 					return err
 				}
 				_ = unix.SetsockoptInt(u.send, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, udpBuffer)
+				if many {
+					u.names = manyNames(at.Port)
+					return unix.Bind(u.send, &unix.SockaddrInet4{Addr: c.source.As4()})
+				}
 				return unix.Connect(u.send, &at)
 			})
 		}
@@ -155,7 +165,7 @@ func (u *udpTest) trial(rate float64, d time.Duration) (trial, error) {
 				continue
 			}
 		}
-		sent, errno := mmsg.Send(uintptr(u.send), u.messages[:n])
+		sent, errno := u.emit(n)
 		switch errno {
 		case 0:
 			t.sent += uint64(sent)
@@ -180,11 +190,23 @@ func (u *udpTest) trial(rate float64, d time.Duration) (trial, error) {
 	return t, nil
 }
 
+// emit sends n messages, to the next destinations if there are many.
+func (u *udpTest) emit(n int) (int, unix.Errno) {
+	if len(u.names) > 0 {
+		for i := range n {
+			h := &u.messages[i].Hdr
+			h.Name, h.Namelen = (*byte)(unsafe.Pointer(&u.names[(u.next+i)%len(u.names)])), unix.SizeofSockaddrInet4
+		}
+		u.next = (u.next + n) % len(u.names)
+	}
+	return mmsg.Send(uintptr(u.send), u.messages[:n])
+}
+
 // awaitOne sends packets until one arrives.
 func (u *udpTest) awaitOne() error {
 	before := u.received.Load()
 	for range 200 {
-		if _, errno := mmsg.Send(uintptr(u.send), u.messages[:1]); errno != 0 && errno != unix.EAGAIN {
+		if _, errno := u.emit(1); errno != 0 && errno != unix.EAGAIN {
 			return fmt.Errorf("sendmmsg: %w", errno)
 		}
 		time.Sleep(drainTime)
