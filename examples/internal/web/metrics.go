@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"net/netip"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -33,6 +34,13 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}
 	if st.MapServer != nil {
 		m.mapServer(st.MapServer)
+	}
+	if r := st.RTR; r != nil {
+		m.gauge("lisp_rtr_relays", "EID-Prefixes of nodes behind NATs that packets are relayed for.", float64(len(r.Relays)), nil)
+		m.mapCache(r.MapCache)
+		m.traffic(&r.Traffic)
+		m.counters("lisp_rtr_messages_total", "Messages of the RTR, by kind.", "kind", r.Counters)
+		m.counters("lisp_rtr_refused_total", "Messages that were not accepted, by reason.", "reason", r.Refused)
 	}
 }
 
@@ -74,6 +82,10 @@ func (m metrics) node(n *statusd.Node) {
 		m.gauge("lisp_local_locator_up", "Whether an own locator can be used (1) or not (0).", truth(l.Up), labels{"address", l.Addr.String()})
 	}
 	m.registrations(n.Registrations)
+	for _, b := range n.NAT {
+		m.gauge("lisp_nat_binding_info", "What is known of an own locator's NAT; always 1.", 1,
+			labels{"address", b.Local.String(), "state", b.State, "rtr", text(b.RTR)})
+	}
 	m.mapCache(n.MapCache)
 	m.traffic(&n.Traffic)
 	m.counters("lisp_control_messages_total", "Control messages, by kind and direction.", "kind", n.Control)
@@ -159,6 +171,12 @@ func (m metrics) traffic(t *statusd.Traffic) {
 		m.counter("lisp_locator_bytes_total", octets, p.out.Octets, labels{"address", addr, "direction", "out"})
 		m.counter("lisp_locator_bytes_total", octets, p.in.Octets, labels{"address", addr, "direction", "in"})
 	}
+	if k := t.Kernel; k != nil {
+		const help = "Inner packets that did not enter user space, by what was done with them."
+		m.counter("lisp_kernel_packets_total", help, k.Encapsulated.Packets, labels{"path", "encapsulated"})
+		m.counter("lisp_kernel_packets_total", help, k.Decapsulated.Packets, labels{"path", "decapsulated"})
+		m.counters("lisp_kernel_slow_packets_total", "Packets that the kernel left to user space, by reason.", "reason", k.Slow)
+	}
 	m.counter("lisp_held_packets_total", "Packets that had to wait for a mapping.", t.Held, nil)
 	m.counter("lisp_released_packets_total", "Packets that waited for a mapping and then left.", t.Released, nil)
 	m.gauge("lisp_held_packets", "Packets that wait for a mapping now.", float64(t.HeldNow), nil)
@@ -183,6 +201,14 @@ func (m metrics) mapServer(s *statusd.MapServer) {
 		m.gauge("lisp_map_resolver_map_server_up", "Whether a Map-Server that requests are forwarded to answers (1) or not (0).",
 			truth(r.Health == "up"), labels{"address", r.Addr.String()})
 	}
+}
+
+// text is an address, or nothing.
+func text(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }
 
 func truth(b bool) float64 {

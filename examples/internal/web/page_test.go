@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"image/png"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -98,7 +99,7 @@ func TestPage(t *testing.T) {
 		"#program":                "lispmn",
 		"#uptime":                 "up 01:00:02",
 		"#health":                 "running",
-		"#interfaces tbody tr":    "198.51.100.7 #3 up 1/100",
+		"#interfaces tbody tr":    "198.51.100.7 #3 up 1/100 behind NAT 192.0.2.77:6000",
 		"#registrations tbody tr": "203.0.113.1 192.0.2.1/32 registered 01:00:02 12.0 ms",
 		"#paths tbody tr":         "198.51.100.7 203.0.113.20 up 12.1 ms",
 		"#mapcache tbody tr":      "192.0.2.2/32 203.0.113.20 up 1/100 map-reply",
@@ -134,6 +135,10 @@ func TestMapServerPage(t *testing.T) {
 				Registrations: []statusd.SiteEntry{{Site: "alpha", Prefix: example().Node.EIDs[0], IID: 7, Expires: started.Add(180e9)}},
 				Counters:      map[string]uint64{"map-registers": 3}, Refused: map[string]uint64{"key": 1},
 			},
+			RTR: &statusd.RTR{Relays: []statusd.Relay{{
+				Prefix: example().Node.EIDs[0], Local: netip.MustParseAddr("192.168.1.2"), Global: netip.MustParseAddrPort("192.0.2.77:6000"),
+				MapServer: netip.MustParseAddr("203.0.113.1"), Verified: started, Expires: started.Add(60e9),
+			}}},
 		}, nil
 	}})
 	run(ctx, t, chromedp.Navigate(base))
@@ -142,6 +147,7 @@ func TestMapServerPage(t *testing.T) {
 	assert.Contains(t, shown(ctx, t, "#registered tbody"), "[7] 192.0.2.1/32 alpha")
 	assert.Contains(t, shown(ctx, t, "#registered tbody"), "00:03:00")
 	assert.Contains(t, shown(ctx, t, "#messages tbody"), "map-registers 3 refused: key 1")
+	assert.Equal(t, "192.0.2.1/32 192.168.1.2 192.0.2.77:6000 203.0.113.1 00:00:00 00:01:00", shown(ctx, t, "#relays tbody"))
 	shoot(ctx, t, "lispms.png")
 
 	broken.Store(true)

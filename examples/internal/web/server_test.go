@@ -49,6 +49,9 @@ func example() statusd.Status {
 				},
 				Drops: map[string]uint64{"hold-expired": 1},
 			},
+			NAT: []statusd.Binding{{
+				Local: netip.MustParseAddr("198.51.100.7"), State: "registered", RTR: b, Text: "behind NAT 192.0.2.77:6000",
+			}},
 			Control: map[string]uint64{"probes-sent": 10}, ControlDrops: map[string]uint64{"authentication": 2},
 		},
 	}
@@ -266,6 +269,27 @@ lisp_map_server_registrations{site="a"} 2
 lisp_map_server_registrations{site="b"} 0
 `
 	require.NoError(t, testutil.CollectAndCompare(c, strings.NewReader(want), "lisp_map_server_registrations", "lisp_map_resolver_map_server_up"))
+	lint(t, c)
+}
+
+func TestRTRMetrics(t *testing.T) {
+	c := collector{snapshot(statusd.Status{Program: "lispms", RTR: &statusd.RTR{
+		Relays:   []statusd.Relay{{Prefix: example().Node.EIDs[0]}},
+		Traffic:  statusd.Traffic{Kernel: &statusd.KernelTraffic{Slow: map[string]uint64{"miss": 4}}},
+		Counters: map[string]uint64{"registers-relayed": 3},
+	}})}
+	const want = `
+# HELP lisp_kernel_slow_packets_total Packets that the kernel left to user space, by reason.
+# TYPE lisp_kernel_slow_packets_total counter
+lisp_kernel_slow_packets_total{reason="miss"} 4
+# HELP lisp_rtr_messages_total Messages of the RTR, by kind.
+# TYPE lisp_rtr_messages_total counter
+lisp_rtr_messages_total{kind="registers-relayed"} 3
+# HELP lisp_rtr_relays EID-Prefixes of nodes behind NATs that packets are relayed for.
+# TYPE lisp_rtr_relays gauge
+lisp_rtr_relays 1
+`
+	require.NoError(t, testutil.CollectAndCompare(c, strings.NewReader(want), "lisp_kernel_slow_packets_total", "lisp_rtr_messages_total", "lisp_rtr_relays"))
 	lint(t, c)
 }
 

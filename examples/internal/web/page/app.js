@@ -146,8 +146,9 @@ function showNode(st) {
   const n = st.node, now = new Date(st.time);
   $("node").hidden = false;
   figures(st);
-  const nat = new Map((n.nat || []).map((x) => [x.local || x.addr, x.text || x.state]));
-  fill("interfaces", (n.locals || []).map((l) => [l.addr, l.interface || "#" + l.ifIndex, state(l.up ? "up" : "down"),
+  const nat = new Map((n.nat || []).map((b) => [b.local, b.text]));
+  const names = new Map((n.interfaces || []).map((i) => [i.index, i.name]));
+  fill("interfaces", (n.locals || []).map((l) => [l.addr, names.get(l.ifIndex) || "#" + l.ifIndex, state(l.up ? "up" : "down"),
     l.priority + "/" + l.weight, nat.get(l.addr) || ""]), "no interface can be used");
   fill("registrations", (n.registrations || []).map((r) => [r.mapServer, stacked(r.eids || []),
     state(r.lastError ? r.state + ": " + r.lastError : r.state), since(now, r.since), milliseconds(r.rttNanoseconds)]), "no Map-Server");
@@ -161,6 +162,13 @@ function showNode(st) {
     e.rlocs ? stacked(e.rlocs.map((r) => r.priority + "/" + r.weight)) : "", e.origin, since(now, e.created), until(now, e.expires)]),
   wanted ? "no entry matches" : "empty");
   fill("drops", Object.entries(n.traffic.drops || {}).sort((a, b) => b[1] - a[1]), "none");
+}
+
+function showRTR(st) {
+  const r = st.rtr, now = new Date(st.time);
+  $("rtr").hidden = false;
+  fill("relays", (r.relays || []).map((x) => [name(x), x.local, x.global, x.mapServer, since(now, x.verified), until(now, x.expires)]),
+    "nobody behind a NAT has registered");
 }
 
 function showMapServer(st) {
@@ -189,6 +197,7 @@ async function look() {
     $("uptime").textContent = "up " + since(new Date(st.time), st.started);
     if (st.node) showNode(st);
     if (st.mapServer) showMapServer(st);
+    if (st.rtr) showRTR(st);
     before = st;
     health(true, "running");
   } catch (err) {
