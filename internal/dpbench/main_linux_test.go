@@ -34,17 +34,21 @@ func TestAllContenders(t *testing.T) {
 			assert.True(t, name == kernelName || inKernel(name))
 			continue
 		}
+		var datagrams float64
 		for _, c := range columns {
 			values := r.Values[name][c.key]
 			require.Len(t, values, 2, "%s of %s", c.key, name)
 			for _, v := range values {
-				if strings.HasPrefix(c.key, "udp") && !strings.HasSuffix(c.key, "max") {
-					assert.GreaterOrEqual(t, v, 0.0) // no rate may be free of loss on a busy machine
+				if strings.HasPrefix(c.key, "udp") {
+					// On a busy machine no rate may be free of loss, and a flood's tenth of a
+					// second may find nobody who reads.
+					datagrams += v
 				} else {
 					assert.Positive(t, v, "%s of %s", c.key, name)
 				}
 			}
 		}
+		assert.Positive(t, datagrams, "datagrams of %s", name)
 	}
 	for _, name := range contenderNames() {
 		assert.Contains(t, progress.String(), fmt.Sprintf("round 2/2 %-12s tcp1", name))
