@@ -41,6 +41,7 @@ type Dataplane struct {
 	settings bpfSettings
 	locals   localSet
 	fixed    []*attachment           // at devices and LANs
+	further  map[int]*attachment     // at devices that came later, by ifindex
 	uplinks  map[place]*attachment   // at uplinks
 	reported map[uint32]localTraffic // what the last Usage said, by locator number
 	gone     []mapcache.Usage        // of locators that are not there any more
@@ -74,6 +75,7 @@ func New(cfg Config) (*Dataplane, error) {
 	}
 	d := &Dataplane{
 		cfg: cfg, f: cfg.Forwarder, objs: objs,
+		further:  make(map[int]*attachment),
 		uplinks:  make(map[place]*attachment),
 		reported: make(map[uint32]localTraffic),
 		pairs:    make(map[mapcache.Locator]map[netip.Addr]bool),
@@ -406,7 +408,7 @@ func (d *Dataplane) Close() error {
 	}
 	d.closed = true
 	var errs []error
-	for _, a := range slices.Concat(d.fixed, slices.Collect(maps.Values(d.uplinks))) {
+	for _, a := range slices.Concat(d.fixed, slices.Collect(maps.Values(d.further)), slices.Collect(maps.Values(d.uplinks))) {
 		errs = append(errs, a.detach())
 	}
 	errs = append(errs, d.objs.Close())

@@ -30,6 +30,9 @@ func New(cfg Config) (*Dataplane, error) {
 // Cleanup has nothing to remove.
 func Cleanup() (int, error) { return 0, nil }
 
+// AddDevice fails: it needs Linux.
+func (d *Dataplane) AddDevice(uint32, string) error { return unsupported() }
+
 // SetSignals is that of the Forwarder.
 func (d *Dataplane) SetSignals(s mapcache.Signals) { d.Forwarder.SetSignals(s) }
 

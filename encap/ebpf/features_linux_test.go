@@ -104,7 +104,7 @@ func TestVLANTags(t *testing.T) {
 }
 
 // twoUplinks is a node with two wires to b.
-func twoUplinks(t *testing.T, mask uint32) (n *node, links [2]*netlab.Link) {
+func twoUplinks(t *testing.T, mask uint32, device tun.Config) (n *node, links [2]*netlab.Link) {
 	t.Helper()
 	requireBPF(t)
 	lab := netlab.Test(t, netlab.TUN, netlab.PolicyRouting)
@@ -121,6 +121,7 @@ func twoUplinks(t *testing.T, mask uint32) (n *node, links [2]*netlab.Link) {
 		backend: inKernel, eids: []string{"10.1.0.1/32"}, locals: locals,
 		mappings: []mapcache.Mapping{mapTo(0, "10.2.0.0/16", "203.0.113.9", 0)},
 		ebpf:     func(c *Config) { c.MarkMask = mask },
+		tun:      device,
 	})
 	return n, links
 }
@@ -128,7 +129,7 @@ func twoUplinks(t *testing.T, mask uint32) (n *node, links [2]*netlab.Link) {
 // The firewall mark of a packet is the index of the uplink that it leaves by, with
 // that uplink's address; without one Priority decides.
 func TestMark(t *testing.T) {
-	n, links := twoUplinks(t, 0xffff)
+	n, links := twoUplinks(t, 0xffff, tun.Config{})
 	for i, mark := range []int{0, links[1].A.Index, links[0].A.Index, 0x70000 | links[1].A.Index} {
 		w := newWire(t, links[0].B.Host, links[[]int{0, 1, 0, 1}[i]].B.Index, nil)
 		c, err := n.host.ListenPacket("udp", "10.1.0.1:0")
@@ -152,7 +153,7 @@ func TestMark(t *testing.T) {
 
 // An uplink that goes down: from SetLocals on not one packet leaves by it.
 func TestUplinkGoes(t *testing.T) {
-	n, links := twoUplinks(t, 0)
+	n, links := twoUplinks(t, 0, tun.Config{})
 	device := newWire(t, n.host, ifindexOf(t, n.host, n.tun.Name()), nil)
 	second := newWire(t, links[1].B.Host, links[1].B.Index, nil)
 	send := func(i int) {

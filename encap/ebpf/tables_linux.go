@@ -106,14 +106,17 @@ func (t *kernelTables) deleteSource(a netip.Addr) error {
 	return t.o.Sources.Delete(addressOf(a))
 }
 
+// dataHeader is the header in front of packets of an instance: f is twice the format,
+// and one more for IPv6.
+func dataHeader(iid uint32, f int) [2]uint32 {
+	h := encap.DataHeader(iid, mapcache.Format(f/2), f%2 == 1)
+	return [2]uint32{binary.NativeEndian.Uint32(h[:]), binary.NativeEndian.Uint32(h[4:])}
+}
+
 // setOverlays writes what is fixed: devices, instances and EID-Prefixes.
 func setOverlays(o *bpfObjects, cfg *Config, ifindex map[uint32]int) error {
 	for _, v := range cfg.Encap.Overlays {
-		d := bpfDevice{Iid: v.InstanceID, ProxyItr: uint32(flag8(v.ProxyITR))}
-		for f := range d.Header {
-			h := encap.DataHeader(v.InstanceID, mapcache.Format(f/2), f%2 == 1)
-			d.Header[f] = [2]uint32{binary.NativeEndian.Uint32(h[:]), binary.NativeEndian.Uint32(h[4:])}
-		}
+		d := newDevice(&v)
 		devices := []int{ifindex[v.InstanceID]}
 		for _, l := range cfg.LANs {
 			if l.InstanceID == v.InstanceID {

@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/xtrkit/xtrkit/encap/ebpf"
 	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 	"github.com/xtrkit/xtrkit/internal/netlab"
 )
@@ -174,13 +175,41 @@ func ruleList(h *netlab.Host) string {
 
 const marksOn = "firewall-marks { mask = 0xffff unusable = fallback }\n"
 
+// onBoth runs a test with packets forwarded in the kernel, if it lets us, and in
+// user space. It is given a line of the configuration.
+func onBoth(t *testing.T, f func(t *testing.T, plane string)) {
+	for _, plane := range []string{"ebpf", "user"} {
+		t.Run(plane, func(t *testing.T) {
+			if err := ebpf.Probe(); err != nil && plane == "ebpf" {
+				t.Skip(err)
+			}
+			f(t, "dataplane = "+plane+"\n")
+		})
+	}
+}
+
+// assertKernel checks that the kernel forwarded if it was to.
+func assertKernel(t *testing.T, plane string, tr statusd.Traffic) {
+	t.Helper()
+	if !strings.Contains(plane, "ebpf") {
+		assert.Nil(t, tr.Kernel)
+		return
+	}
+	if assert.NotNil(t, tr.Kernel) {
+		t.Logf("encapsulated %d, %d in the kernel, slow %v", tr.Encapsulated.Packets, tr.Kernel.Encapsulated.Packets, tr.Kernel.Slow)
+		assert.NotZero(t, tr.Kernel.Encapsulated.Packets)
+	}
+}
+
 // TestMarks: a firewall mark that is the index of an uplink steers packets there,
 // whatever the host does about reverse paths; one that names nothing usable falls
 // back, counted.
-func TestMarks(t *testing.T) {
+func TestMarks(t *testing.T) { onBoth(t, testMarks) }
+
+func testMarks(t *testing.T, plane string) {
 	d := multihomeLab(t)
 	a := d.hosts["a"]
-	startNodes(t, d, func(s site) string { return d.patternConfig(s, marksOn) }, multiA, multiB)
+	startNodes(t, d, func(s site) string { return d.patternConfig(s, plane+marksOn) }, multiA, multiB)
 	eth0, eth1 := uint32(d.links["a/eth0"].A.Index), uint32(d.links["a/eth1"].A.Index)
 	capture, s := captureUplinks(t, a), sender{t, d, a}
 	fallbacks := uint64(0)
@@ -203,6 +232,7 @@ func TestMarks(t *testing.T) {
 	tr := awaitTraffic(t, d, "a", "fallbacks", func(tr statusd.Traffic) bool { return tr.PolicyFallbacks >= fallbacks })
 	assert.Equal(t, fallbacks, tr.PolicyFallbacks)
 	assert.Zero(t, tr.Drops["policy"])
+	assertKernel(t, plane, tr)
 	left := capture.leftBy(t)
 	for rp := range 3 {
 		port := uint16(1000 * (rp + 1))
@@ -259,11 +289,13 @@ func awaitUplink(t *testing.T, d *demoLab, addr string, up bool) {
 
 // TestMarksDrop: packets whose mark names nothing usable are dropped if the
 // configuration wants it, and counted.
-func TestMarksDrop(t *testing.T) {
+func TestMarksDrop(t *testing.T) { onBoth(t, testMarksDrop) }
+
+func testMarksDrop(t *testing.T, plane string) {
 	d := multihomeLab(t)
 	a := d.hosts["a"]
 	startNodes(t, d, func(s site) string {
-		return d.patternConfig(s, strings.Replace(marksOn, "fallback", "drop", 1))
+		return d.patternConfig(s, plane+strings.Replace(marksOn, "fallback", "drop", 1))
 	}, multiA, multiB)
 	a.SetMark(1003, 0x7777)
 	s, capture := sender{t, d, a}, captureUplinks(t, a)
@@ -284,7 +316,9 @@ func TestMarksDrop(t *testing.T) {
 
 // TestMarksOfARouter: what hosts behind an xTR send is steered by the mark that
 // the xTR gives it.
-func TestMarksOfARouter(t *testing.T) {
+func TestMarksOfARouter(t *testing.T) { onBoth(t, testMarksOfARouter) }
+
+func testMarksOfARouter(t *testing.T, plane string) {
 	d := multihomeLab(t)
 	a, h := d.hosts["a"], d.lab.Host("h")
 	d.lab.Link(h, a, netlab.LinkConfig{A: netlab.At("198.18.1.10/24"), B: netlab.End{Name: "lan0", Addrs: []string{"198.18.1.1/24"}}})
@@ -297,7 +331,7 @@ state-file = %q
 rloc-probing { rloc-probe-interval = 0 }
 static-map-cache { eid-prefix = %s/32 rloc-address { address = %s } rloc-address { address = %s } }
 database-mapping { eid-prefix = 198.18.1.0/24 rloc-iface { interface = 'eth*' } }
-%s`, filepath.Join(d.dir, "a.sock"), filepath.Join(d.dir, "a.state"), multiB.eid[ipv4], multiB.rloc[ipv4], multiB.more[0].addr, marksOn))
+%s`, filepath.Join(d.dir, "a.sock"), filepath.Join(d.dir, "a.state"), multiB.eid[ipv4], multiB.rloc[ipv4], multiB.more[0].addr, plane+marksOn))
 	require.NoError(t, err)
 	_, err = d.children["a"].ready(t.Context())
 	require.NoError(t, err)
@@ -342,11 +376,13 @@ uplink-policy { source = { 2001:db8::/32 } dscp = { 8 } unusable = drop }
 // TestMarksRepaired: rules, routes and devices for marks and uplinks that another
 // program removes are back without anybody asking, and so they are after kill -9.
 // The user's own stay.
-func TestMarksRepaired(t *testing.T) {
+func TestMarksRepaired(t *testing.T) { onBoth(t, testMarksRepaired) }
+
+func testMarksRepaired(t *testing.T, plane string) {
 	d := multihomeLab(t)
 	a := d.hosts["a"]
 	a.MustRun("ip", "rule", "add", "pref", "4000", "fwmark", "0x99", "lookup", "99")
-	startNodes(t, d, func(s site) string { return d.patternConfig(s, marksOn) }, multiA, multiB)
+	startNodes(t, d, func(s site) string { return d.patternConfig(s, plane+marksOn) }, multiA, multiB)
 	eth0, eth1 := d.links["a/eth0"].A.Index, d.links["a/eth1"].A.Index
 	a.SetMark(1001, uint32(eth0))
 	a.SetMark(1002, uint32(eth1))

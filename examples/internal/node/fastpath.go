@@ -12,6 +12,8 @@ import (
 	"github.com/xtrkit/xtrkit/mapcache"
 )
 
+var _ plane = (*ebpf.Dataplane)(nil)
+
 // useKernel decides where packets are forwarded, and says why not in the kernel.
 func useKernel(cfg *conf.Node, log *slog.Logger) (bool, error) {
 	if cfg.Dataplane == conf.DataplaneUser {
@@ -33,7 +35,7 @@ func (n *Node) openFastPath(forwarding encap.Config, sockets encap.UDPConfig) (p
 	var err error
 	n.fast, err = ebpf.New(ebpf.Config{
 		Forwarder: n.forwarder, Encap: forwarding, UDP: sockets, Cache: n.engine.Cache(),
-		// Packets with marks come by devices of their own, which the Forwarder reads (marks.go).
+		MarkMask:      n.conf.MarkMask,
 		PolicyIsMarks: !slices.ContainsFunc(n.conf.Policies, func(p conf.UplinkPolicy) bool { return !p.ByMark }),
 		Logger:        n.log,
 	})

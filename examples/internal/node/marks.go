@@ -8,6 +8,7 @@ import (
 	"github.com/xtrkit/xtrkit/encap"
 	"github.com/xtrkit/xtrkit/examples/internal/conf"
 	"github.com/xtrkit/xtrkit/multihome"
+	"github.com/xtrkit/xtrkit/tun"
 )
 
 // newPolicy makes what firewall-marks and uplink-policy ask for, nil if the file
@@ -91,9 +92,22 @@ func (n *Node) steer(ifs []multihome.Interface) error {
 				n.log.Error("packets with a firewall mark are lost", "err", err)
 			}
 		}()
+		n.offloadMark(m)
 	}
 	if err != nil {
 		return fmt.Errorf("firewall marks: %w", err)
 	}
 	return nil
+}
+
+// offloadMark has the kernel take packets with a mark before they get to its
+// device, which is the slow path then: the kernel reads the mark itself. What is
+// done with a mark that nobody reckons with is for the policy alone.
+func (n *Node) offloadMark(m tun.Marked) {
+	if n.fast == nil || m.Mark == 0 {
+		return
+	}
+	if err := n.fast.AddDevice(n.conf.IID, m.Device.Name()); err != nil {
+		n.log.Warn("packets with a firewall mark are forwarded in user space", "mark", m.Mark, "err", err)
+	}
 }
