@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xtrkit/xtrkit/internal/netlab"
+	"github.com/xtrkit/xtrkit/internal/virtio"
 )
 
 // envHelper makes the test program create a device and wait to be killed.
@@ -504,6 +505,41 @@ func TestCloseUnblocksRead(t *testing.T) {
 	}()
 	require.NoError(t, dev.Close())
 	assert.ErrorIs(t, <-done, os.ErrClosed)
+}
+
+func TestCloseUnblocksReadVirtio(t *testing.T) {
+	n := newNetwork(t)
+	dev := create(t, n.node, markedConfig)
+	added, err := dev.SetMarks(nil)
+	require.NoError(t, err)
+	marked, ok := added[0].Device.(virtioDevice)
+	require.True(t, ok)
+	done := make(chan error, 2)
+	bufs, sizes := buffers(dev)
+	for _, d := range []virtioDevice{dev, marked} {
+		go func() {
+			bufs, sizes := buffers(dev)
+			var err error
+			for err == nil {
+				_, err = d.ReadVirtio(bufs, sizes, virtio.HeaderLen)
+			}
+			done <- err
+		}()
+	}
+	require.NoError(t, dev.Close())
+	require.ErrorIs(t, <-done, os.ErrClosed)
+	require.ErrorIs(t, <-done, os.ErrClosed)
+	for _, d := range []virtioDevice{dev, marked} {
+		_, err = d.ReadVirtio(bufs, sizes, virtio.HeaderLen)
+		require.ErrorIs(t, err, os.ErrClosed)
+		assert.ErrorIs(t, d.WriteVirtio([][]byte{make([]byte, virtio.HeaderLen+20)}), os.ErrClosed)
+	}
+}
+
+// virtioDevice is what the data plane reads packets from as the host has them.
+type virtioDevice interface {
+	ReadVirtio(bufs [][]byte, sizes []int, offset int) (int, error)
+	WriteVirtio(parts [][]byte) error
 }
 
 // TestInUserNamespace runs the tests that matter once more, without real root.

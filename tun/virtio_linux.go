@@ -87,7 +87,7 @@ func (q *queue) ReadVirtio(bufs [][]byte, sizes []int, offset int) (int, error) 
 	defer v.readMu.Unlock()
 	v.bufs, v.sizes, v.offset, v.n, v.errno = bufs, sizes, offset, 0, 0
 	if err := v.raw.Read(v.readAll); err != nil {
-		return 0, fmt.Errorf("tun: read from %s: %w", q.of.name, err)
+		return 0, fmt.Errorf("tun: read from %s: %w", q.of.name, rawError(err))
 	}
 	if v.n == 0 && v.errno != 0 {
 		return 0, fmt.Errorf("tun: read from %s: %w", q.of.name, closedError(v.errno))
@@ -137,6 +137,9 @@ func (q *queue) WriteVirtio(parts [][]byte) error {
 	}
 	v.writeErrno = 0
 	err := v.raw.Write(v.writeOnce)
+	if err != nil {
+		err = rawError(err)
+	}
 	clear(v.iovs) // not to keep the packet
 	if err == nil && v.writeErrno != 0 {
 		err = closedError(v.writeErrno)
@@ -162,6 +165,10 @@ func (v *virtioIO) tryWrite(fd uintptr) bool {
 		return true
 	}
 }
+
+// rawError is what the descriptor of a device says. Nobody sets deadlines, so that
+// it can only be closed, for which a syscall.RawConn has an error of its own.
+func rawError(err error) error { return fmt.Errorf("%w: %w", os.ErrClosed, err) }
 
 // closedError is what a device says that is gone.
 func closedError(errno unix.Errno) error {
