@@ -131,26 +131,19 @@ func (e *egress) leaveBy(ifIndex int, o *overlay, p *inner, hash uint32, d *mapc
 		return local
 	}
 	// No answer on this path: another locator of the mapping may have one.
-	better = e.view.ForwardBy(o.iid, p.dst, hash, func(id uint32, l mapcache.Locator) int {
-		if !via.Carries(&l) || l.Addr == p.dst || e.locals.owns(l.Addr) {
-			return mapcache.CostDown
+	via.Except = func(id uint32, l mapcache.Locator) bool {
+		if l.Addr == p.dst || e.locals.owns(l.Addr) {
+			return true
 		}
 		c := e.f.remotes.forID(id, &l)
-		rank := c.rank(e.locals.locals[ways[family(l.Addr)]].Addr)
-		if rank == mapcache.PairDown {
-			return mapcache.CostDown
-		}
-		return int(rank)
-	})
-	if better.Verdict != mapcache.Encapsulate || !via.Carries(&better.Locator) {
-		return -1
+		return c.rank(e.locals.locals[ways[family(l.Addr)]].Addr) == mapcache.PairDown
 	}
-	local := ways[family(better.Locator.Addr)]
-	if !e.answers(local, &better) {
+	better = e.view.ForwardVia(o.iid, p.dst, hash, via)
+	if better.Verdict != mapcache.Encapsulate {
 		return -1
 	}
 	*d = better
-	return local
+	return ways[family(better.Locator.Addr)]
 }
 
 // answers reports whether nothing is known against the path from a locator of

@@ -169,6 +169,46 @@ func TestPolicyPairs(t *testing.T) {
 	assert.Empty(t, send(), "a locator that nothing is to be sent from")
 }
 
+// TestPolicyPairsOfWorsePriority: what an uplink does not reach leaves by it to the
+// best locator that it does, also where the mapping's best ones are of a family
+// that it has not.
+func TestPolicyPairsOfWorsePriority(t *testing.T) {
+	const theirs6, other6, ours6 = "2001:db8:f::2", "2001:db8:f::3", "2001:db8:f::1"
+	answer := Uplink{IfIndex: 3, Only: true}
+	x, flows := policyNode(t, func(*PolicyPacket) Uplink { return answer })
+	x.underlay.net.node(addr(other6))
+	ls := x.locals.Load().locals
+	ls[0].Up = false // interface 3 has IPv6 only
+	require.NoError(t, x.SetLocals(ls))
+	m := mapcache.Mapping{Key: mapcache.Key{Prefix: prefix(eidB4 + "/32")}, TTL: mapcache.TTLForever}
+	for i, a := range []string{theirs1, other6, theirs6, theirs2} {
+		m.RLOCs = append(m.RLOCs, mapcache.RLOC{Locator: mapcache.Locator{Addr: addr(a)}, Priority: uint8(1 + i), Weight: 1})
+	}
+	x.insert(t, m)
+	b := packetSpec{src: eidA4, dst: eidB4, sport: 1, dport: 7}.build()
+	x.SetPairs([]mapcache.Pair{pairOf(ours6, other6, mapcache.PairDown)})
+	assert.Equal(t, []string{ours6 + ">" + theirs6}, flows(b))
+	e := newEgress(x.Forwarder)
+	e.begin()
+	var p inner
+	require.Equal(t, DropNone, parseInner(b, &p))
+	assert.Zero(t, testing.AllocsPerRun(100, func() {
+		d := e.view.Forward(0, p.dst, 5)
+		_, _, _, _ = e.route(x.overlays[0], &p, 5, &d)
+	}))
+	x.SetPairs([]mapcache.Pair{pairOf(ours6, theirs6, mapcache.PairDown)})
+	assert.Empty(t, flows(b), "none is left")
+	assert.EqualValues(t, 1, x.Stats().Drops[DropPolicy])
+
+	answer.IfIndex = 4 // which has IPv4 only: the best of all does not answer it, the last does
+	x.SetPairs([]mapcache.Pair{pairOf(ours2, theirs1, mapcache.PairDown)})
+	assert.Equal(t, []string{ours2 + ">" + theirs2}, flows(b))
+	answer.Only = false
+	x.SetPairs([]mapcache.Pair{pairOf(ours2, theirs2, mapcache.PairDown)})
+	assert.Len(t, flows(b), 1, "by another uplink, or by this one as a last resort")
+	assert.EqualValues(t, 1, x.Stats().PolicyFallbacks)
+}
+
 // TestReadMarked: packets of a further device have its mark, also those that
 // waited for a mapping.
 func TestReadMarked(t *testing.T) {

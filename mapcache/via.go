@@ -7,6 +7,14 @@ import "net/netip"
 type Via struct {
 	IfIndex    int
 	IPv4, IPv6 bool
+	// Except, if not nil, tells which locators are not reached that way all the same.
+	// It is only asked about those that Carries.
+	Except func(id uint32, l Locator) bool
+}
+
+// takes is Carries and not Except.
+func (v *Via) takes(id uint32, l *Locator) bool {
+	return v.Carries(l) && (v.Except == nil || !v.Except(id, *l))
 }
 
 // Carries reports whether packets to l may leave by v.
@@ -20,7 +28,7 @@ func (v Via) Carries(l *Locator) bool {
 // No allocation; O(number of locators).
 func (v *View) ForwardVia(iid uint32, dst netip.Addr, hash uint32, via Via) Decision {
 	d := v.Forward(iid, dst, hash)
-	if d.Verdict != Encapsulate || via.Carries(&d.Locator) {
+	if d.Verdict != Encapsulate || via.takes(d.LocatorID, &d.Locator) {
 		return d
 	}
 	s, ok := v.table(iid).Lookup(dst.Unmap())
@@ -36,7 +44,7 @@ func (v *View) ForwardVia(iid uint32, dst netip.Addr, hash uint32, via Via) Deci
 			continue
 		}
 		l := v.locators.at(m.locator).locator()
-		if !via.Carries(&l) {
+		if !via.takes(m.locator, &l) {
 			continue
 		}
 		if m.priority == priority && m.weight == 0 && !idle { // it comes last

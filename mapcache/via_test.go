@@ -1,6 +1,7 @@
 package mapcache_test
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -87,4 +88,14 @@ func TestForwardVia(t *testing.T) {
 	assert.Equal(t, addr(b), v.ForwardVia(0, addr("::ffff:10.3.0.1"), 1, v4).Locator.Addr, "the other one is not reachable")
 	assert.Equal(t, addr(six), v.ForwardVia(0, addr("10.3.0.1"), 1, v6).Locator.Addr)
 	assert.Zero(t, testing.AllocsPerRun(100, func() { v.ForwardVia(0, addr("10.3.0.1"), 1, v6) }))
+
+	// Some of those that could be reached are not.
+	bad := map[netip.Addr]bool{addr(b): true}
+	both.Except = func(id uint32, l mapcache.Locator) bool {
+		assert.Equal(t, v.Locator(id), l)
+		return bad[l.Addr]
+	}
+	assert.Equal(t, addr(six), v.ForwardVia(0, addr("10.3.0.1"), 1, both).Locator.Addr)
+	bad[addr(six)] = true
+	assert.Equal(t, mapcache.NoLocator, v.ForwardVia(0, addr("10.3.0.1"), 1, both).Verdict)
 }
