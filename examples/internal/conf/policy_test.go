@@ -37,10 +37,10 @@ uplink-policy { destination = { 0.0.0.0/0 } }
 
 	n, err = node(t, "uplink-policy { mark = 0x10 interface = { eth0 } }\n"+minimal)
 	require.NoError(t, err)
-	assert.EqualValues(t, 0xffffffff, n.MarkMask)
+	assert.EqualValues(t, uint32(0xffffffff), n.MarkMask)
 	n, err = node(t, "firewall-marks { }\n"+minimal)
 	require.NoError(t, err)
-	assert.EqualValues(t, 0xffffffff, n.MarkMask)
+	assert.EqualValues(t, uint32(0xffffffff), n.MarkMask)
 
 	for src, want := range map[string]string{
 		"firewall-marks { mask = 0x0f }\nuplink-policy { mark = 0x10 interface = { eth0 } }": "f:2: uplink-policy.mark",
