@@ -4,6 +4,8 @@
 //	lispmn init              write a configuration
 //	lispmn check FILE        say what is wrong with one
 //	lispmn -f lispd.conf     run a node
+//	lispmn cleanup FILE      remove what a killed one left
+//	lispmn top               its traffic by locator and EID-Prefix
 //	lispmn demo              two nodes and a Map-Server in a network of their own
 //
 // The node is put together in examples/internal/node; the demo is in the files
@@ -17,6 +19,7 @@ import (
 
 	"github.com/xtrkit/xtrkit/examples/internal/mapserverd"
 	"github.com/xtrkit/xtrkit/examples/internal/node"
+	"github.com/xtrkit/xtrkit/examples/internal/topview"
 )
 
 func main() {
@@ -32,10 +35,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		switch args[0] {
 		case "check":
 			return node.Check(ctx, args[1:], stdout, stderr)
+		case "cleanup":
+			return node.Cleanup(ctx, args[1:], stdout, stderr)
 		case "init":
 			return initialise(ctx, args[1:], os.Stdin, stdout, stderr)
 		case "demo":
 			return demo(ctx, args[1:], stdout, stderr)
+		case "top":
+			return topview.Main(ctx, args[1:], node.DefaultSocket, stdout, stderr)
 		case argMapServer:
 			return mapserverd.Main(ctx, args[1:], stdout, stderr)
 		}

@@ -13,6 +13,7 @@ import (
 var command = daemon.Command{Name: "lispmn", File: "/etc/lispd.conf", Node: true, Synopsis: `Usage: lispmn [-f FILE] [options]         run a node
        lispmn check [options] [FILE]      say what is wrong with a configuration
        lispmn init [options]              write a configuration
+       lispmn cleanup [options] [FILE]    remove what a killed node left
        lispmn top [-socket SOCKET]
        lispmn demo [options]              two nodes and a Map-Server in a network of their own
 

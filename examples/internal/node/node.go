@@ -228,9 +228,11 @@ func (n *Node) Run(ctx context.Context) error {
 }
 
 // Socket is the path of the unix socket with the status.
-func (n *Node) Socket() string {
-	if n.cfg.Conf.ControlSocket != "" {
-		return n.cfg.Conf.ControlSocket
+func (n *Node) Socket() string { return socketOf(n.cfg.Conf) }
+
+func socketOf(cfg *conf.Node) string {
+	if cfg.ControlSocket != "" {
+		return cfg.ControlSocket
 	}
 	return DefaultSocket
 }
