@@ -45,10 +45,10 @@ func (c *NATConfig) check(cfg *Config) error {
 	return nil
 }
 
-func (c *NATConfig) xtr(cfg *Config, l mapcache.Local, r natt.Registrar) natt.XTRConfig {
+func (c *NATConfig) xtr(cfg *Config, l mapcache.Local, r *natEngine) natt.XTRConfig {
 	x := natt.XTRConfig{
 		Variant: c.Variant, Local: l.Addr, IfIndex: l.IfIndex, Port: cfg.Port, Registrar: r, XTRID: cfg.XTRID, HostName: c.HostName,
-		KeepAlive: c.KeepAlive, MinKeepAlive: c.MinKeepAlive, Always: c.Always, Rand: cfg.Rand, Logger: cfg.Logger,
+		KeepAlive: c.KeepAlive, MinKeepAlive: c.MinKeepAlive, Always: c.Always, Mute: r.mute, Rand: cfg.Rand, Logger: cfg.Logger,
 	}
 	for _, s := range cfg.MapServers {
 		x.Servers = append(x.Servers, s.Addr)
@@ -180,27 +180,13 @@ func (e *Engine) stepNAT(now time.Time, x *natLocal) {
 	}
 }
 
-// direct reports whether others can reach us at the locator of x as it is: no NAT
-// is in between; or nobody says anything, and the address is one that a NAT would
-// not have given us.
-func (n *natEngine) direct(x *natLocal) bool {
-	switch x.xtr.Binding().State {
-	case natt.Public:
-		return true
-	case natt.Detecting:
-		// It is not waited for again what did not come with another locator.
-		return n.mute && n.plausible(x.Addr)
-	case natt.Unanswered:
-		return n.plausible(x.Addr)
-	default:
-		return false
-	}
-}
-
-// plausible reports whether a is a public address, or a private one like those of
-// the Map-Servers.
+// plausible reports whether a is likely public, by the Map-Servers there are.
 func (n *natEngine) plausible(a netip.Addr) bool {
-	return !privateAddr(a) || !slices.ContainsFunc(n.e.servers, func(s *mapServer) bool { return !privateAddr(s.Addr.Addr()) })
+	servers := make([]netip.AddrPort, 0, len(n.e.servers))
+	for _, s := range n.e.servers {
+		servers = append(servers, s.Addr)
+	}
+	return natt.LikelyPublic(a, servers)
 }
 
 // hear takes note whether the Map-Servers answer Info-Requests at all.
@@ -215,15 +201,8 @@ func (n *natEngine) hear(b *natt.Binding) {
 	}
 }
 
-// shared are the addresses of carrier-grade NATs (RFC 6598).
-var shared = netip.MustParsePrefix("100.64.0.0/10")
-
-func privateAddr(a netip.Addr) bool {
-	return a.IsPrivate() || a.IsLinkLocalUnicast() || a.IsLoopback() || shared.Contains(a)
-}
-
-// directLocals keeps of our locators, which are sorted, those that need no RTR,
-// and has a machine for each that is up.
+// directLocals keeps of our locators, which are sorted, those that need no RTR, as
+// far as is known, and has a machine for each that is up.
 func (e *Engine) directLocals(now time.Time, locals []mapcache.Local) []mapcache.Local {
 	n := e.nat
 	var xtrs []*natLocal
@@ -263,7 +242,7 @@ func (e *Engine) directLocals(now time.Time, locals []mapcache.Local) []mapcache
 	}
 	return slices.DeleteFunc(locals, func(l mapcache.Local) bool {
 		x := n.find(l.Addr)
-		return x == nil && !n.plausible(l.Addr) || x != nil && !n.direct(x)
+		return x == nil && !n.plausible(l.Addr) || x != nil && !x.xtr.Binding().Direct
 	})
 }
 

@@ -84,7 +84,7 @@ func (n *natEngine) MapRegisters(now time.Time, r natt.Route) []natt.Register {
 			continue
 		}
 		n.remember(nonce, reg)
-		if !e.reaches(reg) {
+		if !n.reachesBut(reg, r.Local) {
 			reg.lastSent, reg.nonce = now, nonce
 			if reg.state == StateIdle {
 				reg.state = StateWaiting
@@ -94,6 +94,14 @@ func (n *natEngine) MapRegisters(now time.Time, r natt.Route) []natt.Register {
 		out = append(out, natt.Register{Server: s.Addr, Nonce: nonce, Message: b})
 	}
 	return out
+}
+
+// reachesBut reports whether the Map-Server of r is spoken to directly, other than by
+// a, which may have been likely public until now.
+func (n *natEngine) reachesBut(r *registration, a netip.Addr) bool {
+	return slices.ContainsFunc(n.e.locals, func(l mapcache.Local) bool {
+		return l.Up && l.Addr != a && l.Addr.Is4() == r.server.Addr.Addr().Is4()
+	})
 }
 
 func (n *natEngine) remember(nonce lisp.Nonce, r *registration) {
@@ -218,6 +226,9 @@ type announced struct {
 func (e *Engine) announcedLocals(r *natt.Route) []announced {
 	out := make([]announced, 0, len(e.locals))
 	for _, l := range e.locals {
+		if r != nil && l.Addr == r.Local {
+			continue // it was likely public until just now
+		}
 		out = append(out, announced{l, l.Addr, true, l.Up})
 	}
 	if e.nat == nil {

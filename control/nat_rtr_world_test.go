@@ -107,7 +107,7 @@ func TestMapServerRestart(t *testing.T) {
 			}}},
 		})
 		require.NoError(t, err)
-		w.msOn.Replace(w.ms, fresh)
+		w.msOn.Replace(natServer{w.ms, w}, natServer{fresh, w})
 		w.ms = fresh
 	})
 	assert.Zero(t, lost)

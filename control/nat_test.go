@@ -32,7 +32,9 @@ func TestNATPublic(t *testing.T) {
 	require.Len(t, got, 1)
 	assert.Contains(t, got, public1.String())
 	assert.Equal(t, 1, w.sentTypes()[lisp.TypeInfo])
-	assert.Equal(t, w.sent[0].Bytes[0]>>4, uint8(lisp.TypeInfo), "detected first") // nat19i-5-1
+	types := []lisp.Type{lisp.TypeOf(w.sent[0].Bytes), lisp.TypeOf(w.sent[1].Bytes)}
+	assert.ElementsMatch(t, []lisp.Type{lisp.TypeInfo, lisp.TypeMapRegister}, types, "asked, and not waited for")
+	assert.LessOrEqual(t, w.sent[1].At.Sub(w.sent[0].At), time.Millisecond)
 	assert.Equal(t, mapcache.Miss, w.forward("192.0.2.9").Verdict)
 	assert.False(t, w.xtr.Registrations()[0].RTR.IsValid())
 }
@@ -216,25 +218,16 @@ func keysOf(m map[string]lisp.RLOCRecord) (out []string) {
 func TestNATNotCapable(t *testing.T) {
 	for _, local := range []netip.Addr{public1, inner1} {
 		w := newNATWorld(t, nil)
-		block := true
-		w.node.AddInterface(w.net.Internet(), natLink, local)
-		ls := []mapcache.Local{{IfIndex: 1, Addr: local, Priority: 1, Weight: 100, Up: true}}
-		w.xtr.SetLocals(w.net.Now(), ls)
-		for range 60 { // Info-Requests don't get out
-			w.xtr.Advance(w.net.Now())
-			for d, ok := w.xtr.Next(); ok; d, ok = w.xtr.Next() {
-				if lisp.TypeOf(d.Bytes) != lisp.TypeInfo || !block {
-					w.node.Send(d)
-				}
-			}
-			w.net.Run(250 * time.Millisecond)
-		}
-		assert.Equal(t, []string{"Info-Request unanswered: Map-Server unreachable or not NAT-capable"}, w.texts())
+		w.deaf = true
+		w.locals(w.node.AddInterface(w.net.Internet(), natLink, local))
+		w.net.Run(15 * time.Second)
 		r := w.xtr.Registrations()[0]
 		if local == public1 {
+			assert.Equal(t, []string{"Info-Request unanswered: Map-Server unreachable or not NAT-capable, announced directly meanwhile"}, w.texts())
 			assert.Equal(t, control.StateRegistered, r.State)
 			continue
 		}
+		assert.Equal(t, []string{"Info-Request unanswered: Map-Server unreachable or not NAT-capable"}, w.texts())
 		assert.Equal(t, control.StateIdle, r.State)
 		assert.Equal(t, "Info-Request unanswered: Map-Server unreachable or not NAT-capable", r.LastError)
 	}
@@ -281,7 +274,7 @@ func TestNATDualStack(t *testing.T) {
 	w.net.Run(10 * time.Second)
 	assert.ElementsMatch(t, []string{six.String(), natRTRs[0].String()}, keysOf(w.registered(natEID)), w.texts())
 	assert.Equal(t, natRTRs[0], w.forward("192.0.2.9").Locator.Addr)
-	assert.Equal(t, "no Map-Server of this address family", w.texts()[1])
+	assert.Equal(t, "no Map-Server of this address family, announced directly meanwhile", w.texts()[1])
 	r := w.xtr.Registrations()[0]
 	assert.Equal(t, control.StateRegistered, r.State)
 	assert.Empty(t, r.LastError)
@@ -321,23 +314,78 @@ func TestNATLoss(t *testing.T) {
 	assert.Less(t, len(eventsOf[control.NATChanged](w)), 60)
 }
 
-// TestNATMute: after a Map-Server has answered no Info-Request it is not waited for
-// with the next public address either.
+// TestNATMute: a Map-Server that answers no Info-Request is not waited for by a
+// public address, nor by the next one.
 func TestNATMute(t *testing.T) {
-	w := newNATWorld(t, func(c *control.Config) {
-		c.MapServers[0].Addr = netip.MustParseAddrPort("198.51.100.77:4342") // nobody
-	})
+	w := newNATWorld(t, nil)
+	w.deaf = true
+	i := w.node.AddInterface(w.net.Internet(), natLink, public1)
+	w.locals(i)
+	w.net.Run(50 * time.Millisecond)
+	assert.Equal(t, []string{"detecting, announced directly meanwhile"}, w.texts())
+	assert.Equal(t, control.StateRegistered, w.xtr.Registrations()[0].State)
+	w.net.Run(13 * time.Second)
+	assert.Equal(t, natt.Unanswered, w.xtr.Bindings()[0].State)
+	assert.Len(t, eventsOf[control.Registered](w), 1, "that is no news")
+
+	next := netip.MustParseAddr("203.0.113.98")
+	i.SetAddrs(next)
+	w.locals(i)
+	w.net.Run(50 * time.Millisecond)
+	assert.Equal(t, []string{next.String()}, keysOf(w.registered(natEID)))
+}
+
+// TestNATMuteAlways: who is to be seen by an RTR only is not announced otherwise, but
+// with a Map-Server that is known to answer no Info-Request there is nothing to wait for.
+func TestNATMuteAlways(t *testing.T) {
+	w := newNATWorld(t, func(c *control.Config) { c.NAT.Always = true })
+	w.deaf = true
 	i := w.node.AddInterface(w.net.Internet(), natLink, public1)
 	w.locals(i)
 	w.net.Run(11 * time.Second)
 	assert.Zero(t, w.sentTypes()[lisp.TypeMapRegister])
 	w.net.Run(2 * time.Second)
-	assert.NotZero(t, w.sentTypes()[lisp.TypeMapRegister])
-
-	before := w.sentTypes()[lisp.TypeMapRegister]
+	assert.Equal(t, 1, w.sentTypes()[lisp.TypeMapRegister])
 	i.SetAddrs(netip.MustParseAddr("203.0.113.98"))
 	w.locals(i)
-	assert.Equal(t, []string{"detecting"}, w.texts())
 	w.net.Run(time.Millisecond)
-	assert.Equal(t, before+1, w.sentTypes()[lisp.TypeMapRegister])
+	assert.Equal(t, 2, w.sentTypes()[lisp.TypeMapRegister])
+}
+
+// TestNATLikelyPublic: an address that looks public is behind a NAT all the same. It
+// is registered until the Map-Server says so; then it goes by the RTR, and nothing of
+// the address stays.
+func TestNATLikelyPublic(t *testing.T) {
+	w := newNATWorld(t, nil)
+	_, in := w.behind("nat", nat1, public1, symmetric)
+	w.locals(in)
+	assert.Equal(t, mapcache.Miss, w.forward("192.0.2.9").Verdict)
+	w.net.Run(25 * time.Millisecond) // at the Map-Server, the Info-Reply is on its way
+	assert.Equal(t, []string{public1.String()}, keysOf(w.registered(natEID)))
+	w.net.Run(200 * time.Millisecond)
+	require.Equal(t, natt.Registered, w.xtr.Bindings()[0].State, w.texts())
+	assert.Equal(t, []string{natRTRs[0].String()}, keysOf(w.registered(natEID)))
+	assert.Equal(t, natRTRs[0], w.forward("192.0.2.9").Locator.Addr)
+	r := w.xtr.Registrations()[0]
+	assert.Equal(t, control.StateRegistered, r.State)
+	assert.Equal(t, natRTRs[0], r.RTR)
+	assert.Less(t, r.RTT, 100*time.Millisecond)
+	assert.Equal(t, 1, w.sentTypes()[lisp.TypeMapRegister])
+	for _, l := range w.lastRegister().Records[0].Locators {
+		assert.Equal(t, natRTRs[0].String(), l.RLOC.String())
+	}
+	w.net.Run(10 * time.Minute)
+	assert.Equal(t, []string{natRTRs[0].String()}, keysOf(w.registered(natEID)))
+	assert.Equal(t, 1, w.sentTypes()[lisp.TypeMapRegister])
+	assert.True(t, w.reachable(0))
+}
+
+// TestNATWrongKey: a Map-Server that doesn't know our key says so by refusing the
+// Map-Register, too.
+func TestNATWrongKey(t *testing.T) {
+	w := newNATWorld(t, func(c *control.Config) { c.MapServers[0].Key.Secret = []byte("a guess") })
+	w.locals(w.node.AddInterface(w.net.Internet(), natLink, public1))
+	w.net.Run(5 * time.Second)
+	assert.NotZero(t, w.sentTypes()[lisp.TypeMapRegister])
+	assert.Equal(t, "no Map-Notify", w.xtr.Registrations()[0].LastError)
 }

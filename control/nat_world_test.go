@@ -32,6 +32,7 @@ type natWorld struct {
 	events []control.Event
 	sent   []netsim.Record // by the xTR
 	pings  int
+	deaf   bool // the Map-Server ignores Info-Requests
 }
 
 var (
@@ -94,7 +95,7 @@ func newNATWorld(t *testing.T, change func(*control.Config)) *natWorld {
 	require.NoError(t, err)
 	ms := w.net.AddNode("ms")
 	ms.AddInterface(w.net.Internet(), natLink, natMS)
-	ms.Attach(w.ms)
+	ms.Attach(natServer{w.ms, w})
 	w.msOn = ms
 
 	w.xtr, err = control.New(cfg)
@@ -109,6 +110,19 @@ func newNATWorld(t *testing.T, change func(*control.Config)) *natWorld {
 	w.node.Attach(w.xtr)
 	w.node.Attach(pingCore{w})
 	return w
+}
+
+// natServer is a Map-Server, with NAT traversal or without.
+type natServer struct {
+	*mapserver.Server
+	w *natWorld
+}
+
+func (s natServer) Handle(now time.Time, d lisp.Datagram) bool {
+	if s.w.deaf && lisp.TypeOf(d.Bytes) == lisp.TypeInfo {
+		return true
+	}
+	return s.Server.Handle(now, d)
 }
 
 // pingCore counts what stands for data that has arrived.

@@ -49,6 +49,9 @@ type Binding struct {
 	// Silent it is announced in place of Local.
 	RTR  netip.Addr
 	RTRs []netip.Addr // all of our address family that the Map-Server named
+	// Direct says that Local itself is to be announced: it is public, or is likely to
+	// be (LikelyPublic) and nothing else is known.
+	Direct bool
 	// RTT is from the Encapsulated Map-Register to the Data-Map-Notify, the latest.
 	RTT        time.Duration
 	LastNotify time.Time     // when the last Data-Map-Notify came that verified; zero: never
@@ -72,15 +75,23 @@ func (b *Binding) Text(now time.Time) string {
 			s = fmt.Sprintf("behind NAT %v, %s", b.Global, s)
 		}
 	case Unanswered:
-		if b.Reason != "" {
-			return b.Reason
+		if s = b.Reason; s == "" {
+			s = b.State.String()
 		}
-		s = b.State.String()
+		return s + b.meanwhile()
 	default:
-		s = b.State.String()
+		s = b.State.String() + b.meanwhile()
 	}
 	if b.Reason != "" {
 		s += ": " + b.Reason
 	}
 	return s
+}
+
+// meanwhile is what is done while nothing is known.
+func (b *Binding) meanwhile() string {
+	if !b.Direct {
+		return ""
+	}
+	return ", announced directly meanwhile"
 }

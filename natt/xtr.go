@@ -27,6 +27,10 @@ import (
 //	                                     │ unanswered, 4 x   │
 //	                                     └──> Silent ────────┘
 //
+// While nothing is known, in Detecting and Unanswered, a locator that is likely public
+// is announced as it is (Binding.Direct): a Map-Server without NAT traversal costs
+// nothing then, and what an RTR registers afterwards replaces it, by the xTR-ID.
+//
 // Info-Requests go on at the pace of the keep-alives: their answers show a
 // binding of the same kind that has been idle for as long, and whether it is still
 // the same. When it is not, or an RTR becomes silent, everything is looked at
@@ -37,6 +41,7 @@ import (
 type XTR struct {
 	cfg      XTRConfig
 	speak    dialect
+	likely   bool // that our locator is public
 	started  bool
 	now      time.Time     // the latest time seen
 	skew     time.Duration // what has to be added to the clock so that it never goes back
@@ -149,12 +154,13 @@ func (d XTRDrop) String() string {
 
 // NewXTR makes an XTR. It begins with its first Advance.
 func NewXTR(cfg XTRConfig) (*XTR, error) {
+	likely := LikelyPublic(cfg.Local, cfg.Servers)
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	x := &XTR{
-		cfg: cfg, keepAlive: cfg.KeepAlive, speak: dialects[cfg.Variant],
+		cfg: cfg, likely: likely, keepAlive: cfg.KeepAlive, speak: dialects[cfg.Variant],
 		asked: make(map[lisp.Nonce]question), seen: make(map[netip.AddrPort]sighting), sent: make(map[lisp.Nonce]registered),
 		warnings: rate.NewLimiter(1, 5),
 	}
@@ -168,7 +174,7 @@ func NewXTR(cfg XTRConfig) (*XTR, error) {
 func (x *XTR) Binding() Binding {
 	b := Binding{
 		Local: x.cfg.Local, IfIndex: x.cfg.IfIndex, State: x.state, LastNotify: x.lastNotify,
-		KeepAlive: x.keepAlive, Deadline: x.Deadline(), Reason: x.reason,
+		KeepAlive: x.keepAlive, Deadline: x.Deadline(), Reason: x.reason, Direct: x.direct(),
 	}
 	for _, s := range x.cfg.Servers {
 		if g := x.seen[s].global; g.IsValid() && (!b.Global.IsValid() || x.translated(g)) {

@@ -87,6 +87,9 @@ type XTRConfig struct {
 	// Always goes by an RTR even where no NAT is found, so that moving between
 	// networks changes nothing that others see.
 	Always bool
+	// Mute says that the Map-Servers are known to answer no Info-Requests. A locator
+	// that is likely public doesn't wait for them then, with Always neither.
+	Mute bool
 
 	// Rand is the source of nonces and jitter, default crypto/rand.
 	Rand io.Reader

@@ -79,7 +79,7 @@ func TestXTRPublic(t *testing.T) {
 	local := netip.MustParseAddr("203.0.113.2")
 	connect := func(w *xtrWorld) *netsim.Interface { return w.node.AddInterface(w.net.Internet(), fastLink, local) }
 	w := newXTRWorld(t, 1, 1, fastLink, XTRConfig{}, connect)
-	assert.Equal(t, "detecting", w.text())
+	assert.Equal(t, "detecting, announced directly meanwhile", w.text())
 	w.net.Run(59 * time.Minute)
 	assert.Equal(t, "public", w.text()) // nat19-5.1-s1
 	assert.Zero(t, w.xtr.Stats().MapRegistersSent)
