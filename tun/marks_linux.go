@@ -182,8 +182,10 @@ func (i *Interface) leadMark(m *markedDevice) error {
 		if err := i.nl.addRoute(table, m.index, r); err != nil {
 			return err
 		}
+		if !slices.Contains(m.routes, r) {
+			m.routes = append(m.routes, r)
+		}
 	}
-	m.routes = i.plan.routes
 	for _, r := range i.plan.marked(i.cfg, m.mark, table) {
 		if err := i.nl.addRule(r); err != nil {
 			return err

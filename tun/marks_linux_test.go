@@ -180,6 +180,28 @@ func TestMarksComeAndGo(t *testing.T) {
 	assert.ErrorIs(t, err, ErrConfig)
 }
 
+// A device that cannot be set up leaves nothing, in whichever step it fails: what it
+// left would be taken for somebody else's when SetMarks tries again.
+func TestMarksThatFail(t *testing.T) {
+	n := newNetwork(t)
+	i := create(t, n.node, markedConfig)
+	before := state(t, n.node)
+	n.node.MustRun("ip", "addr", "del", eid4, "dev", "lmn0")
+	for range 2 {
+		added, err := i.SetMarks([]uint32{3})
+		require.Error(t, err, "no route can have that source")
+		require.Empty(t, added)
+	}
+	require.NoError(t, i.Repair())
+	now := state(t, n.node)
+	assert.Equal(t, before["routes"], now["routes"])
+	assert.Equal(t, before["rules"], now["rules"])
+	added, err := i.SetMarks([]uint32{3})
+	require.NoError(t, err)
+	require.Len(t, added, 2)
+	assert.Equal(t, "lmn0-0", added[0].Device.Name())
+}
+
 // What a process that was killed left for marks goes; what others have in those
 // tables stays, and is passed over.
 func TestMarksAfterKill(t *testing.T) {

@@ -515,20 +515,21 @@ func TestCloseUnblocksReadVirtio(t *testing.T) {
 	marked, ok := added[0].Device.(virtioDevice)
 	require.True(t, ok)
 	done := make(chan error, 2)
-	bufs, sizes := buffers(dev)
 	for _, d := range []virtioDevice{dev, marked} {
 		go func() {
-			bufs, sizes := buffers(dev)
-			var err error
-			for err == nil {
-				_, err = d.ReadVirtio(bufs, sizes, virtio.HeaderLen)
+			slots, lens := buffers(dev)
+			for {
+				if _, err := d.ReadVirtio(slots, lens, virtio.HeaderLen); err != nil {
+					done <- err
+					return
+				}
 			}
-			done <- err
 		}()
 	}
 	require.NoError(t, dev.Close())
 	require.ErrorIs(t, <-done, os.ErrClosed)
 	require.ErrorIs(t, <-done, os.ErrClosed)
+	bufs, sizes := buffers(dev)
 	for _, d := range []virtioDevice{dev, marked} {
 		_, err = d.ReadVirtio(bufs, sizes, virtio.HeaderLen)
 		require.ErrorIs(t, err, os.ErrClosed)
