@@ -220,7 +220,7 @@ func (s *socket) ReadDatagrams(ds []lisp.Datagram) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	for i := range n {
+	for i := range ds[:n] {
 		m := &s.in[i]
 		dst, ifIndex := s.parseControl(m.OOB[:m.NN])
 		ds[i] = lisp.Datagram{
