@@ -197,9 +197,10 @@ func TestGolden(t *testing.T) {
 		{server, "show registrations -json"},
 	} {
 		name := strings.NewReplacer(" ", "_", "/", "_", ":", "_").Replace(tc.args)
-		if tc.socket == server {
+		switch tc.socket {
+		case server:
 			name = "lispms_" + name
-		} else if tc.socket == rtr {
+		case rtr:
 			name = "rtr_" + name
 		}
 		t.Run(name, func(t *testing.T) {
