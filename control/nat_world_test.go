@@ -263,7 +263,13 @@ func TestNATBehind(t *testing.T) {
 }
 
 // lastRegister is the last Map-Register sent by an RTR.
-func (w *natWorld) lastRegister() (last lisp.MapRegister) {
+func (w *natWorld) lastRegister() lisp.MapRegister {
+	all := w.registersByRTR()
+	return all[len(all)-1]
+}
+
+// registersByRTR are the Map-Registers sent by RTRs.
+func (w *natWorld) registersByRTR() (out []lisp.MapRegister) {
 	for _, r := range w.sent {
 		var ecm lisp.EncapsulatedControl
 		var m lisp.MapRegister
@@ -271,10 +277,10 @@ func (w *natWorld) lastRegister() (last lisp.MapRegister) {
 			continue
 		}
 		if in, err := ecm.Inner(); err == nil && m.UnmarshalBinary(in.Payload) == nil {
-			last = m
+			out = append(out, m)
 		}
 	}
-	return last
+	return out
 }
 
 // checkRegisters looks at all Encapsulated Map-Registers.
