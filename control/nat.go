@@ -73,7 +73,8 @@ type natEngine struct {
 type natLocal struct {
 	timer
 	mapcache.Local
-	xtr *natt.XTR
+	xtr     *natt.XTR
+	servers []netip.AddrPort // the Map-Servers that xtr was made with
 }
 
 // natAnnounced is an RTR that stands for one of our locators.
@@ -182,11 +183,15 @@ func (e *Engine) stepNAT(now time.Time, x *natLocal) {
 
 // plausible reports whether a is likely public, by the Map-Servers there are.
 func (n *natEngine) plausible(a netip.Addr) bool {
+	return natt.LikelyPublic(a, n.servers())
+}
+
+func (n *natEngine) servers() []netip.AddrPort {
 	servers := make([]netip.AddrPort, 0, len(n.e.servers))
 	for _, s := range n.e.servers {
 		servers = append(servers, s.Addr)
 	}
-	return natt.LikelyPublic(a, servers)
+	return servers
 }
 
 // hear takes note whether the Map-Servers answer Info-Requests at all.
@@ -207,6 +212,7 @@ func (e *Engine) directLocals(now time.Time, locals []mapcache.Local) []mapcache
 	n := e.nat
 	var xtrs []*natLocal
 	var fresh []*natLocal
+	servers := n.servers()
 	for _, l := range locals {
 		if !l.Up && !e.isSilent(l.Addr) {
 			continue
@@ -215,13 +221,13 @@ func (e *Engine) directLocals(now time.Time, locals []mapcache.Local) []mapcache
 		if x == nil && e.withdrawing {
 			continue // nothing begins any more
 		}
-		if x == nil || x.IfIndex != l.IfIndex {
+		if x == nil || x.IfIndex != l.IfIndex || !e.withdrawing && !slices.Equal(x.servers, servers) {
 			m, err := natt.NewXTR(e.cfg.NAT.xtr(&e.cfg, l, n))
 			if err != nil {
 				e.log.Error("no nat traversal", "rloc", l.Addr, "err", err)
 				continue
 			}
-			x = &natLocal{xtr: m}
+			x = &natLocal{xtr: m, servers: servers}
 			x.fire = func(now time.Time) {
 				x.xtr.Advance(now)
 				e.stepNAT(now, x)

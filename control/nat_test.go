@@ -400,3 +400,27 @@ func TestNATWrongKey(t *testing.T) {
 	assert.NotZero(t, w.sentTypes()[lisp.TypeMapRegister])
 	assert.Equal(t, "no Map-Notify", w.xtr.Registrations()[0].LastError)
 }
+
+// TestNATReconfigure: the Map-Servers become others at run time. The new ones are asked
+// whether there is a NAT, and the old ones no more.
+func TestNATReconfigure(t *testing.T) {
+	var cfg control.Config
+	nobody := netip.MustParseAddrPort("198.51.100.77:4342")
+	w := newNATWorld(t, func(c *control.Config) {
+		cfg = *c
+		c.MapServers = []control.MapServer{{Addr: nobody, Key: runKey}}
+	})
+	_, in := w.behind("nat", nat1, inner1, symmetric)
+	w.locals(in)
+	w.net.Run(20 * time.Second)
+	require.Equal(t, natt.Unanswered, w.xtr.Bindings()[0].State)
+	w.node.Step(func(now time.Time) { require.NoError(t, w.xtr.Reconfigure(now, cfg)) })
+	before := len(w.sent)
+	w.net.Run(2 * time.Minute)
+	assert.Equal(t, natt.Registered, w.xtr.Bindings()[0].State, w.texts())
+	assert.Equal(t, []string{natRTRs[0].String()}, keysOf(w.registered(natEID)))
+	assert.True(t, w.reachable(0))
+	for _, r := range w.sent[before:] {
+		assert.NotEqual(t, nobody, r.To)
+	}
+}

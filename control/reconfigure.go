@@ -167,6 +167,9 @@ func (e *Engine) changeServers(now time.Time) {
 	if !changed {
 		return
 	}
+	if e.nat != nil {
+		e.nat.mute = false // that was the others
+	}
 	for _, r := range e.registrations {
 		if !slices.Contains(e.servers, r.server) {
 			e.timers.stop(&r.timer)
