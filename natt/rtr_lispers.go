@@ -134,7 +134,8 @@ func (r *RTR) handleName(now time.Time, d lisp.Datagram) bool {
 	t.order = append(t.order, e)
 	if before != e.at {
 		t.note(r, NameChange{name, before, e.at})
-		r.log.Info("lispers.net host", "name", name, "peer", e.at)
+		// Anybody can have this said, as often as the rate limits allow.
+		r.log.Debug("lispers.net host", "name", name, "peer", e.at)
 	}
 	if len(t.order) > 2*len(t.byKey)+sourceSlots {
 		t.squeeze()

@@ -64,12 +64,13 @@ const (
 	ServerAuthentication                     // the authentication data doesn't verify
 	ServerVariant                            // an Info-Request of lispers.net
 	ServerRate                               // a rate limit
+	ServerQueueFull                          // Next is not called enough
 	NumServerReasons
 )
 
 var serverReasonNames = [NumServerReasons]string{
 	"answered", "malformed", "no Info-Request", "EID-Prefix not configured", "unknown Key ID or algorithm",
-	"authentication failed", "lispers.net is not enabled", "rate limit",
+	"authentication failed", "lispers.net is not enabled", "rate limit", "send queue full",
 }
 
 func (r ServerReason) String() string {
@@ -237,7 +238,10 @@ func (s *Server) Handle(now time.Time, d lisp.Datagram) bool {
 	s.stats.InfoRequests++
 	a := InfoAnswer{Reason: ServerRate}
 	var b []byte
-	if s.sources.allow(now, d.Remote.Addr().Unmap()) && s.all.allow(now) {
+	switch {
+	case len(s.out) >= maxRTRQueue:
+		a.Reason = ServerQueueFull
+	case s.sources.allow(now, d.Remote.Addr().Unmap()) && s.all.allow(now):
 		b, a = s.Answer(nil, d)
 	}
 	if a.Reason == ServerAnswered {
