@@ -1,14 +1,20 @@
 package node
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"time"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
+	"golang.org/x/sys/unix"
 )
 
 // maxCaptured is the largest packet that offloading makes, and its link header.
@@ -41,7 +47,7 @@ func (n *Node) Capture(ctx context.Context, names []string, w io.Writer) error {
 		if err != nil {
 			return err
 		}
-		defer h.Close()
+		defer func() { _ = h.Close() }()
 		about := pcapgo.NgInterface{Name: name, LinkType: link, SnapLength: maxCaptured}
 		if out == nil {
 			out, err = pcapgo.NewNgWriterInterface(w, about, pcapgo.DefaultNgWriterOptions)
@@ -76,7 +82,9 @@ func (n *Node) Capture(ctx context.Context, names []string, w io.Writer) error {
 	}
 }
 
-func listen(name string) (*pcapgo.EthernetHandle, layers.LinkType, error) {
+// listen opens a socket of its own, not one of pcapgo's: that one can't be closed while it is
+// read, and a reader of an idle interface would never end.
+func listen(name string) (*os.File, layers.LinkType, error) {
 	i, err := net.InterfaceByName(name)
 	if err != nil {
 		return nil, 0, fmt.Errorf("interface %s: %w", name, err)
@@ -85,25 +93,35 @@ func listen(name string) (*pcapgo.EthernetHandle, layers.LinkType, error) {
 	if len(i.HardwareAddr) == 0 && i.Flags&net.FlagLoopback == 0 {
 		link = layers.LinkTypeRaw // a TUN and the like
 	}
-	h, err := pcapgo.NewEthernetHandle(name)
+	// Of no protocol before it is bound, so that it has packets of this interface only.
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, 0, fmt.Errorf("interface %s: %w", name, permission(err))
 	}
-	if err := h.SetCaptureLength(maxCaptured); err != nil {
-		h.Close()
+	f := os.NewFile(uintptr(fd), name)
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: everything, Ifindex: i.Index}); err != nil {
+		_ = f.Close()
 		return nil, 0, fmt.Errorf("interface %s: %w", name, err)
 	}
-	return h, link, nil
+	return f, link, nil
 }
 
-// read hands packets over until the handle is closed, which wakes nobody: it ends
-// with the next packet then.
-func read(ctx context.Context, h *pcapgo.EthernetHandle, index int, to chan<- captured) {
+// everything is ETH_P_ALL in the order of the network.
+var everything = binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL))
+
+// read hands packets over until the socket is closed.
+func read(ctx context.Context, f *os.File, index int, to chan<- captured) {
+	buf := make([]byte, maxCaptured)
 	for {
-		data, info, err := h.ReadPacketData()
-		info.InterfaceIndex = index
+		n, err := f.Read(buf)
+		if errors.Is(err, unix.ENETDOWN) {
+			continue // said once; packets come again when the link is up
+		}
+		p := captured{data: bytes.Clone(buf[:n]), err: err, info: gopacket.CaptureInfo{
+			Timestamp: time.Now(), CaptureLength: n, Length: n, InterfaceIndex: index,
+		}}
 		select {
-		case to <- captured{data, info, err}:
+		case to <- p:
 		case <-ctx.Done():
 			return
 		}
