@@ -102,6 +102,8 @@ func FuzzRTR(f *testing.F) {
 					content[0] = 0x48 // a Map-Notify with an xTR-ID
 				}
 				if m, err := (Path{RTR: rtrIP, Local: insideIP}).Append(nil, msIP, content, rtrKey); err == nil {
+					// It has the Map-Server's key, so with the nonce of an attempt it confirms that.
+					b.vouch(content, confirmed)
 					out = b.send(msPort, m)
 				}
 			case rtrFrom:
@@ -153,6 +155,19 @@ func (b *rtrBench) confirmation(which []byte) (*attempt, []byte) {
 	out, err := Path{RTR: rtrIP, Local: a.local}.Append(nil, msIP, msg, rtrKey)
 	require.NoError(b.t, err)
 	return a, out
+}
+
+// vouch notes who is confirmed by a Map-Notify of the Map-Server.
+func (b *rtrBench) vouch(notify []byte, confirmed map[netip.AddrPort]bool) {
+	var m lisp.MapNotify
+	if m.DecodeFromBytes(notify) != nil {
+		return
+	}
+	for _, a := range b.r.attempts {
+		if !a.settled && a.key.server == msIP && a.key.nonce == m.Nonce && a.key.xtr == m.XTRID {
+			confirmed[a.from] = true
+		}
+	}
 }
 
 // checkRTRSent: a relayed Map-Register to a Map-Server, or a Data-Map-Notify.
