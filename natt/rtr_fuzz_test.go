@@ -157,16 +157,21 @@ func (b *rtrBench) confirmation(which []byte) (*attempt, []byte) {
 	return a, out
 }
 
-// vouch notes who is confirmed by a Map-Notify of the Map-Server.
+// vouch notes who is confirmed by a Map-Notify of the Map-Server. When several have
+// sent its nonce it is nobody new, as which of them is forged can't be told.
 func (b *rtrBench) vouch(notify []byte, confirmed map[netip.AddrPort]bool) {
 	var m lisp.MapNotify
 	if m.DecodeFromBytes(notify) != nil {
 		return
 	}
+	var one []netip.AddrPort
 	for _, a := range b.r.attempts {
 		if !a.settled && a.key.server == msIP && a.key.nonce == m.Nonce && a.key.xtr == m.XTRID {
-			confirmed[a.from] = true
+			one = append(one, a.from)
 		}
+	}
+	if len(one) == 1 {
+		confirmed[one[0]] = true
 	}
 }
 
