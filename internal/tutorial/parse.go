@@ -61,7 +61,7 @@ var placeholders = []struct {
 	find *regexp.Regexp
 	by   string
 }{
-	{regexp.MustCompile(`\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?`), "<date>"},
+	{regexp.MustCompile(`\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?`), "<date>"},
 	{regexp.MustCompile(`\d+d \d\d:\d\d:\d\d|\b\d\d:\d\d:\d\d(\.\d+)?\b`), "<time>"},
 	{regexp.MustCompile(`\b(\d+h)?(\d+m)?\d+(\.\d+)? ?(ns|[µu]s|ms|s|seconds)\b`), "<time>"},
 	{regexp.MustCompile(`\b(0x)?[0-9a-f]{16,}\b`), "<hex>"},
