@@ -11,6 +11,8 @@ type tableRoute struct {
 	Route // its Metric is not used
 }
 
+func (t tableRoute) sameTable(o tableRoute) bool { return t.Table == o.Table && t.IPv6 == o.IPv6 }
+
 // sourceRule leads what a locator sends: to a specific route of the main table if
 // there is one, else to the default route of its own uplink.
 type sourceRule struct {

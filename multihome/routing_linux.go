@@ -73,24 +73,44 @@ func (r *Routing) Close() error {
 func (r *Routing) apply(p plan) error {
 	var errs []error
 	for _, t := range p.routes { // first where the rules lead
-		if err := r.handle.RouteReplace(r.route(t)); err != nil {
+		if err := r.setRoute(t); err != nil {
 			errs = append(errs, fmt.Errorf("default route of table %d: %w", t.Table, err))
 		}
 	}
 	errs = append(errs, r.setRules(p.rules))
-	for _, t := range r.routes {
-		replaced := slices.ContainsFunc(p.routes, func(n tableRoute) bool { return n.Table == t.Table && n.IPv6 == t.IPv6 })
-		if replaced {
-			continue
+	r.routes = slices.DeleteFunc(r.routes, func(t tableRoute) bool {
+		if slices.ContainsFunc(p.routes, t.sameTable) {
+			return false
 		}
 		// The kernel may have removed it with the link.
-		if err := r.handle.RouteDel(r.route(t)); err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENODEV) {
+		err := r.handle.RouteDel(r.route(t))
+		if err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENODEV) {
 			errs = append(errs, fmt.Errorf("default route of table %d: %w", t.Table, err))
+			return false
 		}
-	}
-	r.routes = p.routes
+		return true
+	})
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("multihome: %w", err)
+	}
+	return nil
+}
+
+// setRoute makes t the default route of its table. One of others stays, and is an
+// error.
+func (r *Routing) setRoute(t tableRoute) error {
+	set := r.handle.RouteAdd
+	i := slices.IndexFunc(r.routes, t.sameTable)
+	if i >= 0 {
+		set = r.handle.RouteReplace
+	}
+	if err := set(r.route(t)); err != nil {
+		return err
+	}
+	if i >= 0 {
+		r.routes[i] = t
+	} else {
+		r.routes = append(r.routes, t)
 	}
 	return nil
 }

@@ -165,6 +165,31 @@ func TestRoutingLeftOver(t *testing.T) {
 	require.NoError(t, s.routing.Close())
 }
 
+// A default route that somebody else has in a table of ours is neither replaced
+// nor removed, and the other uplinks work all the same.
+func TestRoutingLeavesOthers(t *testing.T) {
+	s := newSite(t)
+	table := multihome.DefaultTableBase + s.links[0].A.Index
+	theirs := func() string { return s.MustRun("ip", "-4", "route", "show", "table", fmt.Sprint(table)) }
+	s.MustRun("ip", "route", "add", "default", "via", "10.0.2.1", "table", fmt.Sprint(table))
+	before := theirs()
+	require.NotEmpty(t, before)
+	for range 2 {
+		require.ErrorContains(t, s.routing.Set(s.last.Interfaces, s.locators), fmt.Sprintf("default route of table %d: file exists", table))
+		assert.Equal(t, before, theirs())
+		assert.Equal(t, "1", s.leaves("10.0.2.2", "10.1.9.9"))
+		assert.Equal(t, "0", s.leaves("2001:db8:1::2", "2001:db8:99::9"))
+	}
+	require.NoError(t, s.routing.Set(nil, nil))
+	assert.Equal(t, before, theirs())
+
+	// Once it is gone there is nothing in the way.
+	s.MustRun("ip", "route", "del", "default", "table", fmt.Sprint(table))
+	require.NoError(t, s.routing.Set(s.last.Interfaces, s.locators))
+	require.NoError(t, s.routing.Close())
+	assert.Empty(t, theirs())
+}
+
 // Whatever the host does about reverse paths, both locators can be reached.
 func TestRoutingReversePath(t *testing.T) {
 	s := newSite(t)

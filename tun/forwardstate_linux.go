@@ -83,7 +83,8 @@ func (i *Interface) forgetForwarding() error {
 }
 
 // restoreForwarding restores what a dead process has left for a device. It returns
-// how many settings it wrote.
+// how many settings it wrote. Of a file that is damaged nothing is used; it is moved
+// aside, so that it is in nobody's way.
 func restoreForwarding(device string) (n int, err error) {
 	path, err := stateFile(device)
 	if errors.Is(err, unix.ENOPROTOOPT) {
@@ -100,22 +101,35 @@ func restoreForwarding(device string) (n int, err error) {
 		}
 		return 0, err
 	}
-	var saved []savedSysctl
-	if err := json.Unmarshal(b, &saved); err != nil {
-		return 0, fmt.Errorf("%s: %w", path, err)
+	saved, err := parseSaved(b)
+	if err != nil {
+		return 0, errors.Join(fmt.Errorf("%s is damaged, and now %s: %w", path, path+damaged, err), os.Rename(path, path+damaged))
 	}
 	for _, s := range saved {
-		if !savedName.MatchString(s.Name) || !savedValue.MatchString(s.Value) || strings.Contains(s.Name, "..") {
-			return n, fmt.Errorf("%s: %w: %q", path, ErrConfig, s.Name)
-		}
 		err := os.WriteFile(filepath.Join(procNet, s.Name), []byte(s.Value+"\n"), 0)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // the interface is gone
 		}
 		if err != nil {
-			return n, err
+			return n, fmt.Errorf("%s: %w", path, err)
 		}
 		n++
 	}
 	return n, os.Remove(path)
+}
+
+// damaged is what the name of a damaged file ends with.
+const damaged = ".damaged"
+
+// parseSaved decodes a file, and checks all of it.
+func parseSaved(b []byte) (saved []savedSysctl, err error) {
+	if err := json.Unmarshal(b, &saved); err != nil {
+		return nil, err
+	}
+	for _, s := range saved {
+		if !savedName.MatchString(s.Name) || !savedValue.MatchString(s.Value) || strings.Contains(s.Name, "..") {
+			return nil, fmt.Errorf("%w: %q = %q", ErrConfig, s.Name, s.Value)
+		}
+	}
+	return saved, nil
 }

@@ -1,6 +1,8 @@
 package tun
 
 import (
+	"bytes"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -65,18 +67,39 @@ func TestSavedForwardingIsChecked(t *testing.T) {
 	require.NoError(t, n.node.Do(func() error {
 		file, err := stateFile("lmn0")
 		require.NoError(t, err)
-		t.Cleanup(func() { os.Remove(file) })
+		t.Cleanup(func() { _ = os.Remove(file); _ = os.Remove(file + damaged) })
 		require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o700))
+		var log bytes.Buffer
+		cfg := nodeConfig
+		cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		for _, text := range []string{
 			`[{"name":"../kernel/sysrq","value":"1"}]`,
 			`[{"name":"ipv4/conf/../ip_forward","value":"1"}]`,
 			`[{"name":"ipv4/conf/../../forwarding","value":"1"}]`,
 			`[{"name":"ipv4/ip_forward","value":"1 1"}]`,
-			`[{"name":"ipv4/tcp_syncookies","value":"0"}]`,
+			`[{"name":"ipv4/ip_forward","value":"1"},{"name":"ipv4/tcp_syncookies","value":"0"}]`,
+			`[{"name":"ipv4/ip_forward","val`,
 			`what is this`,
+			``,
 		} {
 			require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
-			assert.Error(t, Cleanup(nodeConfig), text)
+			assert.ErrorContains(t, Cleanup(nodeConfig), file, text)
+			// It is kept for who wants to see it, in nobody's way.
+			assert.NoFileExists(t, file)
+			kept, err := os.ReadFile(file + damaged)
+			require.NoError(t, err)
+			assert.Equal(t, text, string(kept))
+			assert.NoError(t, Cleanup(nodeConfig))
+
+			// Nor does it keep the next process from starting, which says so.
+			require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+			log.Reset()
+			i, err := Create(cfg)
+			require.NoError(t, err, text)
+			assert.Contains(t, log.String(), file)
+			assert.Contains(t, log.String(), "level=WARN")
+			require.NoError(t, i.Close())
+			assert.NoFileExists(t, file)
 		}
 		// An interface that is gone, and an empty list.
 		for _, text := range []string{`[{"name":"ipv4/conf/gone/forwarding","value":"1"}]`, `[]`} {

@@ -77,11 +77,11 @@ func Create(cfg Config) (*Interface, error) {
 	}
 	// Nobody else has the device from here on, so what carries our mark is a dead
 	// process's.
-	err = i.nl.clean(cfg, i.index, true)
-	if err == nil {
-		err = cleanForwarding(cfg, i.name)
-	}
-	if err == nil {
+	if err = i.nl.clean(cfg, i.index, true); err == nil {
+		// A host that forwards, though it need not, is no reason not to start.
+		if err := cleanForwarding(cfg, i.name); err != nil {
+			cfg.Logger.Warn("forwarding stays as an earlier process left it", "device", i.name, "err", err)
+		}
 		err = i.setUp()
 	}
 	if err != nil {
