@@ -2,19 +2,14 @@ package natt
 
 import (
 	"encoding/binary"
-	"errors"
-	"io"
 	"net/netip"
-	"os"
 	"slices"
 	"testing"
 
-	"github.com/google/gopacket"
-	"github.com/google/gopacket/layers"
-	"github.com/google/gopacket/pcapgo"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/xtrkit/xtrkit/internal/pcaptest"
 	"github.com/xtrkit/xtrkit/lisp"
 )
 
@@ -25,32 +20,10 @@ var (
 	oorOwn  = netip.MustParseAddr("10.0.4.2")
 )
 
-// captured reads the UDP datagrams of a capture, as their receiver gets them.
+// captured are the UDP datagrams of a capture, as their receiver gets them.
 func captured(t testing.TB, file string) []lisp.Datagram {
 	t.Helper()
-	f, err := os.Open("testdata/oor/" + file)
-	require.NoError(t, err)
-	defer f.Close()
-	r, err := pcapgo.NewReader(f)
-	require.NoError(t, err)
-	var all []lisp.Datagram
-	for {
-		b, _, err := r.ReadPacketData()
-		if errors.Is(err, io.EOF) {
-			return all
-		}
-		require.NoError(t, err)
-		p := gopacket.NewPacket(b, r.LinkType(), gopacket.Default)
-		udp, ok := p.Layer(layers.LayerTypeUDP).(*layers.UDP)
-		if !ok {
-			continue
-		}
-		src, _ := netip.AddrFromSlice(p.NetworkLayer().NetworkFlow().Src().Raw())
-		dst, _ := netip.AddrFromSlice(p.NetworkLayer().NetworkFlow().Dst().Raw())
-		all = append(all, lisp.Datagram{
-			Remote: netip.AddrPortFrom(src, uint16(udp.SrcPort)), Local: netip.AddrPortFrom(dst, uint16(udp.DstPort)), Bytes: udp.Payload,
-		})
-	}
+	return pcaptest.Datagrams(t, "testdata/oor/"+file)
 }
 
 // TestRTROORCaptures feeds an RTR what nodes and the Map-Server, all of

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/xtrkit/xtrkit/internal/pcaptest"
 	"github.com/xtrkit/xtrkit/lisp"
 )
 
@@ -41,7 +42,7 @@ func FuzzMapServer(f *testing.F) {
 	require.NoError(f, err)
 	for _, file := range files {
 		var seed []byte
-		for _, d := range datagrams(f, file) {
+		for _, d := range pcaptest.Datagrams(f, file) {
 			seed = append(seed, fuzzOp(opRaw, d.Bytes)...)
 		}
 		f.Add(seed)

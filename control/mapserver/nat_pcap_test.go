@@ -7,16 +7,21 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/xtrkit/xtrkit/internal/pcaptest"
 	"github.com/xtrkit/xtrkit/lisp"
 )
 
 // TestNATCaptureAnswers feeds what nodes behind a NAT and their RTR, all of
 // OpenOverlayRouter, sent to a Map-Server into ours, and compares the answers: in
-// the form of early drafts (32) and of the later ones (36).
+// the form of early drafts (30 to 32) and of the later ones (34 to 36), as seen
+// outside the NAT, at the RTR and at the Map-Server.
 func TestNATCaptureAnswers(t *testing.T) {
 	site := lisp.Key{Algorithm: lisp.AlgorithmHMACSHA1, Secret: []byte("secret")}
 	shared := lisp.Key{Algorithm: lisp.AlgorithmHMACSHA1, Secret: []byte("rtrkey")}
-	for file, answers := range map[string]int{"32-nat-OLD-at-MS": 2, "36-nat-NEW-at-MS": 3} {
+	for file, answers := range map[string]int{
+		"30-nat-OLD-public-side-of-NAT": 1, "31-nat-OLD-at-RTR": 1, "32-nat-OLD-at-MS": 2,
+		"34-nat-NEW-public-side-of-NAT": 1, "35-nat-NEW-at-RTR": 2, "36-nat-NEW-at-MS": 3,
+	} {
 		t.Run(file, func(t *testing.T) {
 			b := newBench(t, func(c *Config) {
 				c.Sites = []Site{{Name: "all", Keys: []lisp.Key{site}, Prefixes: []SitePrefix{
@@ -24,7 +29,7 @@ func TestNATCaptureAnswers(t *testing.T) {
 				}}}
 				c.NAT.RTRs = []RTR{{Addr: netip.MustParseAddr("10.0.4.2"), Key: shared}}
 			})
-			all := datagrams(t, "testdata/nat/"+file+".pcap")
+			all := pcaptest.Datagrams(t, "testdata/nat/"+file+".pcap")
 			seen := 0
 			for _, d := range all {
 				if !isServer(d.Local) || !natMessage(t, d.Bytes) {

@@ -2,53 +2,17 @@ package mapserver
 
 import (
 	"encoding/binary"
-	"errors"
-	"io"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/gopacket"
-	"github.com/google/gopacket/layers"
-	"github.com/google/gopacket/pcapgo"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/xtrkit/xtrkit/internal/pcaptest"
 	"github.com/xtrkit/xtrkit/lisp"
 )
-
-// datagrams reads the UDP datagrams of a capture.
-func datagrams(t testing.TB, file string) []lisp.Datagram {
-	t.Helper()
-	f, err := os.Open(file)
-	require.NoError(t, err)
-	defer f.Close()
-	r, err := pcapgo.NewReader(f)
-	require.NoError(t, err)
-	var all []lisp.Datagram
-	for {
-		b, _, err := r.ReadPacketData()
-		if errors.Is(err, io.EOF) {
-			return all
-		}
-		require.NoError(t, err)
-		p := gopacket.NewPacket(b, r.LinkType(), gopacket.Default)
-		udp, ok := p.Layer(layers.LayerTypeUDP).(*layers.UDP)
-		if !ok {
-			continue // ARP, ICMP
-		}
-		src, ok := netip.AddrFromSlice(p.NetworkLayer().NetworkFlow().Src().Raw())
-		require.True(t, ok)
-		dst, ok := netip.AddrFromSlice(p.NetworkLayer().NetworkFlow().Dst().Raw())
-		require.True(t, ok)
-		all = append(all, lisp.Datagram{
-			Remote: netip.AddrPortFrom(src, uint16(udp.SrcPort)), Local: netip.AddrPortFrom(dst, uint16(udp.DstPort)),
-			Bytes: udp.Payload,
-		})
-	}
-}
 
 // oorServer is configured like the Map-Server in the captures, but for
 // accept-more-specifics on its first prefix in one of them.
@@ -85,7 +49,7 @@ func TestOORCaptures(t *testing.T) {
 	total := Stats{}
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".pcap"), func(t *testing.T) {
-			all := datagrams(t, file)
+			all := pcaptest.Datagrams(t, file)
 			b := oorServer(t, false)
 			// The other site has to be registered for what is forwarded to it.
 			oorSite(t, b, all)
@@ -209,7 +173,7 @@ func natRegisters(t testing.TB, file string) []lisp.Datagram {
 	t.Helper()
 	var all []lisp.Datagram
 	seen := map[string]bool{}
-	for _, d := range datagrams(t, file) {
+	for _, d := range pcaptest.Datagrams(t, file) {
 		if len(d.Bytes) > 0 && lisp.TypeOf(d.Bytes) == lisp.TypeEncapsulatedControl {
 			in, err := parse[*lisp.EncapsulatedControl](t, d.Bytes).Inner()
 			require.NoError(t, err)
