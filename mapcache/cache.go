@@ -101,7 +101,8 @@ type Cache struct {
 	used      bitmap
 	queue     queue
 	solicited map[uint32]*solicited // by entry id
-	rings     [2]ring               // of learned entries: negative, positive
+	meters    meters
+	rings     [2]ring // of learned entries: negative, positive
 	changes   []Change
 	seq       uint64
 	counts    [numReasons]uint64

@@ -22,6 +22,11 @@ type Entry struct {
 	Solicited  bool      // marked by an SMR, and not stored again since
 	SMRs       uint32    // SMRs for it since Created, see MarkSMR
 	LastSMR    time.Time // the last one that was taken
+
+	// Inner packets to and from EIDs of the entry since Created, as far as Meters
+	// and AddUsage have counted them.
+	PacketsOut, OctetsOut uint64
+	PacketsIn, OctetsIn   uint64
 }
 
 // entry is what only the writer needs to know of an entry.
@@ -79,6 +84,7 @@ func (c *Cache) entry(id uint32) Entry {
 	if smr := c.solicited[id]; smr != nil {
 		out.Solicited, out.SMRs, out.LastSMR = smr.marked, smr.count, c.time(smr.last)
 	}
+	c.counted(id, &out)
 	return out
 }
 
@@ -126,6 +132,7 @@ func (c *Cache) put(t int64, m *Mapping, s slot, natural int64) uint32 {
 		*c.entries.at(id) = entry{eid: packKey(m.Key), created: t, lastUsed: never, pos: -1}
 		c.used.grow(id)
 		c.used.clear(id)
+		c.forgetCounts(id)
 		c.size++
 		ch.Reason = ReasonAdded
 	}

@@ -33,14 +33,19 @@ func (c *Cache) SetRTT(l Locator, rtt time.Duration) {
 }
 
 // AddUsage takes in what a data plane reports: it adds the packets and octets to
-// those of the locator, if some mapping lists it, and holds the entry for used, as
-// Used does, if packets went out by it.
+// those of the locator, if some mapping lists it, and to those of the entry of the
+// Key, and holds the entry for used if packets went out by it. The entry is the one that
+// Used would take.
 func (c *Cache) AddUsage(now time.Time, u Usage) {
 	if m := c.measured(u.Locator); m != nil {
 		m.packetsOut += u.PacketsOut
 		m.octetsOut += u.OctetsOut
 		m.packetsIn += u.PacketsIn
 		m.octetsIn += u.OctetsIn
+	}
+	if s, ok := c.match(u.Key.normal()); ok {
+		c.count(Outbound, s.entry(), u.PacketsOut, u.OctetsOut)
+		c.count(Inbound, s.entry(), u.PacketsIn, u.OctetsIn)
 	}
 	if u.PacketsOut > 0 {
 		c.Used(now, u.Key)

@@ -209,8 +209,9 @@ type Local struct {
 	Up               bool
 }
 
-// Usage reports what a data plane did with an entry and a locator since the
-// last report. Locator is the zero value when no packet left by one.
+// Usage reports what a data plane did with an entry, a locator or both since the
+// last report. Key or Locator is the zero value if the packets are those of
+// different ones, which other reports are about.
 type Usage struct {
 	Key                   Key
 	Locator               Locator
