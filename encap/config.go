@@ -5,10 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"slices"
+	"sync/atomic"
 	"time"
-
-	"github.com/gaissmai/bart"
 
 	"github.com/xtrkit/xtrkit/lisp"
 	"github.com/xtrkit/xtrkit/mapcache"
@@ -177,16 +175,14 @@ type overlay struct {
 	device   Device
 	iid      uint32
 	headers  [numFormats][2]lisp.DataHeader // by format and family of the inner packet
-	eids     eidSet
+	own      atomic.Pointer[ownEIDs]
 	proxyITR bool
 	proxyETR eidSet
 	relay    bool
-	hasIPv6  bool
 	ethernet func(remote netip.AddrPort, frame []byte)
 	queues   []Device // Device first
 	writers  []deviceWriter
 	virtio   bool // all queues are VirtioDevices
-	forwards bool // packets for others than the host behind Device may arrive
 }
 
 func newOverlay(o Overlay) (*overlay, error) {
@@ -203,19 +199,17 @@ func newOverlay(o Overlay) (*overlay, error) {
 		return nil, errors.New("no EIDs")
 	}
 	v := &overlay{device: o.Device, iid: o.InstanceID, headers: dataHeaders(o.InstanceID), proxyITR: o.ProxyITR, relay: o.Relay, ethernet: o.Ethernet}
-	for _, p := range slices.Concat(o.EIDs, o.ProxyETR) {
-		if !p.IsValid() || p.Addr().Is4In6() {
-			return nil, fmt.Errorf("EID-Prefix %v is not a plain prefix", p)
-		}
+	own, err := newOwnEIDs(o.EIDs, len(o.ProxyETR) > 0)
+	if err != nil {
+		return nil, err
 	}
-	for _, p := range o.EIDs {
-		v.eids.add(p.Masked())
-		v.hasIPv6 = v.hasIPv6 || p.Addr().Is6()
-	}
+	v.own.Store(own)
 	for _, p := range o.ProxyETR {
+		if err := plain(p); err != nil {
+			return nil, err
+		}
 		v.proxyETR.add(p.Masked())
 	}
-	v.forwards = len(o.ProxyETR) > 0 || slices.ContainsFunc(o.EIDs, func(p netip.Prefix) bool { return !p.IsSingleIP() })
 	v.virtio = true
 	v.queues = append([]Device{o.Device}, o.Queues...)
 	for _, d := range v.queues {
@@ -226,39 +220,4 @@ func newOverlay(o Overlay) (*overlay, error) {
 		v.virtio = v.virtio && virtioOf(d) != nil
 	}
 	return v, nil
-}
-
-// eidSet is a set of EID-Prefixes. A node has a few, which are compared one by
-// one; a router may have many.
-type eidSet struct {
-	few  []netip.Prefix
-	many *bart.Lite
-}
-
-const fewEIDs = 4
-
-func (s *eidSet) add(p netip.Prefix) {
-	if s.many == nil && len(s.few) < fewEIDs {
-		s.few = append(s.few, p)
-		return
-	}
-	if s.many == nil {
-		s.many = new(bart.Lite)
-		for _, q := range s.few {
-			s.many.Insert(q)
-		}
-	}
-	s.many.Insert(p)
-}
-
-func (s *eidSet) contains(a netip.Addr) bool {
-	if s.many != nil {
-		return s.many.Lookup(a)
-	}
-	for _, p := range s.few {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
 }

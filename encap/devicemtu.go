@@ -67,7 +67,7 @@ func (f *Forwarder) setDeviceMTUs(t *localTable) error {
 			continue
 		}
 		least := leastDeviceMTU
-		if o.hasIPv6 {
+		if o.own.Load().hasIPv6 {
 			least = minIPv6MTU
 		}
 		mtu := min(max(room, least), 65535)

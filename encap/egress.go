@@ -65,7 +65,7 @@ func (e *egress) admit(o *overlay, b []byte, p *inner) DropReason {
 	switch {
 	case !p.routable():
 		return DropScope
-	case !o.eids.contains(p.src) && (!o.proxyITR || e.locals.owns(p.src)):
+	case !o.isOurs(p.src) && (!o.proxyITR || e.locals.owns(p.src)):
 		// Also what a locator sends: the outer packets of a tunnel that
 		// strayed into the device would otherwise be tunnelled again, forever.
 		if e.locals.owns(p.src) {

@@ -178,7 +178,7 @@ func (g *ingress) datagram(in *Incoming, b []byte) DropReason {
 		return DropChecksum
 	case !p.routable():
 		return DropScope
-	case !o.relay && !o.eids.contains(p.dst) && !o.proxyETR.contains(p.src):
+	case !o.relay && !o.isOurs(p.dst) && !o.proxyETR.contains(p.src):
 		return DropNotOurEID
 	}
 	if g.f.cfg.SourceCheck != SourceUnchecked {
@@ -206,7 +206,7 @@ func (g *ingress) datagram(in *Incoming, b []byte) DropReason {
 		ttl = decapTTL(p.ttl, in.TTL)
 	}
 	b = b[:p.length]
-	if o.relay && !o.eids.contains(p.dst) && !o.proxyETR.contains(p.src) {
+	if o.relay && !o.isOurs(p.dst) && !o.proxyETR.contains(p.src) {
 		return g.relay(in, o, b, &p, tos, ttl)
 	}
 	if o.virtio {

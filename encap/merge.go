@@ -22,6 +22,7 @@ type merger struct {
 	packets [][]byte
 	octets  int  // of all packets
 	done    bool // nothing can follow
+	relayed bool // maybe it is not for the host behind the device
 
 	// Of the first packet.
 	p      inner
@@ -40,7 +41,7 @@ type merger struct {
 
 // start takes the first packet.
 func (m *merger) start(o *overlay, b []byte, p *inner, t *transport) {
-	m.to, m.octets = o, len(b)
+	m.to, m.octets, m.relayed = o, len(b), o.own.Load().forwards
 	m.packets = append(m.packets[:0], b)
 	m.done = true
 	if t == nil {
@@ -93,7 +94,7 @@ func (m *merger) add(o *overlay, b []byte, p *inner, t *transport) bool {
 	if !ok || header != m.header || n > m.size || m.header+m.payload+n > 0xffff || !m.follows(b, p) {
 		return false
 	}
-	if t.proto == protoTCP && !o.forwards {
+	if t.proto == protoTCP && !m.relayed {
 		// The host verifies the checksum of the whole. So that it is right if
 		// all are, and wrong if one is wrong, it is made of theirs.
 		if len(m.packets) == 1 {
@@ -206,7 +207,7 @@ func (m *merger) merged() [][]byte {
 	if m.t.proto == protoTCP {
 		h[m.t.at+13] |= last[m.t.at+13] & 0x08 // PSH
 	}
-	if m.t.proto == protoTCP && !m.to.forwards {
+	if m.t.proto == protoTCP && !m.relayed {
 		h[m.t.checksum], h[m.t.checksum+1] = 0, 0
 		binary.BigEndian.PutUint16(h[m.t.checksum:], ^fold(sum(pseudo, h[m.t.at:])+m.checksums))
 	} else {

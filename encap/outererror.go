@@ -180,7 +180,7 @@ func (e *egress) outerError(now time.Time, o *outerError) bool {
 	}
 	var p inner
 	overlay, quote := f.quotedInner(o.data, &p)
-	if quote != nil && (overlay == nil || !overlay.proxyITR && !overlay.eids.contains(p.src) ||
+	if quote != nil && (overlay == nil || !overlay.proxyITR && !overlay.isOurs(p.src) ||
 		e.view.MatchSource(overlay.iid, p.dst, remote.Addr) != mapcache.SourceMatches) {
 		return false
 	}

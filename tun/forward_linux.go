@@ -20,6 +20,7 @@ type sysctl struct {
 // forwarding is what was set to make the host forward packets of one family, in
 // the order in which it was done.
 type forwarding struct {
+	v6      bool
 	changed []sysctl
 	// interfaces is what each of them had: the switch for all of them has an
 	// effect on each.
@@ -29,35 +30,46 @@ type forwarding struct {
 const procNet = "/proc/sys/net"
 
 // forward makes the host forward packets, unless it does, in the families that
-// the plan has anything for. It needs doing once.
+// the plan has anything for. It needs doing once for each.
 func (i *Interface) forward() error {
-	if !i.cfg.Router || len(i.forwards) > 0 {
+	if !i.cfg.Router {
 		return nil
 	}
-	for _, v6 := range i.plan.families {
-		family, all := "ipv4", "ipv4/ip_forward"
-		if v6 {
-			family, all = "ipv6", "ipv6/conf/all/forwarding"
+	return inNamespace(i.namespace, func() error {
+		for _, v6 := range i.plan.families {
+			if slices.ContainsFunc(i.forwards, func(f forwarding) bool { return f.v6 == v6 }) {
+				continue
+			}
+			if err := i.forwardFamily(v6); err != nil {
+				return fmt.Errorf("forwarding: %w", err)
+			}
 		}
-		if old, err := os.ReadFile(filepath.Join(procNet, all)); err != nil {
-			return fmt.Errorf("forwarding: %w", err)
-		} else if strings.TrimSpace(string(old)) != "0" {
-			continue
-		}
-		var f forwarding
-		err := f.open(family, all)
-		i.forwards = append(i.forwards, f)
-		if err != nil {
-			return fmt.Errorf("forwarding: %w", err)
-		}
-		if err := i.saveForwarding(); err != nil {
-			i.cfg.Logger.Warn("nobody would know after a crash that forwarding has to be switched off again", "err", err)
-		}
-		if err := f.enable(); err != nil {
-			return fmt.Errorf("forwarding: %w", err)
-		}
-		i.cfg.Logger.Info("this host forwards packets now", "sysctl", "net."+strings.ReplaceAll(all, "/", "."))
+		return nil
+	})
+}
+
+// forwardFamily is forward for a family.
+func (i *Interface) forwardFamily(v6 bool) error {
+	family, all := "ipv4", "ipv4/ip_forward"
+	if v6 {
+		family, all = "ipv6", "ipv6/conf/all/forwarding"
 	}
+	if old, err := os.ReadFile(filepath.Join(procNet, all)); err != nil || strings.TrimSpace(string(old)) != "0" {
+		return err
+	}
+	f := forwarding{v6: v6}
+	err := f.open(family, all)
+	i.forwards = append(i.forwards, f)
+	if err != nil {
+		return err
+	}
+	if err := i.saveForwarding(); err != nil {
+		i.cfg.Logger.Warn("nobody would know after a crash that forwarding has to be switched off again", "err", err)
+	}
+	if err := f.enable(); err != nil {
+		return err
+	}
+	i.cfg.Logger.Info("this host forwards packets now", "sysctl", "net."+strings.ReplaceAll(all, "/", "."))
 	return nil
 }
 

@@ -16,11 +16,7 @@ import (
 // marks is the devices for packets with a firewall mark. Reading a TUN device does
 // not tell the mark, so that each mark that counts has a device, which a rule by
 // the mark leads to.
-type marks struct {
-	// Devices are made at any time, by whatever thread, in the namespace of Create.
-	namespace netns.NsHandle
-	devices   []*markedDevice
-}
+type marks struct{ devices []*markedDevice }
 
 // markedDevice is a device that only sends us packets: what arrives goes to the
 // first one.
@@ -45,19 +41,6 @@ func (m *markedDevice) Close() error { return m.dev.Close() }
 
 func (m *markedDevice) link() netlink.Link {
 	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: m.name, Index: m.index}}
-}
-
-// openMarks prepares for SetMarks.
-func (i *Interface) openMarks() error {
-	if i.cfg.MarkMask == 0 {
-		return nil
-	}
-	ns, err := netns.Get()
-	if err != nil {
-		return fmt.Errorf("network namespace: %w", err)
-	}
-	i.marks = &marks{namespace: ns}
-	return nil
 }
 
 // SetMarks makes packets from EIDs, or without a chosen source, that have one of
@@ -122,7 +105,7 @@ func (i *Interface) addMark(mark uint32) (*markedDevice, error) {
 	}
 	m := &markedDevice{name: name, mark: mark, slot: slot}
 	m.of = i
-	err = inNamespace(i.marks.namespace, func() error {
+	err = inNamespace(i.namespace, func() error {
 		fd, err := openTUN(name, false)
 		if err == nil {
 			_, err = m.open(fd)
@@ -274,7 +257,7 @@ func (i *Interface) closeMarks() error {
 	for _, m := range slices.Clone(i.marks.devices) {
 		errs = append(errs, i.removeMark(m))
 	}
-	return errors.Join(append(errs, i.marks.namespace.Close())...)
+	return errors.Join(errs...)
 }
 
 // cleanMarks removes the routes for marks that a killed process left, and returns

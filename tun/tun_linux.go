@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,10 +28,15 @@ type Interface struct {
 	readErrors  atomic.Uint64
 	writeErrors atomic.Uint64
 
+	// Devices are made and sysctls written at any time, by whatever thread, in the
+	// namespace of Create.
+	namespace netns.NsHandle
+
 	mu     sync.Mutex // over what follows
 	nl     *rtnl
 	closed bool
-	locals []netip.Addr
+	given  []netip.Addr // by SetLocals
+	locals []netip.Addr // of which there is a rule
 	plan   plan
 	found  netlink.Link // the device as it was adopted; nil if it is our own
 	// What was done and is to be undone. Addresses that were there before are not
@@ -71,8 +77,16 @@ func Create(cfg Config) (*Interface, error) {
 		}
 		return nil, fmt.Errorf("tun: %w", err)
 	}
+	if i.namespace, err = netns.Get(); err != nil {
+		i.nl.close()
+		if file != nil {
+			_ = file.Close()
+		}
+		return nil, fmt.Errorf("tun: network namespace: %w", err)
+	}
 	if err := i.open(); err != nil {
 		i.nl.close()
+		_ = i.namespace.Close()
 		return nil, err
 	}
 	// Nobody else has the device from here on, so what carries our mark is a dead
@@ -158,10 +172,10 @@ func (i *Interface) setUp() error {
 			i.cfg.Logger.Info("the length of the queue stays as it is", "interface", i.name, "err", err)
 		}
 	}
-	if err := i.lead(); err != nil {
-		return err
+	if i.cfg.MarkMask != 0 {
+		i.marks = new(marks)
 	}
-	return i.openMarks()
+	return i.lead()
 }
 
 // lead sets the device up and leads packets to it. What is there already stays.
@@ -174,7 +188,7 @@ func (i *Interface) lead() error {
 		if err != nil {
 			return err
 		}
-		if isNew && !slices.Contains(i.addrs, a) {
+		if (isNew || i.found == nil) && !slices.Contains(i.addrs, a) {
 			i.addrs = append(i.addrs, a)
 		}
 	}
@@ -215,35 +229,23 @@ func (i *Interface) SetLocals(locals []netip.Addr) error {
 	if i.closed {
 		return fmt.Errorf("tun: set locators: %w", os.ErrClosed)
 	}
-	var want []netip.Addr
+	var given []netip.Addr
 	for _, l := range locals {
 		l = l.Unmap().WithZone("")
 		if !l.IsValid() || slices.Contains(i.plan.addrs, l) {
 			return fmt.Errorf("tun: %w: locator %v is an EID or no address", ErrConfig, l)
 		}
-		if i.hasFamily(l.Is6()) && !slices.Contains(want, l) {
-			want = append(want, l)
+		if !slices.Contains(given, l) {
+			given = append(given, l)
 		}
 	}
-	var added []netip.Addr
-	for _, l := range want {
-		if slices.Contains(i.locals, l) {
-			continue
-		}
-		added = append(added, l)
-		if err := i.nl.addRule(bypass(i.cfg, l)); err != nil {
-			return fmt.Errorf("tun: %w", err)
-		}
-		i.locals = append(i.locals, l)
+	i.given = given
+	added, err := i.addBypasses()
+	if err == nil {
+		err = i.dropBypasses()
 	}
-	for _, l := range slices.Clone(i.locals) {
-		if slices.Contains(want, l) {
-			continue
-		}
-		if err := i.nl.delRule(bypass(i.cfg, l)); err != nil {
-			return fmt.Errorf("tun: %w", err)
-		}
-		i.locals = slices.DeleteFunc(i.locals, func(x netip.Addr) bool { return x == l })
+	if err != nil {
+		return fmt.Errorf("tun: %w", err)
 	}
 	i.warnStrict(added)
 	return nil
@@ -379,7 +381,7 @@ func (i *Interface) Close() error {
 		errs = append(errs, f.restore())
 	}
 	errs = append(errs, i.forgetForwarding())
-	errs = append(errs, i.closeQueues())
+	errs = append(errs, i.closeQueues(), i.namespace.Close())
 	i.nl.close()
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("tun: close %s: %w", i.name, err)

@@ -60,6 +60,9 @@ func (i *Interface) SetMTU(int) error { return unsupported() }
 // SetLocals returns an error that wraps errors.ErrUnsupported.
 func (i *Interface) SetLocals([]netip.Addr) error { return unsupported() }
 
+// SetEIDs returns an error that wraps errors.ErrUnsupported.
+func (i *Interface) SetEIDs([]netip.Prefix) error { return unsupported() }
+
 // Repair returns an error that wraps errors.ErrUnsupported.
 func (i *Interface) Repair() error { return unsupported() }
 

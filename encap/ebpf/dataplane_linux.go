@@ -37,6 +37,7 @@ type Dataplane struct {
 	signals bool // the control plane of a closed network wants to have a say
 	// pairs has the locators that have a Rank with some of ours.
 	pairs map[mapcache.Locator]map[netip.Addr]bool
+	eids  map[uint32][]netip.Prefix // ours, by instance
 
 	settings bpfSettings
 	locals   localSet
@@ -79,6 +80,7 @@ func New(cfg Config) (*Dataplane, error) {
 		uplinks:  make(map[place]*attachment),
 		reported: make(map[uint32]localTraffic),
 		pairs:    make(map[mapcache.Locator]map[netip.Addr]bool),
+		eids:     make(map[uint32][]netip.Prefix),
 	}
 	d.mirror = newMirror(&kernelTables{o: objs}, int(room(cfg.MaxEntries)), int(room(cfg.MaxLocators)), int(room(cfg.MaxSets)))
 	d.mirror.slow = d.isSlow
@@ -98,6 +100,9 @@ func New(cfg Config) (*Dataplane, error) {
 func (d *Dataplane) start(devices map[uint32]int) error {
 	if err := setOverlays(d.objs, &d.cfg, devices); err != nil {
 		return err
+	}
+	for _, o := range d.cfg.Encap.Overlays {
+		d.eids[o.InstanceID] = slices.Clone(o.EIDs)
 	}
 	if err := d.setInstances(); err != nil {
 		return err
