@@ -38,11 +38,17 @@ func benchEID(i int) netip.Addr {
 // Packets per second of the whole way out but for the system calls: batches of
 // 64 packets of 64 octets.
 func BenchmarkEncapsulate(b *testing.B) {
-	for _, c := range []struct{ n, flows int }{{1, 0}, {1, 1}, {10000, 1}} {
+	for _, c := range []struct {
+		n, flows int
+		metered  bool
+	}{{1, 0, false}, {1, 0, true}, {1, 1, false}, {1, 1, true}, {10000, 1, false}, {10000, 1, true}} {
 		n, flows := c.n, c.flows
-		b.Run(fmt.Sprintf("destinations=%d,flowchange=%d", n, flows), func(b *testing.B) {
+		b.Run(fmt.Sprintf("destinations=%d,flowchange=%d,metered=%v", n, flows, c.metered), func(b *testing.B) {
 			x := benchNode(b, n)
 			e := newEgress(x.Forwarder)
+			if c.metered {
+				e = x.metered()
+			}
 			bufs := make([][]byte, 64*64)
 			for i := range bufs {
 				spec := packetSpec{src: eidA4, dst: benchEID(i * 7 % n).String(), sport: uint16(i * flows), dport: 2, payloadLen: 36}
@@ -66,7 +72,7 @@ func BenchmarkEncapsulate(b *testing.B) {
 
 // The same for many destinations, each packet of another flow: how the cost grows
 // with the map-cache and with the number of flows, with and without a destination
-// cache. The packets are in 64 buffers, as those of a device are, and get their
+// cache, and with counters by entry. The packets are in 64 buffers, as those of a device are, and get their
 // addresses in the measured time. The Locator-Sets are of 1,000 locators.
 func BenchmarkEncapsulateMany(b *testing.B) {
 	for _, c := range []struct {
@@ -79,14 +85,17 @@ func BenchmarkEncapsulateMany(b *testing.B) {
 		{"entries=1M,flows=100k", 1_000_000, 100_000, false},
 	} {
 		x, ends := manyFlows(b, c.entries, c.flows, c.zipf)
-		for _, cached := range []bool{false, true} {
-			b.Run(fmt.Sprintf("%s,cached=%v", c.name, cached), func(b *testing.B) {
+		for _, with := range []struct{ cached, metered bool }{{false, false}, {false, true}, {true, false}, {true, true}} {
+			b.Run(fmt.Sprintf("%s,cached=%v,metered=%v", c.name, with.cached, with.metered), func(b *testing.B) {
 				bufs := newSlots(64)
 				for _, buf := range bufs {
 					copy(buf[Headroom:], packetSpec{src: eidA4, dst: eidB4, payloadLen: 36}.build())
 				}
 				e := newEgress(x.Forwarder)
-				if cached {
+				if with.metered {
+					e = x.metered()
+				}
+				if with.cached {
 					e.destinations = new(mapcache.DestinationCache)
 				}
 				at := 0
@@ -128,7 +137,7 @@ func manyFlows(b *testing.B, entries, flows int, skewed bool) (*node, [][8]byte)
 	cache.Publish()
 	x := newA(b, &memNet{}, "", func(n *nodeConfig) {
 		n.change = func(cfg *Config) {
-			cfg.View = cache.View
+			cfg.View, cfg.Meter = cache.View, cache.NewMeter
 			cfg.Underlay = sink{cfg.Underlay.(*memUnderlay)}
 		}
 	})
@@ -186,19 +195,35 @@ func BenchmarkSuperPacket(b *testing.B) {
 	require.Empty(b, x.drops())
 }
 
-// The whole way in but for the system calls.
+// The whole way in but for the system calls, from one inner source and from 10k.
 func BenchmarkDecapsulate(b *testing.B) {
-	x := benchNode(b, 1)
-	g := newIngress(x.Forwarder, x.underlay)
-	batch := make([]Incoming, 64)
-	for i := range batch {
-		batch[i] = from(rlocB4, rlocA4, encapsulated(0, 0, 0, packetSpec{src: eidB4, dst: eidA4, sport: uint16(i), payloadLen: 36}.build()))
-		batch[i].TTL = 60
+	for _, c := range []struct {
+		sources int
+		metered bool
+	}{{1, false}, {1, true}, {10000, false}, {10000, true}} {
+		b.Run(fmt.Sprintf("sources=%d,metered=%v", c.sources, c.metered), func(b *testing.B) {
+			x := benchNode(b, c.sources)
+			g := newIngress(x.Forwarder, x.underlay)
+			if !c.metered {
+				g.senders.meter = nil
+			}
+			batches := make([][]Incoming, 64)
+			for i := range batches {
+				for j := range 64 {
+					src := benchEID((64*i + j) * 7 % c.sources).String()
+					in := from(rlocB4, rlocA4, encapsulated(0, 0, 0, packetSpec{src: src, dst: eidA4, sport: uint16(j), payloadLen: 36}.build()))
+					in.TTL = 60
+					batches[i] = append(batches[i], in)
+				}
+			}
+			at := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				g.receive(batches[at])
+				at = (at + 1) % len(batches)
+			}
+			b.ReportMetric(float64(b.N)*64/b.Elapsed().Seconds()/1e6, "Mpackets/s")
+			require.Empty(b, x.drops())
+		})
 	}
-	b.ReportAllocs()
-	for b.Loop() {
-		g.receive(batch)
-	}
-	b.ReportMetric(float64(b.N)*64/b.Elapsed().Seconds()/1e6, "Mpackets/s")
-	require.Empty(b, x.drops())
 }

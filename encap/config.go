@@ -82,6 +82,12 @@ type Config struct {
 	// View returns the published map-cache; mandatory. It is called once per
 	// batch of packets, from several goroutines.
 	View func() *mapcache.View
+	// Meter makes what counts packets by map-cache entry: NewMeter of the map-cache. It is
+	// called for each reader of a device and each receiver. Packets that leave are
+	// counted for the entry they leave by, those that arrive for the entry of their inner
+	// source, which costs a lookup for each one that has another source than the one
+	// before. nil: only locators have counters.
+	Meter func(mapcache.Direction) *mapcache.Meter
 	// FlowSeed is the seed of the flow hash, the same as the map-cache's.
 	FlowSeed uint32
 

@@ -427,7 +427,7 @@ func TestForwarderAllocations(t *testing.T) {
 			})
 			x.learn(t, 0, eidB4+"/32", rloc)
 			x.learn(t, 0, eidB6+"/128", rloc)
-			e := newEgress(x.Forwarder)
+			e := x.metered()
 			var bufs [][]byte
 			for _, spec := range []packetSpec{
 				{src: eidA4, dst: eidB4, payloadLen: 100},

@@ -22,6 +22,8 @@ type egress struct {
 	burst  burst
 
 	destinations *mapcache.DestinationCache // or nil
+	meter        *mapcache.Meter            // or nil
+	tallies      []mapcache.Tally           // scratch
 
 	out   [][]Outgoing // encapsulated packets that wait for flush, by local locator
 	parts fragments
@@ -228,6 +230,9 @@ func (e *egress) put(out *Outgoing, w *way, o *overlay, p *inner, hash uint32, d
 	out.Err = nil
 	out.counter = w.counter
 	out.overlay = o
+	if e.meter != nil {
+		out.entry = d.EntryID
+	}
 	out.header = o.header(d.Locator.Format, p)
 	if e.f.closedNet != nil {
 		e.f.closedNet.mark(out, p, d.EntryID)
@@ -325,19 +330,31 @@ func (e *egress) flushLocal(i int) {
 // account counts what was sent.
 func (e *egress) account(out []Outgoing) {
 	packets, octets := 0, 0
+	e.tallies = e.tallies[:0]
 	for i := 0; i < len(out); {
 		c, n, o := out[i].counter, 0, 0
-		for ; i < len(out) && out[i].counter == c; i++ {
-			if out[i].Err == nil {
-				n++
-				o += out[i].inner
+		for i < len(out) && out[i].counter == c {
+			t := mapcache.Tally{EntryID: out[i].entry}
+			for ; i < len(out) && out[i].counter == c && out[i].entry == t.EntryID; i++ {
+				if out[i].Err == nil {
+					t.Packets++
+					t.Octets += uint64(out[i].inner)
+				}
 			}
+			if e.meter != nil {
+				e.tallies = append(e.tallies, t)
+			}
+			n += int(t.Packets)
+			o += int(t.Octets)
 		}
 		c.out.add(n, o)
 		packets += n
 		octets += o
 	}
 	e.f.c.encapsulated.add(packets, octets)
+	if e.meter != nil {
+		e.meter.Add(e.tallies)
+	}
 }
 
 // failed deals with a packet that the network did not take.

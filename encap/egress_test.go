@@ -20,7 +20,8 @@ import (
 
 // push forwards packets as if the device had handed them over, without Run.
 func (x *node) push(packets ...[]byte) {
-	e := newEgress(x.Forwarder)
+	e := x.metered()
+	defer x.meters.give(mapcache.Outbound, e.meter)
 	e.begin()
 	for _, p := range packets {
 		buf := append(make([]byte, Headroom), p...)

@@ -45,6 +45,7 @@ type Forwarder struct {
 	frames      frames
 	c           counters
 	remotes     *locatorCounters
+	meters      meters
 	usageMu     sync.Mutex
 
 	closed  atomic.Bool
@@ -68,6 +69,7 @@ func NewForwarder(cfg Config) (*Forwarder, error) {
 		housekeep:   make(chan struct{}, 1),
 		discoveries: make(chan mapcache.Discovery, 64),
 		remotes:     newLocatorCounters(),
+		meters:      meters{make: cfg.Meter},
 		outerLimit:  rate.NewLimiter(outerErrorRate, outerErrorRate),
 		sourceLimit: rate.NewLimiter(unknownSourceRate, unknownSourceRate),
 		quit:        make(chan struct{}),
@@ -97,6 +99,7 @@ func NewForwarder(cfg Config) (*Forwarder, error) {
 		}
 	}
 	f.released = newEgress(f)
+	f.released.meter = f.meters.take(mapcache.Outbound)
 	f.hold.dropped = f.heldDropped
 	return f, nil
 }
@@ -217,6 +220,8 @@ func (f *Forwarder) readDevice(o *overlay, d Device, mark Mark) error {
 	e := newEgress(f)
 	e.mark = mark
 	e.destinations = new(mapcache.DestinationCache)
+	e.meter = f.meters.take(mapcache.Outbound)
+	defer f.meters.give(mapcache.Outbound, e.meter)
 	read, forward := d.Read, e.packet
 	if v := virtioOf(d); v != nil {
 		read, forward = v.ReadVirtio, e.virtioPacket

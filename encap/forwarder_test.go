@@ -47,7 +47,7 @@ func newNode(t testing.TB, n *memNet, cfg nodeConfig) *node {
 	for _, e := range cfg.eids {
 		o.EIDs = append(o.EIDs, prefix(e))
 	}
-	c := Config{Overlays: []Overlay{o}, View: cache.View, Underlay: x.underlay, Native: x.native}
+	c := Config{Overlays: []Overlay{o}, View: cache.View, Meter: cache.NewMeter, Underlay: x.underlay, Native: x.native}
 	if cfg.change != nil {
 		cfg.change(&c)
 	}

@@ -32,6 +32,7 @@ type ingress struct {
 	relays relays
 
 	fitting fitting // the last one of the batch
+	senders senders
 
 	octets     int
 	source     netip.Addr      // whose counter counter is
@@ -49,6 +50,8 @@ func newIngress(f *Forwarder, r Receiver) *ingress {
 		batch: make([]Incoming, max(1, r.BatchSize())),
 		slots: newSlots(n),
 		ready: make([][]byte, 0, n),
+
+		senders: senders{meter: f.meters.take(mapcache.Inbound)},
 	}
 }
 
@@ -65,7 +68,7 @@ func (g *ingress) run() error {
 // receive takes one batch from the network.
 func (g *ingress) receive(batch []Incoming) {
 	g.locals = g.f.locals.Load()
-	if g.f.closedNet != nil || g.f.cfg.SourceCheck != SourceUnchecked {
+	if g.f.closedNet != nil || g.f.cfg.SourceCheck != SourceUnchecked || g.senders.meter != nil {
 		g.view = g.f.cfg.View()
 		g.fitting = fitting{}
 	}
@@ -73,6 +76,7 @@ func (g *ingress) receive(batch []Incoming) {
 		g.datagrams(&batch[i])
 	}
 	g.settle()
+	g.senders.flush()
 	g.deliver()
 	g.relays.flush()
 }
@@ -202,6 +206,9 @@ func (g *ingress) datagram(in *Incoming, b []byte) DropReason {
 			return why
 		}
 	}
+	if g.senders.meter != nil {
+		g.senders.is(g.view, o, p.src)
+	}
 	if in.TTL != 0 {
 		ttl = decapTTL(p.ttl, in.TTL)
 	}
@@ -250,8 +257,14 @@ func (g *ingress) keep(n int) {
 	// The spare capacity behind the packet is for the device to merge into.
 	g.ready = append(g.ready, g.slots[len(g.ready)][:Headroom+n])
 	g.octets += n
-	g.fromSource.Packets++
-	g.fromSource.Octets += uint64(n)
+	g.arrived(1, n)
+}
+
+// arrived counts what was delivered, or soon will be, for who sent it.
+func (g *ingress) arrived(packets, octets int) {
+	g.fromSource.Packets += uint64(packets)
+	g.fromSource.Octets += uint64(octets)
+	g.senders.add(packets, octets)
 }
 
 // writer returns the queue of an overlay's device that g writes to.

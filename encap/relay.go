@@ -81,6 +81,7 @@ func (g *ingress) relay(in *Incoming, o *overlay, b []byte, p *inner, tos, ttl u
 	r := &g.relays
 	if r.egress == nil {
 		r.egress = newEgress(g.f)
+		r.egress.meter = g.f.meters.take(mapcache.Outbound)
 	}
 	e := r.egress
 	if !r.begun {

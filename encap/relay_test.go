@@ -40,7 +40,7 @@ func newRelay(t testing.TB, change ...func(*Config)) *relayNode {
 	cache := mapcache.New(mapcache.Config{})
 	native := &memNative{mtu: 1500}
 	u := (&memNet{}).node(addr(rtr4), addr(rtr6))
-	cfg := Config{Overlays: []Overlay{{Relay: true}}, View: cache.View, Underlay: u, Native: native, ICMPRate: 1000}
+	cfg := Config{Overlays: []Overlay{{Relay: true}}, View: cache.View, Meter: cache.NewMeter, Underlay: u, Native: native, ICMPRate: 1000}
 	for _, f := range change {
 		f(&cfg)
 	}

@@ -167,8 +167,7 @@ func (g *ingress) writeSuper(o *overlay, b []byte, p *inner, t *transport, heade
 		return
 	}
 	g.f.c.decapsulated.add(n, octets)
-	g.fromSource.Packets += uint64(n)
-	g.fromSource.Octets += uint64(octets)
+	g.arrived(n, octets)
 }
 
 // keepVirtio delivers one packet, as a part of a larger one where that is
@@ -178,8 +177,7 @@ func (g *ingress) keepVirtio(o *overlay, b []byte, p *inner, t *transport) {
 		g.flushMerger()
 		g.merge.start(o, b, p, t)
 	}
-	g.fromSource.Packets++
-	g.fromSource.Octets += uint64(len(b))
+	g.arrived(1, len(b))
 }
 
 // flushMerger writes the packets that were merged.

@@ -59,6 +59,9 @@ type Outgoing struct {
 	// NAT says that a NAT is on the way (mapcache.Locator.NAT): the packet leaves
 	// from the one port that is kept for that, whatever its Hash.
 	NAT bool
+
+	entry uint32 // of the map-cache, if it is counted
+
 	Err error // set by Path.Send: nil, ErrTooBig, or what the network said
 
 	counter *locatorCounter
