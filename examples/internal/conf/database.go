@@ -13,21 +13,17 @@ func (r *reader) databaseMapping(g *group, n *Node) {
 	if !ok {
 		return
 	}
-	if n.Mode == ModePxTR {
-		r.probs.errorf(g.line, g.name, "a PxTR has no EIDs of its own: say operating-mode = xTR to be both")
-		return
-	}
-	if n.Mode == ModeMN && !prefix.IsSingleIP() {
-		g.errorf("eid-prefix", "a mobile node is one host: %s must be a /%d (say operating-mode = xTR for a router)", prefix, prefix.Addr().BitLen())
-		return
-	}
 	iid := r.iid(g)
 	ttl := time.Duration(g.num("ttl", defaultTTL)) * time.Minute
 	if g.has("ttl") && ttl == 0 {
 		g.errorf("ttl", "0 would withdraw the mapping")
 	}
-	m := r.mappingOf(n, iid, prefix)
+	m := n.mappingOf(iid, prefix)
 	if m == nil {
+		if err := n.admits(iid, prefix); err != nil {
+			g.errorf("eid-prefix", "%v", err)
+			return
+		}
 		n.Mappings = append(n.Mappings, DatabaseMapping{IID: iid, Prefix: prefix, TTL: ttl, Line: g.line})
 		m = &n.Mappings[len(n.Mappings)-1]
 	} else if g.has("ttl") && m.TTL != ttl {
@@ -40,22 +36,10 @@ func (r *reader) databaseMapping(g *group, n *Node) {
 	}
 }
 
-func (r *reader) mappingOf(n *Node, iid uint32, prefix netip.Prefix) *DatabaseMapping {
+func (n *Node) mappingOf(iid uint32, prefix netip.Prefix) *DatabaseMapping {
 	for i := range n.Mappings {
 		if n.Mappings[i].IID == iid && n.Mappings[i].Prefix == prefix {
 			return &n.Mappings[i]
-		}
-	}
-	for _, m := range n.Mappings {
-		if m.IID != iid {
-			r.probs.errorf(0, "database-mapping", "there is one device, and so one instance: iid %d (line %d) or %d", m.IID, m.Line, iid)
-			break
-		}
-		if n.Mode == ModeMN && m.Prefix.Addr().Is4() == prefix.Addr().Is4() {
-			// The device has one address per family, as packets without an
-			// explicit source need one answer to which EID they come from.
-			r.probs.errorf(0, "database-mapping", "a mobile node has one EID per address family: %s (line %d) or %s", m.Prefix, m.Line, prefix)
-			break
 		}
 	}
 	return nil

@@ -33,6 +33,29 @@ func (n *Node) admits(iid uint32, p netip.Prefix) error {
 	return nil
 }
 
+// reachable reports addresses that must be reached without LISP, and are EIDs of ours
+// (RFC 9301 §8.1).
+func (r *reader) reachable(n *Node) {
+	for _, m := range n.Mappings {
+		ours := func(what string, a netip.Addr) {
+			if a.IsValid() && m.Prefix.Contains(a) {
+				r.probs.errorf(m.Line, "database-mapping.eid-prefix", "%s holds the %s %s, which has to be outside of it", m.Prefix, what, a)
+			}
+		}
+		for _, a := range n.MapResolvers {
+			ours("Map-Resolver", a)
+		}
+		for _, s := range n.MapServers {
+			ours("Map-Server", s.Addr)
+		}
+		for _, o := range n.Mappings {
+			for _, l := range o.Locators {
+				ours("locator", l.Addr)
+			}
+		}
+	}
+}
+
 // AddMapping adds an EID-Prefix with the locators of another one: of the longest
 // that holds it, else of the first. A ttl of 0 is that one's too. The slice of
 // Mappings is a new one; on an error, which says what to do, nothing has changed.

@@ -65,7 +65,7 @@ pxtr {
 		{"operating-mode = PxTR", "f:1: operating-mode: PxTR needs a section pxtr"},
 		{"operating-mode = PxTR\npxtr { rloc-iface { interface = eth0 } }", "f:2: pxtr: has neither pitr-eids nor petr-eids"},
 		{"operating-mode = PxTR\npxtr { petr-eids = { 192.0.2.0/24 } }", "f:2: pxtr: has no locator"},
-		{"operating-mode = PxTR" + minimal, "f:4: database-mapping: a PxTR has no EIDs of its own: say operating-mode = xTR to be both"},
+		{"operating-mode = PxTR" + minimal, "f:4: database-mapping.eid-prefix: a PxTR has no EIDs of its own: say operating-mode = xTR to be both"},
 		{"pxtr { petr-eids = { 192.0.2.0/24 } }" + minimal, "f:1: pxtr: a mobile node takes no packets of others"},
 		{"router-mode = on\noperating-mode = MN" + minimal, "f:1: router-mode: operating-mode in line 2 says MN"},
 		{xtr + "pxtr { petr-eids = { nonsense } }", "pxtr.petr-eids: 'nonsense' is not an EID-Prefix"},

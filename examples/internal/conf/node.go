@@ -315,6 +315,7 @@ func (r *reader) complete(n *Node) {
 	if len(n.Mappings) == 0 && !n.Proxy.Any() && len(r.probs.errors) == 0 {
 		r.probs.errorf(0, "", "there is no database-mapping: the node needs at least one EID")
 	}
+	r.reachable(n)
 	if len(n.MapServers) == 0 && len(n.Mappings) > 0 && len(r.probs.errors) == 0 {
 		r.probs.warnf(0, "", "there is no map-server: nobody will find this node")
 	}
