@@ -72,8 +72,9 @@ func (e *Engine) rankPath(p *path) {
 }
 
 // Round-trip times are told apart by class: each class reaches half as far again
-// as the one below. A path leaves its class when its time is a fifth beyond it, and
-// not again within rttHold, so that no flow goes to and fro.
+// as the one below. A path leaves its class when its time is a fifth beyond it. It
+// goes on in one direction freely, as a time does that follows a change, but does
+// not turn round within rttHold, so that no flow goes to and fro.
 const (
 	rttUnit      = time.Millisecond // where the first class ends
 	rttHold      = 30 * time.Second
@@ -88,13 +89,19 @@ func (e *Engine) classify(now time.Time, p *path) {
 	if !e.cfg.Probe.PreferRTT || p.rtt <= 0 {
 		return
 	}
+	class := classOf(p.rtt)
 	if p.class != 0 {
 		low, high := classBounds(p.class)
-		if p.rtt*rttMarginNum/rttMarginDen >= low && p.rtt < high*rttMarginNum/rttMarginDen || now.Sub(p.classAt) < rttHold {
+		if class == p.class || p.rtt*rttMarginNum/rttMarginDen >= low && p.rtt < high*rttMarginNum/rttMarginDen {
 			return
 		}
+		slower := class > p.class
+		if !p.classAt.IsZero() && slower != p.slower && now.Sub(p.classAt) < rttHold {
+			return
+		}
+		p.classAt, p.slower = now, slower
 	}
-	p.class, p.classAt = classOf(p.rtt), now
+	p.class = class
 }
 
 // classOf is the class of a round-trip time, from 1 on.
@@ -118,7 +125,7 @@ func classBounds(class uint8) (low, high time.Duration) {
 // forgetClasses begins anew with the classes of all paths, or ends them.
 func (e *Engine) forgetClasses() {
 	for _, p := range e.paths {
-		p.class = 0
+		p.class, p.classAt = 0, time.Time{}
 		e.rankPath(p)
 	}
 }

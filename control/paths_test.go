@@ -279,20 +279,37 @@ func TestRTTClasses(t *testing.T) {
 		assert.Equal(t, class, classOf(low))
 		assert.Equal(t, class, classOf(high-1))
 		e := &Engine{cfg: Config{Probe: ProbeConfig{PreferRTT: true}}}
+		const never, before, just = -1, rttHold, rttHold - 1
 		for _, tc := range []struct {
-			rtt   time.Duration
-			after time.Duration
-			stays bool
+			rtt    time.Duration
+			turned time.Duration // ago, or never
+			slower bool
+			stays  bool
 		}{
-			{high * 119 / 100, time.Hour, true},
-			{high * 121 / 100, time.Hour, false},
-			{high * 121 / 100, rttHold - 1, true},
-			{low * 84 / 100, time.Hour, true},
-			{low * 83 / 100, time.Hour, false},
+			{high * 119 / 100, never, false, true},
+			{high * 121 / 100, never, false, false},
+			{low * 84 / 100, never, false, true},
+			{low * 83 / 100, never, false, false},
+			// On in the same direction, and round.
+			{high * 119 / 100, just, true, true},
+			{high * 121 / 100, just, true, false},
+			{low * 83 / 100, just, true, true},
+			{low * 83 / 100, before, true, false},
+			{low * 84 / 100, just, false, true},
+			{low * 83 / 100, just, false, false},
+			{high * 121 / 100, just, false, true},
+			{high * 121 / 100, before, false, false},
 		} {
-			p := &path{class: class, classAt: start, rtt: tc.rtt}
-			e.classify(start.Add(tc.after), p)
+			p := &path{class: class, slower: tc.slower, rtt: tc.rtt}
+			if tc.turned != never {
+				p.classAt = start.Add(-tc.turned)
+			}
+			e.classify(start, p)
 			assert.Equal(t, tc.stays, p.class == class, "%v in %v to %v", tc.rtt, low, high)
+			if !tc.stays {
+				assert.Equal(t, start, p.classAt)
+				assert.Equal(t, tc.rtt > high, p.slower)
+			}
 		}
 	}
 }

@@ -43,7 +43,8 @@ type path struct {
 	down     bool
 	rtt      time.Duration
 	class    uint8     // of rtt, with ProbeConfig.PreferRTT; 0: none yet
-	classAt  time.Time // since when
+	classAt  time.Time // when it left another one; zero: it is the first
+	slower   bool      // and that it was for a slower one
 	sent     uint64
 	answered uint64
 }

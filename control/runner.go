@@ -82,6 +82,8 @@ type Runner struct {
 	silentSeq  uint64           // of Engine, when the Dataplane got them
 	applied    []mapcache.Local // what the Dataplane refused, to be tried again
 	retryAt    time.Time
+	refusals   uint64 // of locators by the Dataplane, in a row
+	refusedWhy string // the last time
 	usageAt    time.Time
 	misses     []mapcache.Key
 	out        []lisp.Datagram

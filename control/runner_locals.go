@@ -1,6 +1,7 @@
 package control
 
 import (
+	"math/bits"
 	"time"
 
 	"github.com/xtrkit/xtrkit/mapcache"
@@ -54,8 +55,19 @@ func (r *Runner) setDataplaneLocals(now time.Time, ls []mapcache.Local) {
 		return
 	}
 	r.silentSeq = r.cfg.Engine.silentSeq
-	if err := r.cfg.Dataplane.SetLocals(r.cfg.Engine.withoutSilent(ls)); err != nil {
-		r.log.Warn("data plane does not take the locators, will try again", "err", err)
-		r.applied, r.retryAt = ls, now.Add(localsRetry)
+	err := r.cfg.Dataplane.SetLocals(r.cfg.Engine.withoutSilent(ls))
+	if err == nil {
+		if r.refusals > 0 {
+			r.log.Info("data plane takes the locators again", "tries", r.refusals)
+		}
+		r.refusals, r.refusedWhy = 0, ""
+		return
 	}
+	r.applied, r.retryAt = ls, now.Add(localsRetry)
+	// It may be for ever: each reason is told once, and then less and less often.
+	why := err.Error()
+	if r.refusals++; why != r.refusedWhy || bits.OnesCount64(r.refusals) == 1 {
+		r.log.Warn("data plane does not take the locators, will try again", "err", err, "tries", r.refusals)
+	}
+	r.refusedWhy = why
 }

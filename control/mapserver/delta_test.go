@@ -120,7 +120,7 @@ func TestSaveAndLoad(t *testing.T) {
 		var nonce lisp.Nonce
 		traffic(a, rand.New(rand.NewPCG(seed, 2)), 100, &nonce)
 		var buf bytes.Buffer
-		require.NoError(t, a.s.Save(&buf))
+		require.NoError(t, a.s.Save(a.now, &buf))
 		saved := buf.Bytes()
 		for _, k := range []lisp.Key{key1, key1b, key2} {
 			assert.NotContains(t, string(saved), string(k.Secret))
@@ -157,7 +157,7 @@ func TestRestart(t *testing.T) {
 	require.Len(t, a.put(etr1, old), 1)
 	require.Len(t, a.put(etr1, register(t, key1, record("10.1.0.0/16", 10, "192.0.2.12"), withXTR(xtr1), withProxy)), 1)
 	var buf bytes.Buffer
-	require.NoError(t, a.s.Save(&buf))
+	require.NoError(t, a.s.Save(a.now, &buf))
 
 	b := newBench(t, strict)
 	b.now = a.now.Add(time.Minute)
@@ -177,7 +177,7 @@ func TestLoadSkipsWhatIsNoLongerConfigured(t *testing.T) {
 	require.Len(t, a.put(etr1, register(t, key1, record("10.1.0.0/16", 10, "192.0.2.11"))), 1)
 	require.Len(t, a.put(etr1, register(t, key2, record("10.128.0.0/16", 10, "192.0.2.11"))), 1)
 	var buf bytes.Buffer
-	require.NoError(t, a.s.Save(&buf))
+	require.NoError(t, a.s.Save(a.now, &buf))
 	b := newBench(t, func(c *Config) { c.Sites = c.Sites[1:] })
 	used, skipped, err := b.s.Load(a.now, &buf)
 	require.NoError(t, err)

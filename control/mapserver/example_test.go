@@ -95,7 +95,7 @@ func ExampleServer_Save() {
 	now := time.Now()
 	a.Handle(now, lisp.Datagram{Local: server, Remote: etr, Bytes: mapRegister("10.1.0.0/16", 1)})
 	var file bytes.Buffer
-	if err := a.Save(&file); err != nil {
+	if err := a.Save(now, &file); err != nil {
 		panic(err)
 	}
 	used, skipped, err := b.Load(now.Add(time.Minute), &file)

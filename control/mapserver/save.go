@@ -11,7 +11,7 @@ import (
 )
 
 // saveMagic starts a stream of Deltas; the digit is the version.
-const saveMagic = "xtrkit-mapserver-1\n"
+const saveMagic = "xtrkit-mapserver-2\n"
 
 // maxDelta bounds one Delta in a stream: a record with 255 locators fits.
 const maxDelta = 1 << 18
@@ -20,12 +20,17 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Save writes the whole state as a stream of Deltas, each with its length and a
 // checksum. The state holds no keys.
-func (s *Server) Save(w io.Writer) error {
+func (s *Server) Save(now time.Time, w io.Writer) error {
 	bw := bufio.NewWriter(w)
-	if _, err := bw.WriteString(saveMagic); err != nil {
+	// What the clock says, and what it would say without its steps since the first
+	// call: the times in Deltas are those.
+	b := append([]byte(nil), saveMagic...)
+	for _, t := range [...]time.Time{now, s.fromTicks(s.toTicks(now))} {
+		b = binary.BigEndian.AppendUint64(b, uint64(t.UnixNano()))
+	}
+	if _, err := bw.Write(b); err != nil {
 		return fmt.Errorf("mapserver: save: %w", err)
 	}
-	var b []byte
 	for d := range s.Snapshot() {
 		var err error
 		if b, err = appendFrame(b[:0], &d); err != nil {
@@ -55,15 +60,24 @@ func appendFrame(b []byte, d *Delta) ([]byte, error) {
 // how many it skipped because the configured sites no longer have them. A
 // stream cut short is used as far as it goes; the error then wraps
 // io.ErrUnexpectedEOF.
+//
+// A registration has the rest of its lifetime that it had when it was saved, less
+// what the clock says has passed since. A clock that has stepped between Save and
+// Load, as one that is set only some time after the system's start, lets it end too
+// soon, or live on for that rest, but never longer.
 func (s *Server) Load(now time.Time, r io.Reader) (used, skipped int, err error) {
 	br := bufio.NewReader(r)
-	magic := make([]byte, len(saveMagic))
-	if _, err := io.ReadFull(br, magic); err != nil {
+	start := make([]byte, len(saveMagic)+16)
+	if _, err := io.ReadFull(br, start); err != nil {
 		return 0, 0, fmt.Errorf("mapserver: load: %w", err)
 	}
-	if string(magic) != saveMagic {
+	if string(start[:len(saveMagic)]) != saveMagic {
 		return 0, 0, fmt.Errorf("mapserver: load: %w: not a stream of deltas", ErrDelta)
 	}
+	at := func(i int) time.Time {
+		return time.Unix(0, int64(binary.BigEndian.Uint64(start[len(saveMagic)+8*i:])))
+	}
+	saved := now.Add(-max(0, now.Sub(at(0)))) // when it was, by the clock of now
 	var buf []byte
 	for {
 		var head [8]byte
@@ -88,6 +102,7 @@ func (s *Server) Load(now time.Time, r io.Reader) (used, skipped int, err error)
 		if err := d.UnmarshalBinary(buf); err != nil {
 			return used, skipped, fmt.Errorf("mapserver: load: %w", err)
 		}
+		d.Seen, d.Expiry = saved.Add(d.Seen.Sub(at(1))), saved.Add(d.Expiry.Sub(at(1)))
 		if _, err := s.Merge(now, d); err != nil {
 			s.log.Warn("saved registration skipped", "eid", d.EID, "iid", d.IID, "site", d.Site, "err", err)
 			skipped++

@@ -213,6 +213,10 @@ func overview(w io.Writer, st *statusd.Status) {
 	if n := st.Node; n != nil {
 		fmt.Fprintf(w, "%s, MTU %d, EIDs %s\n\nRegistrations\n", n.Device, n.MTU, join(n.EIDs))
 		registrationTable(w, st)
+		if len(n.Refused) > 0 {
+			fmt.Fprintln(w, "\nThe system refuses")
+			refusedTable(w, st)
+		}
 		fmt.Fprintln(w, "\nMap-cache")
 		entryTable(w, st.Time, n.MapCache)
 	}
@@ -225,6 +229,14 @@ func overview(w io.Writer, st *statusd.Status) {
 		fmt.Fprintln(w, "\nRegistrations")
 		registeredTable(w, st)
 	}
+}
+
+func refusedTable(w io.Writer, st *statusd.Status) {
+	rows := newTable(w, "What", "Since", "Tries", "Reason")
+	for _, r := range st.Node.Refused {
+		rows.row(r.What, since(st.Time, r.Since), fmt.Sprint(r.Tries), r.Reason)
+	}
+	rows.end()
 }
 
 func join(ps []netip.Prefix) string {

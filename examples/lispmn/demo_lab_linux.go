@@ -167,6 +167,7 @@ func (d *demoLab) attach(core *netlab.Host, s site) {
 		A:     netlab.End{Name: "eth0", Addrs: []string{s.rloc[ipv4] + "/24", s.rloc[ipv6] + "/64"}},
 		B:     netlab.End{Name: "to-" + s.name, Addrs: []string{s.gw[ipv4] + "/24", s.gw[ipv6] + "/64"}},
 		Delay: s.delay,
+		Relay: d.opt.relayed == s.name,
 		// Whoever looks in between shall see what a wire carries, not packets that
 		// are still to be cut and have no checksum yet.
 		NoOffload: true,

@@ -40,6 +40,7 @@ type demoOptions struct {
 	nat        bool
 	pxtr       bool
 	capture    string // directory; empty: no capture
+	relayed    string // whose links are relayed, so that tests can delay them
 }
 
 // demo is the command lispmn demo. It returns the exit code.

@@ -79,6 +79,7 @@ func (d *demoLab) attachMore(s site, i int, u uplink) error {
 		A:         netlab.End{Name: name, Addrs: []string{u.addr + "/24"}},
 		B:         netlab.End{Name: fmt.Sprintf("to-%s%d", s.name, i+1), Addrs: []string{u.gw + "/24"}},
 		NoOffload: true,
+		Relay:     d.opt.relayed == s.name,
 	})
 	if err := d.lab.Err(); err != nil {
 		return err

@@ -473,19 +473,31 @@ func TestWeights(t *testing.T) {
 }
 
 // TestRefusedIsTriedAgain: what the system refuses is tried again, without
-// anything happening, until it is done.
+// anything happening, until it is done. The status says so, and the log a few times.
 func TestRefusedIsTriedAgain(t *testing.T) {
 	d := multihomeLab(t)
 	a := d.hosts["a"]
 	startNodes(t, d, func(s site) string { return d.patternConfig(s, marksOn) }, multiA)
+	node := d.children["a"]
+	refused := func() []statusd.Refusal {
+		st, err := node.ready(t.Context())
+		require.NoError(t, err)
+		return st.Node.Refused
+	}
+	require.Empty(t, refused())
 	a.Sysctl("net/ipv6/conf/lmn0/disable_ipv6", "1") // takes the EID along
-	require.NoError(t, netlab.Eventually(t.Context(), "two tries", func() bool {
-		return strings.Count(d.children["a"].logTail(10_000), "the system refused a change") >= 2
+	require.NoError(t, netlab.Eventually(t.Context(), "three tries", func() bool {
+		l := refused()
+		return len(l) == 1 && l[0].What == "repair of what was removed" && l[0].Tries >= 3 && strings.Contains(l[0].Reason, multiA.eid[ipv6])
 	}))
 	a.Sysctl("net/ipv6/conf/lmn0/disable_ipv6", "0")
 	require.NoError(t, netlab.Eventually(t.Context(), "the EID", func() bool {
 		return strings.Contains(a.MustRun("ip", "-6", "addr", "show", "dev", "lmn0"), multiA.eid[ipv6])
 	}))
-	require.NoError(t, d.children["a"].stop())
+	require.NoError(t, netlab.Eventually(t.Context(), "nothing to be refused", func() bool { return len(refused()) == 0 }))
+	log := node.logTail(10_000)
+	assert.Contains(t, log, "the system refused a change")
+	assert.Equal(t, 1, strings.Count(log, "the system no longer refuses a change"))
+	require.NoError(t, node.stop())
 	require.NoError(t, d.checkClean(multiA))
 }

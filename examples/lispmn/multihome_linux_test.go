@@ -23,8 +23,14 @@ import (
 // arrives has left by the right uplink.
 func multihomeLab(t *testing.T) *demoLab {
 	t.Helper()
+	return relayedLab(t, "")
+}
+
+// relayedLab is multihomeLab where the links of a site can be delayed.
+func relayedLab(t *testing.T, name string) *demoLab {
+	t.Helper()
 	netlab.RequireProgram(t, "ip")
-	d := testLab(t, demoOptions{multihome: true})
+	d := testLab(t, demoOptions{multihome: true, relayed: name})
 	d.hosts["core"].Sysctl("net/ipv4/conf/all/rp_filter", "1")
 	require.NoError(t, d.lab.Err())
 	do(t, d, startMapServer)

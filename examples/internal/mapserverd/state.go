@@ -53,7 +53,7 @@ func (s *Server) saveOften(ctx context.Context) {
 		var failed error
 		// The octets are made on the loop, where nothing changes meanwhile, and
 		// written beside it.
-		if err := s.runner.Do(ctx, func(time.Time) { failed = s.core.Save(&b) }); err != nil {
+		if err := s.runner.Do(ctx, func(now time.Time) { failed = s.core.Save(now, &b) }); err != nil {
 			return
 		}
 		if err := errors.Join(failed, writeFile(s.cfg.Conf.StateFile, b.Bytes())); err != nil {
@@ -68,7 +68,7 @@ func (s *Server) save() error {
 		return nil
 	}
 	var b bytes.Buffer
-	if err := s.core.Save(&b); err != nil {
+	if err := s.core.Save(time.Now(), &b); err != nil {
 		return err
 	}
 	return writeFile(s.cfg.Conf.StateFile, b.Bytes())

@@ -3,6 +3,7 @@ package node
 import (
 	"log/slog"
 	"net/netip"
+	"time"
 
 	"github.com/xtrkit/xtrkit/control"
 	"github.com/xtrkit/xtrkit/encap"
@@ -44,7 +45,8 @@ type plane interface {
 // must not be routed into it.
 type dataplane struct {
 	plane
-	device *tun.Interface
+	device  *tun.Interface
+	refused *refusals
 }
 
 var _ plane = dataplane{}
@@ -52,10 +54,13 @@ var _ plane = dataplane{}
 // SetLocals replaces the locators: of the routing rules first, so that nothing
 // that is encapsulated comes back.
 func (d dataplane) SetLocals(ls []mapcache.Local) error {
-	if err := d.device.SetLocals(addresses(ls)); err != nil {
-		return err
+	err := d.device.SetLocals(addresses(ls))
+	if err == nil {
+		err = d.plane.SetLocals(ls)
 	}
-	return d.plane.SetLocals(ls)
+	// The Runner logs it.
+	d.refused.note(time.Now(), "locators", err, slog.New(slog.DiscardHandler))
+	return err
 }
 
 func addresses(ls []mapcache.Local) []netip.Addr {

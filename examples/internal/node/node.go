@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -40,7 +39,6 @@ type Node struct {
 	cfg     Config
 	log     *slog.Logger
 	started time.Time
-	eids    []netip.Prefix
 
 	kernel   *multihome.Netlink
 	routing  *multihome.Routing
@@ -48,6 +46,7 @@ type Node struct {
 	keeper   *keeper           // of identity, once Run was called
 	versions map[string]uint16 // Map-Version Numbers of the last run
 	uplinks  *multihome.State  // only by the goroutine that watches, once Run was called
+	refused  refusals
 
 	mu       sync.Mutex // what follow and Reload use
 	conf     *conf.Node // what is in force
@@ -70,7 +69,6 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
-	n.eids = eidsOf(cfg.Conf)
 	var undo []func() error
 	defer func() {
 		if err != nil {
@@ -153,7 +151,7 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if n.forwarder, err = encap.NewForwarder(forwarding); err != nil {
 		return nil, err
 	}
-	plane := dataplane{n.forwarder, n.device}
+	plane := dataplane{n.forwarder, n.device, &n.refused}
 	if inKernel {
 		if plane.plane, err = n.openFastPath(forwarding, sockets); err != nil {
 			return nil, err

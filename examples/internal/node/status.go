@@ -17,7 +17,7 @@ import (
 // Status returns the present state of the node.
 func (n *Node) Status(ctx context.Context) (statusd.Status, error) {
 	s := &statusd.Node{
-		Device: n.device.Name(), MTU: n.device.MTU(), EIDs: n.eids, Traffic: n.traffic(), Goroutines: runtime.NumGoroutine(),
+		Device: n.device.Name(), MTU: n.device.MTU(), EIDs: n.EIDs(), Traffic: n.traffic(), Goroutines: runtime.NumGoroutine(), Refused: n.refused.now(),
 	}
 	n.mu.Lock()
 	seen := n.seen

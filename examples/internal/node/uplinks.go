@@ -27,7 +27,7 @@ func (n *Node) openKernel(ctx context.Context) (multihome.Change, error) {
 	}
 	var err error
 	n.uplinks, err = multihome.New(multihome.Config{
-		Exclude: []string{device, device + marksDevices}, Reject: isEID(n.cfg.Conf), SiteScope: n.cfg.Conf.SiteScope,
+		Exclude: []string{device, device + marksDevices}, Reject: n.isEID, SiteScope: n.cfg.Conf.SiteScope,
 	})
 	if err != nil {
 		return multihome.Change{}, err
@@ -61,8 +61,7 @@ func (n *Node) follow(now time.Time, c multihome.Change) error {
 	defer n.mu.Unlock()
 	n.seen = c.Interfaces
 	failed := func(what string, err error) {
-		if err != nil {
-			n.log.Error("the system refused a change", "what", what, "err", err, "again_in", retryAfter)
+		if n.refused.note(now, what, err, n.log); err != nil {
 			n.uplinks.Again(now.Add(retryAfter))
 		}
 	}

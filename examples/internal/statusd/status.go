@@ -33,8 +33,18 @@ type Node struct {
 	Paths         []Path            `json:"paths,omitempty"`
 	Traffic       Traffic           `json:"traffic"`
 	Goroutines    int               `json:"goroutines"`
-	Control       map[string]uint64 `json:"control"`      // counters of control messages
-	ControlDrops  map[string]uint64 `json:"controlDrops"` // by reason, without zeros
+	Refused       []Refusal         `json:"refused,omitempty"` // what the system does not let the node do now
+	Control       map[string]uint64 `json:"control"`           // counters of control messages
+	ControlDrops  map[string]uint64 `json:"controlDrops"`      // by reason, without zeros
+}
+
+// Refusal is a change, of routes for instance, that the system refuses and that is
+// tried again and again.
+type Refusal struct {
+	What   string    `json:"what"`
+	Reason string    `json:"reason"` // of the last try
+	Since  time.Time `json:"since"`
+	Tries  uint64    `json:"tries"`
 }
 
 // Local is an own locator.
