@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/xtrkit/xtrkit/control"
@@ -47,9 +46,8 @@ func (n *Node) flush(ctx context.Context, s statusd.Selection) (c statusd.Count,
 
 // Errors of add and del.
 var (
-	errTable   = errors.New("there are two tables: map-cache and database")
-	errAbsent  = errors.New("there is no such entry")
-	errOutside = errors.New("the device carries only the EID-Prefixes of the configuration and parts of them: add it there and start the node again")
+	errTable  = errors.New("there are two tables: map-cache and database")
+	errAbsent = errors.New("there is no such entry")
 )
 
 // add puts an entry in until the node ends or it is removed: it is not written to
@@ -70,24 +68,7 @@ func (n *Node) add(ctx context.Context, c statusd.Change) (none statusd.Nothing,
 		err = n.runner.Do(ctx, func(now time.Time) { failed = n.engine.Cache().Insert(now, m) })
 		return none, errors.Join(err, failed)
 	case "database":
-		return none, n.change(ctx, func(cfg *conf.Node) error {
-			at := slices.IndexFunc(cfg.Mappings, func(m conf.DatabaseMapping) bool {
-				return m.Prefix.Bits() <= c.Prefix.Bits() && m.Prefix.Contains(c.Prefix.Addr())
-			})
-			if at < 0 || c.IID != cfg.IID {
-				return errOutside
-			}
-			m := cfg.Mappings[at]
-			if m.Prefix == c.Prefix {
-				return fmt.Errorf("%v is in the database already", c.Prefix)
-			}
-			m.Prefix = c.Prefix
-			if c.TTL != 0 {
-				m.TTL = c.TTL
-			}
-			cfg.Mappings = append(slices.Clone(cfg.Mappings), m)
-			return nil
-		})
+		return none, n.change(ctx, func(cfg *conf.Node) error { return cfg.AddMapping(c.IID, c.Prefix, c.TTL) })
 	}
 	return none, errTable
 }
@@ -107,11 +88,9 @@ func (n *Node) del(ctx context.Context, c statusd.Change) (none statusd.Nothing,
 		return none, err
 	case "database":
 		return none, n.change(ctx, func(cfg *conf.Node) error {
-			left := slices.DeleteFunc(slices.Clone(cfg.Mappings), func(m conf.DatabaseMapping) bool { return m.IID == c.IID && m.Prefix == c.Prefix })
-			if len(left) == len(cfg.Mappings) {
+			if !cfg.RemoveMapping(c.IID, c.Prefix) {
 				return errAbsent
 			}
-			cfg.Mappings = left
 			return nil
 		})
 	}
@@ -127,11 +106,10 @@ func (n *Node) change(ctx context.Context, f func(*conf.Node) error) error {
 		return err
 	}
 	db := database(&cfg, n.seen, n.versions)
-	var failed error
-	if err := n.runner.Do(ctx, func(now time.Time) { failed = n.engine.SetDatabase(now, db) }); err != nil || failed != nil {
-		return errors.Join(err, failed)
+	if err := n.takeOver(ctx, &cfg, func(now time.Time) error { return n.engine.SetDatabase(now, db) }); err != nil {
+		return err
 	}
-	n.conf, n.database = &cfg, db
+	n.database = db
 	return nil
 }
 

@@ -90,7 +90,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return daemon.Failed(stderr, "lispmn", err)
 	}
 	made <- n
-	fmt.Fprintf(stderr, "lispmn: %s is up with %v; see lispconf -s %s show\n", n.device.Name(), n.eids, n.Socket())
+	fmt.Fprintf(stderr, "lispmn: %s is up with %v; see lispconf -s %s show\n", n.device.Name(), n.EIDs(), n.Socket())
 	if err := daemon.DropCapabilities(); err != nil {
 		log.Warn("goes on with all capabilities", "err", err)
 	}

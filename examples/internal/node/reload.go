@@ -83,16 +83,12 @@ func (n *Node) Reload(ctx context.Context) (statusd.Reloaded, error) {
 	}
 	cfg := merge(n.conf, next, &r)
 	db := database(cfg, n.seen, n.versions)
-	var failed error
-	if err := n.runner.Do(ctx, func(now time.Time) {
-		failed = n.engine.Reconfigure(now, controlConfig(cfg, db, n.identity, n.log))
+	if err := n.takeOver(ctx, cfg, func(now time.Time) error {
+		return n.engine.Reconfigure(now, controlConfig(cfg, db, n.identity, n.log))
 	}); err != nil {
 		return statusd.Reloaded{}, err
 	}
-	if failed != nil {
-		return statusd.Reloaded{}, failed
-	}
-	n.conf, n.database = cfg, db
+	n.database = db
 	if n.cfg.SetLog != nil {
 		if err := n.cfg.SetLog(cfg.LogFile, cfg.Debug); err != nil {
 			r.Warnings = append(r.Warnings, err.Error())
@@ -117,8 +113,8 @@ func merge(before, next *conf.Node, r *statusd.Reloaded) *conf.Node {
 		a, b := reflect.ValueOf(p.get(&cfg)).Elem(), reflect.ValueOf(p.get(next)).Elem()
 		lines := differences(a, b)
 		why := p.why
-		if p.name == "database-mapping" && !slices.Equal(eidsOf(before), eidsOf(next)) {
-			why = "the device has the EIDs"
+		if p.name == "database-mapping" && (before.Mode != next.Mode || before.IID != next.IID) && !slices.Equal(eidsOf(before), eidsOf(next)) {
+			why = "they belong to the operating-mode or iid"
 		}
 		for _, line := range lines {
 			if why != "" {

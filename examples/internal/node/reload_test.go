@@ -2,6 +2,7 @@ package node
 
 import (
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -44,8 +45,13 @@ proxy-etr { address = 203.0.113.7 }`, statusd.Reloaded{Changes: []string{
 			"lisp-sec { mode = preferred resolver-key { key = k } }" + reloadable, statusd.Reloaded{Changes: []string{
 			"rloc-probing: default -> every 10s, 1 retries after 1s, fast 0s", "lisp-sec: off, 0 keys, hmac [], kdf [], protected-paths [], etr true -> preferred, 1 keys, hmac [], kdf [], protected-paths [], etr true",
 		}}},
-		{"needs a restart", "tun-mtu = 1400\n" + reloadable + "database-mapping { eid-prefix = 2001:db8::1/128 interface = eth0 }", statusd.Reloaded{Restart: []string{
-			"database-mapping: + 2001:db8::1/128 ttl 10m0s by eth0 IPv4 1/100, eth0 IPv6 1/100 (the device has the EIDs)",
+		{"another EID-Prefix", reloadable + "database-mapping { eid-prefix = 2001:db8::1/128 interface = eth0 }", statusd.Reloaded{Changes: []string{
+			"database-mapping: + 2001:db8::1/128 ttl 10m0s by eth0 IPv4 1/100, eth0 IPv6 1/100",
+		}}},
+		{"needs a restart", "operating-mode = xTR\ntun-mtu = 1400\n" + strings.Replace(reloadable, "1/32", "0/24", 1), statusd.Reloaded{Restart: []string{
+			"database-mapping: - 198.51.100.1/32 ttl 5m0s by eth0 IPv4 1/100 (they belong to the operating-mode or iid)",
+			"database-mapping: + 198.51.100.0/24 ttl 5m0s by eth0 IPv4 1/100 (they belong to the operating-mode or iid)",
+			"operating-mode: MN -> xTR (the device is made for it)",
 			"tun device: {Name: MTU:0 Table:0} -> {Name: MTU:1400 Table:0} (the device is there)",
 		}}},
 	} {

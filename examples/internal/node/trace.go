@@ -18,7 +18,7 @@ const protoUDP = 17
 // trace says what becomes of packets of a flow, and why.
 func (n *Node) trace(ctx context.Context, f statusd.Flow) (statusd.Trace, error) {
 	if !f.Src.IsValid() {
-		for _, p := range n.eids {
+		for _, p := range n.EIDs() {
 			if p.Addr().Is4() == f.Dst.Is4() {
 				f.Src = p.Addr()
 				break
