@@ -20,6 +20,9 @@ type RoutingConfig struct {
 	// TableBase plus the index of an interface is the number of its routing table.
 	// Default DefaultTableBase.
 	TableBase int
+	// Keep lets rules and routes outlive the process: Close leaves them, and
+	// NewRouting takes over those that are there, until Set says what is needed.
+	Keep bool
 }
 
 func (c RoutingConfig) withDefaults() (RoutingConfig, error) {

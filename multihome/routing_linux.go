@@ -26,9 +26,10 @@ type Routing struct {
 	mu     sync.Mutex
 	routes []tableRoute // that we added
 	closed bool
+	left   bool // there may be routes of an earlier process
 }
 
-// NewRouting removes what a killed process left.
+// NewRouting removes what a killed process left, or takes it over (RoutingConfig.Keep).
 func NewRouting(cfg RoutingConfig) (*Routing, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -39,7 +40,11 @@ func NewRouting(cfg RoutingConfig) (*Routing, error) {
 		return nil, fmt.Errorf("multihome: netlink: %w", err)
 	}
 	r := &Routing{cfg: cfg, handle: h}
-	if err := errors.Join(r.setRules(nil), r.removeTables()); err != nil {
+	if cfg.Keep {
+		r.left = true
+		return r, nil
+	}
+	if err := errors.Join(r.setRules(nil), r.removeTables(nil)); err != nil {
 		h.Close()
 		return nil, fmt.Errorf("multihome: %w", err)
 	}
@@ -55,10 +60,18 @@ func (r *Routing) Set(ifs []Interface, locators []netip.Addr) error {
 	if r.closed {
 		return fmt.Errorf("multihome: set routes: %w", net.ErrClosed)
 	}
-	return r.apply(makePlan(r.cfg.TableBase, ifs, locators))
+	p := makePlan(r.cfg.TableBase, ifs, locators)
+	err := r.apply(p)
+	if r.left {
+		if e := r.removeTables(p.routes); e != nil {
+			return errors.Join(err, fmt.Errorf("multihome: %w", e))
+		}
+		r.left = false
+	}
+	return err
 }
 
-// Close removes everything. It is idempotent.
+// Close removes everything, or nothing (RoutingConfig.Keep). It is idempotent.
 func (r *Routing) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -67,6 +80,9 @@ func (r *Routing) Close() error {
 	}
 	r.closed = true
 	defer r.handle.Close()
+	if r.cfg.Keep {
+		return nil
+	}
 	return r.apply(plan{})
 }
 
@@ -190,8 +206,9 @@ func (r *Routing) rule(s sourceRule) *netlink.Rule {
 	return n
 }
 
-// removeTables removes routes of ours from all tables that can be ours.
-func (r *Routing) removeTables() error {
+// removeTables removes routes of ours from all tables that can be ours, but for those
+// to keep.
+func (r *Routing) removeTables(keep []tableRoute) error {
 	var errs []error
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		all, err := r.handle.RouteListFiltered(family, &netlink.Route{
@@ -201,7 +218,9 @@ func (r *Routing) removeTables() error {
 			errs = append(errs, fmt.Errorf("routes: %w", err))
 		}
 		for _, x := range all {
-			if x.Table <= r.cfg.TableBase || x.Table > r.cfg.TableBase+1<<20 {
+			if x.Table <= r.cfg.TableBase || x.Table > r.cfg.TableBase+1<<20 || slices.ContainsFunc(keep, func(t tableRoute) bool {
+				return t.Table == x.Table && t.IPv6 == (family == netlink.FAMILY_V6)
+			}) {
 				continue
 			}
 			if err := r.handle.RouteDel(&x); err != nil && !errors.Is(err, unix.ESRCH) {

@@ -28,14 +28,16 @@ func addrMessage(index int, a netip.Addr) []nl.NetlinkRequestData {
 	}
 }
 
+// addrFlags: no duplicate address detection, as there is nobody to ask on the device;
+// no prefix route, as it would be in the user's main table.
+func addrFlags() nl.NetlinkRequestData {
+	return nl.NewRtAttr(unix.IFA_FLAGS, u32(unix.IFA_F_NODAD|unix.IFA_F_NOPREFIXROUTE))
+}
+
 // addAddr adds an address and reports whether it was not there before.
 func (n *rtnl) addAddr(index int, a netip.Addr) (bool, error) {
 	attrs := addrMessage(index, a)
-	attrs = append(attrs,
-		// No duplicate address detection: there is nobody to ask on the device.
-		// No prefix route: it would be in the user's main table.
-		nl.NewRtAttr(unix.IFA_FLAGS, u32(unix.IFA_F_NODAD|unix.IFA_F_NOPREFIXROUTE)),
-		nl.NewRtAttr(ifaProto, []byte{Protocol}))
+	attrs = append(attrs, addrFlags(), nl.NewRtAttr(ifaProto, []byte{Protocol}))
 	_, err := n.call(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, 0, attrs...)
 	if errors.Is(err, unix.EEXIST) {
 		return false, nil

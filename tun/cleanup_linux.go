@@ -3,6 +3,7 @@ package tun
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -33,8 +34,13 @@ func Cleanup(cfg Config) error {
 		}
 		defer func() { _ = unix.Close(fd) }()
 		index = l.Attrs().Index
+		if isOurs(l) {
+			if err := persist(fd, false); err != nil {
+				return fmt.Errorf("tun: clean up: %w", err)
+			}
+		}
 	}
-	err = n.clean(cfg, index, false)
+	err = n.clean(cfg, index, false, nil)
 	if err == nil {
 		err = cleanForwarding(cfg, cfg.Name)
 	}
@@ -55,11 +61,12 @@ func cleanForwarding(cfg Config, device string) error {
 
 // clean removes leftovers. index is our device's, 0 if there is none. If alone is
 // set, it is an error, and nothing is removed, if the table or the priorities
-// hold something of others.
-func (n *rtnl) clean(cfg Config, index int, alone bool) error {
+// hold something of others. What keep has, if it is not nil, is no leftover.
+func (n *rtnl) clean(cfg Config, index int, alone bool, keep *plan) error {
 	type leftover struct {
 		v6     bool
 		rules  []uint32 // priorities
+		others []rule   // that have a priority with what is kept
 		routes []foundRoute
 	}
 	var left []leftover
@@ -72,6 +79,10 @@ func (n *rtnl) clean(cfg Config, index int, alone bool) error {
 		for _, m := range marks {
 			switch {
 			case m.priority < cfg.RulePriority || m.priority >= cfg.RulePriority+priorities:
+			case m.protocol == Protocol && keep != nil:
+				if !keep.hasRule(cfg, m.rule) {
+					l.others = append(l.others, m.rule)
+				}
 			case m.protocol == Protocol:
 				l.rules = append(l.rules, m.priority)
 			case alone:
@@ -92,6 +103,7 @@ func (n *rtnl) clean(cfg Config, index int, alone bool) error {
 				}
 			}
 			switch {
+			case r.protocol == Protocol && keep != nil && keep.hasRoute(r, index):
 			case r.protocol == Protocol:
 				l.routes = append(l.routes, r)
 			case alone:
@@ -108,6 +120,12 @@ func (n *rtnl) clean(cfg Config, index int, alone bool) error {
 			}
 			removed++
 		}
+		for _, r := range l.others {
+			if err := n.delRule(r); err != nil {
+				return err
+			}
+			removed++
+		}
 		for _, r := range l.routes {
 			if err := n.delRoute(cfg.Table, r.route); err != nil {
 				return err
@@ -121,7 +139,7 @@ func (n *rtnl) clean(cfg Config, index int, alone bool) error {
 			return err
 		}
 		for _, a := range addrs {
-			if a.protocol != Protocol {
+			if a.protocol != Protocol || keep != nil && slices.Contains(keep.addrs, a.addr) {
 				continue
 			}
 			if err := n.delAddr(index, a.addr); err != nil {

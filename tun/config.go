@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"time"
 )
 
 // Protocol marks what this package adds, in the protocol field of rules, routes
@@ -74,6 +75,15 @@ type Config struct {
 	// DefaultRulePriority. There must be no other rules in that range; it must be
 	// less than the main table's rule, usually 32766.
 	RulePriority uint32
+	// Linger, if it is not 0, lets the device outlive the process with all that leads
+	// to it: Close leaves everything, and so does a process that is killed. The next
+	// Create of a device of that name with Linger takes over what fits its Config, so
+	// that packets meet no gap, and removes the rest; without Linger it removes
+	// everything first. Addresses live for so long only since the last
+	// Interface.Renew, in seconds: then the kernel removes them, so that a host whose
+	// EID they were goes on without LISP. What packets with firewall marks are led
+	// to does not linger.
+	Linger time.Duration
 	// Logger, or nil for silence.
 	Logger *slog.Logger
 }
@@ -115,6 +125,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Proxy && len(c.Destinations) == 0 {
 		return c, fmt.Errorf("tun: %w: a proxy needs destinations", ErrConfig)
+	}
+	if c.Linger < 0 || c.Linger > 0 && c.Linger < time.Second || c.Linger > 0 && c.File != nil {
+		return c, fmt.Errorf("tun: %w: a device that lingers for %v", ErrConfig, c.Linger)
 	}
 	c.Router = c.Router || c.Proxy
 	if c.Logger == nil {

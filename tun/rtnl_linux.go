@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -140,19 +141,19 @@ func (n *rtnl) delRule(r rule) error {
 	return err
 }
 
-// ruleMark is what tells whose a rule is.
-type ruleMark struct {
-	priority uint32
+// foundRule is a rule as the kernel lists it.
+type foundRule struct {
+	rule
 	protocol uint8
 }
 
-// rules returns the marks of a family's rules.
-func (n *rtnl) rules(v6 bool) ([]ruleMark, error) {
+// rules returns a family's rules.
+func (n *rtnl) rules(v6 bool) ([]foundRule, error) {
 	all, err := n.dump(unix.RTM_GETRULE, unix.RTM_NEWRULE, &nl.RtMsg{RtMsg: unix.RtMsg{Family: family(v6)}})
 	if err != nil {
 		return nil, fmt.Errorf("list rules: %w", err)
 	}
-	var marks []ruleMark
+	var found []foundRule
 	for _, m := range all {
 		if len(m) < unix.SizeofRtMsg || m[0] != family(v6) {
 			continue
@@ -161,18 +162,46 @@ func (n *rtnl) rules(v6 bool) ([]ruleMark, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list rules: %w", err)
 		}
-		var mark ruleMark
-		for _, a := range attrs {
-			switch a.Attr.Type {
-			case unix.FRA_PRIORITY:
-				mark.priority = binary.NativeEndian.Uint32(a.Value)
-			case unix.FRA_PROTOCOL:
-				mark.protocol = a.Value[0]
-			}
-		}
-		marks = append(marks, mark)
+		found = append(found, parseRule(nl.DeserializeRtMsg(m), attrs))
 	}
-	return marks, nil
+	return found, nil
+}
+
+// parseRule is the inverse of changeRule.
+func parseRule(msg *nl.RtMsg, attrs []syscall.NetlinkRouteAttr) (f foundRule) {
+	f.v6, f.nop, f.find = msg.Family == unix.AF_INET6, msg.Type == unix.FR_ACT_NOP, msg.Flags&unix.FIB_RULE_FIND_SADDR != 0
+	for _, a := range attrs {
+		number := func() uint32 { return binary.NativeEndian.Uint32(a.Value) }
+		prefix := func(bits uint8) netip.Prefix {
+			ip, _ := netip.AddrFromSlice(a.Value)
+			return netip.PrefixFrom(ip, int(bits))
+		}
+		switch a.Attr.Type {
+		case unix.FRA_PRIORITY:
+			f.priority = number()
+		case unix.FRA_PROTOCOL:
+			f.protocol = a.Value[0]
+		case unix.FRA_SRC:
+			f.from = prefix(msg.Src_len)
+		case unix.FRA_DST:
+			f.to = prefix(msg.Dst_len)
+		case unix.FRA_FWMARK:
+			f.mark = number()
+		case unix.FRA_FWMASK:
+			f.mask = number()
+		case unix.FRA_IIFNAME:
+			f.local = string(a.Value) == "lo\x00"
+		case unix.FRA_GOTO:
+			f.goTo = number()
+		case unix.FRA_TABLE:
+			if msg.Type == unix.FR_ACT_TO_TBL {
+				f.table = number()
+			}
+		case unix.FRA_SUPPRESS_PREFIXLEN:
+			f.suppress = number() == 0
+		}
+	}
+	return f
 }
 
 // delMarked removes the first of a family's rules with the priority that is ours.

@@ -39,6 +39,7 @@ type Interface struct {
 	locals []netip.Addr // of which there is a rule
 	plan   plan
 	found  netlink.Link // the device as it was adopted; nil if it is our own
+	heir   bool         // of an earlier process that let it linger
 	// What was done and is to be undone. Addresses that were there before are not
 	// among them.
 	addrs    []netip.Addr
@@ -91,14 +92,16 @@ func Create(cfg Config) (*Interface, error) {
 	}
 	// Nobody else has the device from here on, so what carries our mark is a dead
 	// process's.
-	if err = i.nl.clean(cfg, i.index, true); err == nil {
-		// A host that forwards, though it need not, is no reason not to start.
-		if err := cleanForwarding(cfg, i.name); err != nil {
-			cfg.Logger.Warn("forwarding stays as an earlier process left it", "device", i.name, "err", err)
-		}
+	if err = i.cleanUp(); err == nil {
 		err = i.setUp()
 	}
+	if err == nil {
+		err = i.Renew()
+	}
 	if err != nil {
+		if !i.heir {
+			err = errors.Join(err, i.endLinger())
+		}
 		_ = i.Close()
 		return nil, fmt.Errorf("tun: set up %s: %w", i.name, err)
 	}
@@ -124,11 +127,14 @@ func (i *Interface) open() error {
 		return fmt.Errorf("tun: %s: %w", i.cfg.Name, err)
 	}
 	link, err := i.nl.links.LinkByName(i.name)
+	if err == nil {
+		i.index = link.Attrs().Index
+		err = i.openLinger()
+	}
 	if err != nil {
 		_ = i.dev.Close()
 		return fmt.Errorf("tun: %s: %w", i.name, err)
 	}
-	i.index = link.Attrs().Index
 	if i.cfg.File != nil {
 		i.found = link
 	}
@@ -348,7 +354,7 @@ func (i *Interface) Stats() Stats {
 
 // Close removes the rules, routes and addresses, and the device unless it was
 // adopted: that one gets back the MTU it had, and is down again if it was down.
-// It is idempotent, unblocks Read, and returns what could not be removed.
+// With Config.Linger it removes nothing. It is idempotent, unblocks Read, and returns what could not be removed.
 func (i *Interface) Close() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -357,6 +363,11 @@ func (i *Interface) Close() error {
 	}
 	i.closed = true
 	var errs []error
+	if i.cfg.Linger > 0 {
+		errs = append(errs, i.renew(), i.closeMarks(), i.closeQueues(), i.namespace.Close())
+		i.nl.close()
+		return errors.Join(errs...)
+	}
 	// The reverse of the set-up: first nothing leads here any more.
 	errs = append(errs, i.closeMarks())
 	for _, r := range slices.Backward(i.rules) {

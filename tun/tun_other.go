@@ -66,6 +66,9 @@ func (i *Interface) SetEIDs([]netip.Prefix) error { return unsupported() }
 // Repair returns an error that wraps errors.ErrUnsupported.
 func (i *Interface) Repair() error { return unsupported() }
 
+// Renew returns an error that wraps errors.ErrUnsupported.
+func (i *Interface) Renew() error { return unsupported() }
+
 // SetMarks returns an error that wraps errors.ErrUnsupported.
 func (i *Interface) SetMarks([]uint32) ([]Marked, error) { return nil, unsupported() }
 

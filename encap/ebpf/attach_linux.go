@@ -3,6 +3,7 @@ package ebpf
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"strings"
@@ -23,8 +24,9 @@ const (
 // attachment is a program at an interface. It stays if the interface goes: then
 // there is nothing to detach from.
 type attachment struct {
-	tcx link.Link // nil: a clsact filter
-	at  place
+	tcx    link.Link // nil: a clsact filter
+	at     place
+	pinned bool
 }
 
 type place struct {
@@ -51,21 +53,15 @@ func (p place) parent() uint32 {
 	return netlink.HANDLE_MIN_INGRESS
 }
 
-// attach puts a program at an interface, behind those that are there.
-func attach(mode AttachMode, at place, prog *ebpf.Program) (*attachment, error) {
+// attach puts a program at an interface, behind those that are there, or in the
+// place of an earlier process's. The attachment outlives the process if p is not nil.
+func attach(mode AttachMode, at place, prog *ebpf.Program, p *pins) (*attachment, error) {
 	if mode != AttachClsact {
-		// Filters of a run that was killed would come second, and see packets that
-		// we leave alone.
-		if err := detachFilter(at); err != nil {
-			return nil, err
-		}
-		how := ebpf.AttachTCXIngress
-		if at.egress {
-			how = ebpf.AttachTCXEgress
-		}
-		l, err := link.AttachTCX(link.TCXOptions{Interface: at.ifindex, Program: prog, Attach: how})
+		a, err := attachLink(at, prog, p)
 		if err == nil {
-			return &attachment{tcx: l, at: at}, nil
+			// Filters of a run that was killed come second, and see packets that we
+			// leave alone.
+			return a, detachFilter(at)
 		}
 		if mode == AttachTCX || !errors.Is(err, ebpf.ErrNotSupported) && !errors.Is(err, unix.EINVAL) {
 			return nil, fmt.Errorf("%v: TCX: %w", at, err)
@@ -77,11 +73,48 @@ func attach(mode AttachMode, at place, prog *ebpf.Program) (*attachment, error) 
 	return &attachment{at: at}, nil
 }
 
-func (a *attachment) detach() error {
-	if a.tcx != nil {
-		return a.tcx.Close()
+// attachLink attaches by TCX.
+func attachLink(at place, prog *ebpf.Program, p *pins) (*attachment, error) {
+	if p != nil {
+		if l := p.takeOver(at, prog); l != nil {
+			return &attachment{tcx: l, at: at, pinned: true}, nil
+		}
 	}
-	return detachFilter(a.at)
+	how := ebpf.AttachTCXIngress
+	if at.egress {
+		how = ebpf.AttachTCXEgress
+	}
+	l, err := link.AttachTCX(link.TCXOptions{Interface: at.ifindex, Program: prog, Attach: how})
+	if err != nil {
+		return nil, err
+	}
+	if p != nil {
+		if err := l.Pin(p.linkFile(at)); err != nil {
+			return nil, errors.Join(fmt.Errorf("pin: %w", err), l.Close())
+		}
+	}
+	return &attachment{tcx: l, at: at, pinned: p != nil}, nil
+}
+
+func (a *attachment) detach() error {
+	if a.tcx == nil {
+		return detachFilter(a.at)
+	}
+	var err error
+	if a.pinned {
+		if err = a.tcx.Unpin(); errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+	}
+	return errors.Join(err, a.tcx.Close())
+}
+
+// leave lets the program go on without us.
+func (a *attachment) leave() error {
+	if a.tcx == nil {
+		return nil
+	}
+	return a.tcx.Close()
 }
 
 // attachFilter replaces our filter at a place, without a gap if one is there.
@@ -151,19 +184,46 @@ func detachFilter(at place) error {
 	return nil
 }
 
-// Cleanup removes what a Dataplane left that was killed: its clsact filters at all
-// interfaces of the network namespace. TCX links leave nothing. It returns how
-// many filters there were.
-func Cleanup() (int, error) {
+// Cleanup removes what a Dataplane left that was killed, or that was to persist:
+// clsact filters at all interfaces of the network namespace, and what is pinned for it
+// in DefaultPinDir and these directories. TCX links that are not pinned leave
+// nothing. It returns how many filters and links there were.
+func Cleanup(pinDirs ...string) (int, error) {
+	n, err := removeFilters(func(place) bool { return false })
+	errs := []error{err}
+	for _, dir := range append([]string{DefaultPinDir}, pinDirs...) {
+		p, err := pinsIn(dir)
+		if errors.Is(err, unix.ENOPROTOOPT) {
+			break // before Linux 5.14: nobody could pin
+		}
+		if err == nil {
+			var links int
+			links, err = p.removeAll()
+			n += links
+		}
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return n, fmt.Errorf("ebpf: cleanup: %w", err)
+	}
+	return n, nil
+}
+
+// removeFilters removes our filters from all places but those to keep. It returns how
+// many there were.
+func removeFilters(keep func(place) bool) (int, error) {
 	links, err := netlink.LinkList()
 	if err != nil {
-		return 0, fmt.Errorf("ebpf: cleanup: %w", err)
+		return 0, fmt.Errorf("interfaces: %w", err)
 	}
 	n := 0
 	var errs []error
 	for _, l := range links {
 		for _, egress := range []bool{false, true} {
 			at := place{l.Attrs().Index, egress}
+			if keep(at) {
+				continue
+			}
 			ours, _, err := ourFilters(at)
 			if err != nil {
 				errs = append(errs, err)
@@ -173,10 +233,7 @@ func Cleanup() (int, error) {
 			errs = append(errs, detachFilter(at))
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		return n, fmt.Errorf("ebpf: cleanup: %w", err)
-	}
-	return n, nil
+	return n, errors.Join(errs...)
 }
 
 // isEthernet tells whether packets of an interface have an Ethernet header.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/xtrkit/xtrkit/encap"
 	"github.com/xtrkit/xtrkit/mapcache"
@@ -18,7 +19,7 @@ type AttachMode uint8
 
 const (
 	AttachAuto   AttachMode = iota // TCX where the kernel has it, else clsact
-	AttachTCX                      // only TCX: links that end with the process
+	AttachTCX                      // only TCX: links that end with the process, unless they are pinned
 	AttachClsact                   // only filters of a clsact qdisc
 )
 
@@ -27,6 +28,9 @@ const (
 	DefaultMaxEntries  = mapcache.DefaultMaxEntries
 	DefaultMaxLocators = 1 << 16
 	DefaultMaxSets     = 1 << 15
+
+	DefaultLinger = 3 * time.Minute
+	DefaultPinDir = "/sys/fs/bpf/xtrkit"
 )
 
 // LAN is an interface whose packets are encapsulated as they come in, without the
@@ -70,6 +74,23 @@ type Config struct {
 	MaxEntries, MaxLocators, MaxSets int
 
 	Attach AttachMode
+
+	// Persist lets packets go on in the kernel while no process runs: Close leaves
+	// the programs where they are, and so does a process that is killed. The next
+	// New takes their place without a gap, whatever its version, and has their
+	// map-cache (Dataplane.Carried); with Persist off it ends them when it is ready.
+	// Cleanup ends them too. The device has to outlive the process as well
+	// (tun.Config.Linger).
+	Persist bool
+	// Linger is how long the programs go on when nobody calls Usage any more, who
+	// could refresh mappings: then they leave all packets alone. Default
+	// DefaultLinger, after which Map-Servers have forgotten us too.
+	Linger time.Duration
+	// PinDir is where links and tables are pinned, a directory in a BPF file system,
+	// which is mounted where it is missing. Default DefaultPinDir. Each network
+	// namespace has a directory in it.
+	PinDir string
+
 	Logger *slog.Logger // nil is silent
 }
 
@@ -94,6 +115,15 @@ func (cfg *Config) complete() error {
 		if *v.p < 2 || *v.p > v.max {
 			return fmt.Errorf("ebpf: a table of %d is not possible", *v.p)
 		}
+	}
+	if cfg.Linger == 0 {
+		cfg.Linger = DefaultLinger
+	}
+	if cfg.Linger < 0 {
+		return fmt.Errorf("ebpf: to linger for %v is not possible", cfg.Linger)
+	}
+	if cfg.PinDir == "" {
+		cfg.PinDir = DefaultPinDir
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -41,7 +40,8 @@ type Dataplane struct {
 
 	settings bpfSettings
 	locals   localSet
-	fixed    []*attachment           // at devices and LANs
+	fixed    []*attachment // at devices and LANs
+	heir     heir
 	further  map[int]*attachment     // at devices that came later, by ifindex
 	uplinks  map[place]*attachment   // at uplinks
 	reported map[uint32]localTraffic // what the last Usage said, by locator number
@@ -82,6 +82,9 @@ func New(cfg Config) (*Dataplane, error) {
 		pairs:    make(map[mapcache.Locator]map[netip.Addr]bool),
 		eids:     make(map[uint32][]netip.Prefix),
 	}
+	if d.heir, err = d.inherit(); err != nil {
+		return nil, errors.Join(fmt.Errorf("ebpf: %w", err), objs.Close())
+	}
 	d.mirror = newMirror(&kernelTables{o: objs}, int(room(cfg.MaxEntries)), int(room(cfg.MaxLocators)), int(room(cfg.MaxSets)))
 	d.mirror.slow = d.isSlow
 	d.mirror.unsourced = d.locals.unsourced
@@ -108,20 +111,15 @@ func (d *Dataplane) start(devices map[uint32]int) error {
 		return err
 	}
 	for _, i := range devices {
-		a, err := attach(d.cfg.Attach, place{i, true}, d.objs.EncapDevice)
-		if err != nil {
-			return err
-		}
-		d.fixed = append(d.fixed, a)
+		d.heir.places = append(d.heir.places, placed{place{i, true}, d.objs.EncapDevice})
 	}
 	for _, l := range d.cfg.LANs {
-		a, err := attach(d.cfg.Attach, place{ifindex: l.IfIndex}, d.objs.EncapLan)
-		if err != nil {
-			return err
-		}
-		d.fixed = append(d.fixed, a)
+		d.heir.places = append(d.heir.places, placed{place{ifindex: l.IfIndex}, d.objs.EncapLan})
 	}
-	return nil
+	if d.heir.found {
+		return nil // what is there goes on until all is ready
+	}
+	return d.takeOver()
 }
 
 // setInstances writes where decapsulated packets go, and how large they may be.
@@ -240,6 +238,8 @@ func (d *Dataplane) resync(now time.Time) error {
 // writeSettings writes what holds for all packets.
 func (d *Dataplane) writeSettings() error {
 	d.settings.Slow = uint32(flag8(d.allSlow()))
+	d.settings.Layout = tableLayout
+	d.settings.Deadline = d.deadline()
 	return d.objs.State.Put(uint32(0), d.settings)
 }
 
@@ -307,6 +307,9 @@ func (d *Dataplane) Usage(report func(mapcache.Usage)) {
 	defer d.mu.Unlock()
 	if d.closed {
 		return
+	}
+	if err := d.renew(); err != nil {
+		d.cfg.Logger.Warn("the time that the kernel's data plane lingers", "err", err)
 	}
 	now := time.Now()
 	for _, u := range d.gone {
@@ -403,8 +406,8 @@ func (d *Dataplane) Stats() Stats {
 	return s
 }
 
-// Close detaches the programs: from then on the Forwarder does all. It is
-// idempotent, and does not close the Forwarder.
+// Close detaches the programs, unless they are to persist: from then on the Forwarder
+// does all. It is idempotent, and does not close the Forwarder.
 func (d *Dataplane) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -413,8 +416,13 @@ func (d *Dataplane) Close() error {
 	}
 	d.closed = true
 	var errs []error
-	for _, a := range slices.Concat(d.fixed, slices.Collect(maps.Values(d.further)), slices.Collect(maps.Values(d.uplinks))) {
-		errs = append(errs, a.detach())
+	end := (*attachment).detach
+	if d.cfg.Persist {
+		errs = append(errs, d.writeSettings())
+		end = (*attachment).leave
+	}
+	for _, a := range d.attachments() {
+		errs = append(errs, end(a))
 	}
 	errs = append(errs, d.objs.Close())
 	return errors.Join(errs...)

@@ -37,7 +37,7 @@ func (d *Dataplane) AddDevice(instance uint32, name string) error {
 	if !known && err == nil {
 		err = d.objs.Devices.Put(uint32(ifi.Index), newDevice(&d.cfg.Encap.Overlays[i]))
 		if err == nil {
-			d.further[ifi.Index], err = attach(d.cfg.Attach, at, d.objs.EncapDevice)
+			d.further[ifi.Index], err = attach(d.cfg.Attach, at, d.objs.EncapDevice, d.pins())
 		}
 		if err != nil {
 			delete(d.further, ifi.Index)

@@ -28,7 +28,10 @@ func New(cfg Config) (*Dataplane, error) {
 }
 
 // Cleanup has nothing to remove.
-func Cleanup() (int, error) { return 0, nil }
+func Cleanup(...string) (int, error) { return 0, nil }
+
+// Carried returns nothing.
+func (d *Dataplane) Carried() []mapcache.Mapping { return nil }
 
 // AddDevice fails: it needs Linux.
 func (d *Dataplane) AddDevice(uint32, string) error { return unsupported() }

@@ -118,8 +118,11 @@ type bpfSet struct {
 
 type bpfSettings struct {
 	_          structs.HostLayout
+	Deadline   uint64
 	Generation uint32
 	Slow       uint32
+	Layout     uint32
+	Pad        uint32
 }
 
 // Names of all BPF objects in the ELF.

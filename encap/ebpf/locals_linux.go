@@ -105,7 +105,9 @@ func (d *Dataplane) setLocals(ways []encap.LocalPath) error {
 		}
 	}
 	note(d.setInstances()) // the MTU of the devices may have followed the uplinks
+	note(d.takeOver())
 	note(d.attachUplinks(wanted))
+	note(d.settle())
 	return errors.Join(errs...)
 }
 
@@ -170,7 +172,7 @@ func (d *Dataplane) attachUplinks(wanted map[place]bool) error {
 			prog = d.objs.DecapRaw
 		}
 		if err == nil {
-			d.uplinks[at], err = attach(d.cfg.Attach, at, prog)
+			d.uplinks[at], err = attach(d.cfg.Attach, at, prog, d.pins())
 		}
 		if err != nil {
 			delete(d.uplinks, at)

@@ -48,6 +48,12 @@ static __always_inline int finish(__u32 verdict)
 	return verdict < SLOW ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
+/* abandoned: nobody has looked after us for so long that the map-cache is stale. */
+static __always_inline int abandoned(const struct settings *st)
+{
+	return st->deadline && bpf_ktime_get_coarse_ns() > st->deadline;
+}
+
 /* ---- The map-cache ---- */
 
 static __always_inline __u32 scope(__u32 iid, __u8 v6) { return bpf_htonl(iid << 8 | (v6 ? 6 : 4)); }
@@ -155,7 +161,7 @@ static __always_inline __u32 find_way(struct __sk_buff *skb, struct device *dev,
 
 	if (mark && !*mark)
 		*mark = 1;
-	if (!e->set || st->slow)
+	if (!e->set || st->slow || abandoned(st))
 		return SLOW_ENTRY;
 	w->hash = flow_hash(p);
 	w->id = e->set & ~DIRECT;
@@ -495,6 +501,7 @@ static __always_inline int decapsulate(struct __sk_buff *skb, __u32 at)
 	struct arrived a = {};
 	struct packet p = {};
 	__u32 why = parse_outer(skb, at, &a), none = 0, inner;
+	struct settings *st = bpf_map_lookup_elem(&state, &none);
 	struct count n;
 	int ecn;
 
@@ -502,6 +509,8 @@ static __always_inline int decapsulate(struct __sk_buff *skb, __u32 at)
 		why = parse_data(skb, at, &a);
 	if (why)
 		return finish(why);
+	if (!st || abandoned(st))
+		return finish(SLOW_NOT_DATA);
 	struct instance *in = bpf_map_lookup_elem(&instances, &a.iid);
 
 	if (!in)

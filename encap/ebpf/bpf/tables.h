@@ -16,10 +16,15 @@ volatile const __u32 check_source;    /* outer sources must be locators of inner
 volatile const __u32 vxlan_gpe;	      /* VXLAN-GPE is received too */
 volatile const __u32 log2_table[257]; /* log2(1+i/256) in units of 2^-16 */
 
-/* Settings that change: which generation of locals is in force; all is slow. */
+/* Settings that change: which generation of locals is in force; all is slow; and for
+ * programs that outlive their process when they end (0: never), and how to read what
+ * they leave. */
 struct settings {
+	__u64 deadline; /* CLOCK_MONOTONIC */
 	__u32 generation;
 	__u32 slow;
+	__u32 layout;
+	__u32 pad;
 };
 
 struct {
