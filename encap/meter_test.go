@@ -45,6 +45,7 @@ func TestEntryCounters(t *testing.T) {
 		a.underlay.in <- from(rlocB4, rlocA4, encapsulated(0, 0, 0, packetSpec{src: src, dst: eidA4, payloadLen: 100}.build()))
 		a.device.next(t)
 	}
+	require.Eventually(t, func() bool { return a.Stats().Encapsulated.Packets == 6 }, waitTime, time.Millisecond)
 	require.NoError(t, a.Close())
 
 	outB, inB := a.counted(t, eidB4)

@@ -38,6 +38,7 @@ func nodeStatus() statusd.Status {
 			{Addr: addr("203.0.113.20"), Priority: 1, Weight: 100, State: "up", RTT: 12100 * time.Microsecond, In: statusd.Counter{Packets: 1052}, Out: statusd.Counter{Packets: 997}},
 			{Addr: addr("2001:db8::20"), Priority: 2, Weight: 50, State: "down"},
 		},
+		In: statusd.Counter{Packets: 52, Octets: 5200}, Out: statusd.Counter{Packets: 97, Octets: 9700},
 	}
 	return statusd.Status{
 		Program: "lispmn", Version: "v1 go1.26", PID: 7, Started: now.Add(-time.Hour), Time: now,

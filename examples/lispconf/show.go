@@ -51,7 +51,7 @@ func view(st *statusd.Status, what string) (any, func(io.Writer), error) {
 	case what == "map-cache":
 		return n.MapCache, func(w io.Writer) { entryTable(w, st.Time, n.MapCache) }, nil
 	case what == "database":
-		return n.Database, func(w io.Writer) { entryTable(w, st.Time, n.Database) }, nil
+		return n.Database, func(w io.Writer) { databaseTable(w, st.Time, n.Database) }, nil
 	case what == "registrations":
 		return n.Registrations, func(w io.Writer) { registrationTable(w, st) }, nil
 	case what == "rlocs":

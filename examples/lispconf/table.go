@@ -58,11 +58,42 @@ func rtt(d time.Duration) string {
 	return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
 }
 
+// entryTable prints a map-cache. The line of an entry has what was exchanged with its
+// EIDs, those of its locators what was exchanged with all EIDs behind them.
 func entryTable(w io.Writer, now time.Time, es []statusd.Entry) {
+	entries(w, now, es, func(e *statusd.Entry) {
+		if len(e.RLOCs) == 0 {
+			fmt.Fprintf(w, ", %s\n", e.Action)
+			return
+		}
+		fmt.Fprintf(w, ", data in/out %d/%d\n", e.In.Packets, e.Out.Packets)
+		rows := newTable(w, "Locator", "State", "Pri/Wgt", "RTT", "Data in/out (all EIDs)")
+		for _, r := range e.RLOCs {
+			rows.row(r.Addr.String(), r.State, fmt.Sprintf("%d/%d", r.Priority, r.Weight), rtt(r.RTT), fmt.Sprintf("%d/%d", r.In.Packets, r.Out.Packets))
+		}
+		rows.end()
+	})
+}
+
+// databaseTable prints our own mappings, of which nothing is measured.
+func databaseTable(w io.Writer, now time.Time, es []statusd.Entry) {
+	entries(w, now, es, func(e *statusd.Entry) {
+		fmt.Fprintln(w)
+		rows := newTable(w, "Locator", "State", "Pri/Wgt")
+		for _, r := range e.RLOCs {
+			rows.row(r.Addr.String(), r.State, fmt.Sprintf("%d/%d", r.Priority, r.Weight))
+		}
+		rows.end()
+	})
+}
+
+// entries prints the line of each entry, which rest goes on with.
+func entries(w io.Writer, now time.Time, es []statusd.Entry, rest func(*statusd.Entry)) {
 	if len(es) == 0 {
 		fmt.Fprintln(w, "empty")
 	}
-	for i, e := range es {
+	for i := range es {
+		e := &es[i]
 		if i > 0 {
 			fmt.Fprintln(w)
 		}
@@ -71,18 +102,7 @@ func entryTable(w io.Writer, now time.Time, es []statusd.Entry) {
 			expires = clock(e.Expires.Sub(now))
 		}
 		fmt.Fprintf(w, "EID-prefix %s, uptime %s, expires %s, via %s", key(e.IID, e.Prefix), since(now, e.Created), expires, e.Origin)
-		if len(e.RLOCs) == 0 {
-			fmt.Fprintf(w, ", %s\n", e.Action)
-			continue
-		}
-		fmt.Fprintln(w)
-		rows := newTable(w, "Locator", "State", "Pri/Wgt", "RTT", "Data in/out")
-		for _, r := range e.RLOCs {
-			rows.row(
-				r.Addr.String(), r.State, fmt.Sprintf("%d/%d", r.Priority, r.Weight), rtt(r.RTT), fmt.Sprintf("%d/%d", r.In.Packets, r.Out.Packets),
-			)
-		}
-		rows.end()
+		rest(e)
 	}
 }
 

@@ -137,6 +137,7 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	forwarding := encap.Config{
 		Overlays: []encap.Overlay{overlay(cfg.Conf, n.device)},
 		View:     n.engine.Cache().View,
+		Meter:    n.engine.Cache().NewMeter,
 		Underlay: underlay,
 		Native:   native,
 		ICMP:     icmp,

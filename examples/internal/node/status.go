@@ -70,6 +70,7 @@ func registration(r control.Registration) statusd.Registration {
 func entry(e mapcache.Entry, cache *mapcache.Cache) statusd.Entry {
 	out := statusd.Entry{
 		IID: e.IID, Prefix: e.Prefix, Origin: e.Origin.String(), Created: e.Created, Expires: e.Expires,
+		In: statusd.Counter{Packets: e.PacketsIn, Octets: e.OctetsIn}, Out: statusd.Counter{Packets: e.PacketsOut, Octets: e.OctetsOut},
 	}
 	if e.Negative() {
 		out.Action = e.Action.String()

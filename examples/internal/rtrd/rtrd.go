@@ -108,7 +108,7 @@ func New(ctx context.Context, cfg Config) (_ *RTR, err error) {
 		overlays = append(overlays, encap.Overlay{InstanceID: iid, Relay: true})
 	}
 	r.forwarder, err = encap.NewForwarder(encap.Config{
-		Overlays: overlays, View: r.engine.Cache().View, Underlay: underlay, Native: native, ICMP: icmp, Logger: r.log,
+		Overlays: overlays, View: r.engine.Cache().View, Meter: r.engine.Cache().NewMeter, Underlay: underlay, Native: native, ICMP: icmp, Logger: r.log,
 		Control: func(d lisp.Datagram) { r.runner.HandleData(d) },
 	})
 	if err != nil {

@@ -17,6 +17,8 @@ func (r *RTR) Status(ctx context.Context) (statusd.Status, error) {
 	st := statusd.Status{Program: "lispms", Version: r.cfg.Version, PID: os.Getpid(), Started: r.started, RTR: s}
 	err := r.runner.Do(ctx, func(now time.Time) {
 		st.Time = now
+		// What went since the data plane was last asked.
+		r.forwarder.Usage(func(u mapcache.Usage) { r.engine.AddUsage(now, u) })
 		for _, l := range r.engine.Locals() {
 			s.Locals = append(s.Locals, statusd.Local{Addr: l.Addr, IfIndex: l.IfIndex, Priority: l.Priority, Weight: l.Weight, Up: l.Up})
 		}
@@ -27,7 +29,7 @@ func (r *RTR) Status(ctx context.Context) (statusd.Status, error) {
 			})
 		}
 		for e := range r.engine.Cache().All() {
-			s.MapCache = append(s.MapCache, entry(e, r.engine.Cache().Reachable))
+			s.MapCache = append(s.MapCache, entry(e, r.engine.Cache()))
 		}
 		c := r.core.Stats()
 		s.Counters = map[string]uint64{
@@ -43,16 +45,22 @@ func (r *RTR) Status(ctx context.Context) (statusd.Status, error) {
 	return st, err
 }
 
-func entry(e mapcache.Entry, reachable func(mapcache.Locator) bool) statusd.Entry {
-	out := statusd.Entry{IID: e.IID, Prefix: e.Prefix, Origin: e.Origin.String(), Created: e.Created, Expires: e.Expires}
+func entry(e mapcache.Entry, cache *mapcache.Cache) statusd.Entry {
+	out := statusd.Entry{
+		IID: e.IID, Prefix: e.Prefix, Origin: e.Origin.String(), Created: e.Created, Expires: e.Expires,
+		In: statusd.Counter{Packets: e.PacketsIn, Octets: e.OctetsIn}, Out: statusd.Counter{Packets: e.PacketsOut, Octets: e.OctetsOut},
+	}
 	if e.Negative() {
 		out.Action = e.Action.String()
 	}
 	for _, r := range e.RLOCs {
 		l := statusd.RLOC{Addr: r.Addr, Port: r.Port, Priority: r.Priority, Weight: r.Weight, State: "up"}
-		if r.Down || !reachable(r.Locator) {
+		if r.Down || !cache.Reachable(r.Locator) {
 			l.State = "down"
 		}
+		i, _ := cache.LocatorInfo(r.Locator)
+		l.RTT = i.RTT
+		l.Out, l.In = statusd.Counter{Packets: i.PacketsOut, Octets: i.OctetsOut}, statusd.Counter{Packets: i.PacketsIn, Octets: i.OctetsIn}
 		out.RLOCs = append(out.RLOCs, l)
 	}
 	return out

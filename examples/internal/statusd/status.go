@@ -86,6 +86,10 @@ type Entry struct {
 	Created time.Time    `json:"created,omitzero"`
 	Expires time.Time    `json:"expires,omitzero"` // zero: never
 	RLOCs   []RLOC       `json:"rlocs,omitempty"`
+	// Of the map-cache: what was exchanged with EIDs of the entry since Created, by
+	// whatever locator.
+	In  Counter `json:"in,omitzero"`
+	Out Counter `json:"out,omitzero"`
 }
 
 // RLOC is a locator of an Entry.
@@ -95,8 +99,8 @@ type RLOC struct {
 	Priority uint8      `json:"priority"`
 	Weight   uint8      `json:"weight"`
 	State    string     `json:"state"` // up or down
-	// Of the map-cache: as measured by probes, and what was exchanged with the
-	// locator, behind which other EIDs may be too.
+	// Of the map-cache: as measured by probes, and what was exchanged with all EIDs
+	// behind the locator, not only with those of this entry.
 	RTT time.Duration `json:"rttNanoseconds,omitempty"`
 	In  Counter       `json:"in,omitzero"`
 	Out Counter       `json:"out,omitzero"`

@@ -65,8 +65,8 @@ func (m model) draw() string {
 				amount(8 * l.inRate.octets), amount(l.inRate.packets), amount(float64(l.out.Octets)) + "B", amount(float64(l.in.Octets)) + "B", fmt.Sprint(l.eids),
 			})
 		}
-		m.table(&b, rows, m.room(3))
-		m.table(&b, m.eids(ls), m.room(1))
+		m.table(&b, rows, m.room())
+		m.table(&b, m.eids(), m.room())
 	}
 	keys := fmt.Sprintf("sorted by %s (s)  pause (p)  quit (q)", m.sorting)
 	if m.paused {
@@ -76,12 +76,12 @@ func (m model) draw() string {
 	return b.String()
 }
 
-// room is how many rows a table may have so that n parts of a third fit.
-func (m model) room(n int) int {
+// room is how many rows a table may have so that two fit.
+func (m model) room() int {
 	if m.height == 0 {
 		return 20
 	}
-	return max(2, (m.height-8)*n/4)
+	return max(2, (m.height-8)/2)
 }
 
 func (m model) drawHead(b *strings.Builder) {
@@ -170,72 +170,82 @@ func (m model) locators() []locator {
 		ls = append(ls, *l)
 	}
 	slices.SortFunc(ls, func(a, b locator) int {
-		return cmp.Or(cmp.Compare(m.weight(b), m.weight(a)), a.addr.Compare(b.addr))
+		return cmp.Or(cmp.Compare(m.order(b.outRate, b.inRate, b.out, b.in), m.order(a.outRate, a.inRate, a.out, a.in)), a.addr.Compare(b.addr))
 	})
 	return ls
 }
 
-// weight is what locators are sorted by; the heaviest comes first.
-func (m model) weight(l locator) float64 {
+// order is what rows are sorted by; the largest comes first.
+func (m model) order(outRate, inRate rate, out, in statusd.Counter) float64 {
 	switch m.sorting {
 	case byRate:
-		return l.outRate.octets + l.inRate.octets
+		return outRate.octets + inRate.octets
 	case byTotal:
-		return float64(l.out.Octets + l.in.Octets)
+		return float64(out.Octets + in.Octets)
 	default: // the address alone
 		return 0
 	}
 }
 
-// eids are rows of EID-Prefixes in the order of their locators. Packets are counted by
-// locator, so EID-Prefixes behind the same one show the traffic of all of them.
-func (m model) eids(ls []locator) [][]string {
-	rank := make(map[netip.Addr]int)
-	for i, l := range ls {
-		rank[l.addr] = i
+// eid is a row: an EID-Prefix with what went to and came from its EIDs, by whatever
+// locator.
+type eid struct {
+	entry           *statusd.Entry
+	outRate, inRate rate
+}
+
+// eids are rows of EID-Prefixes, sorted as the locators are.
+func (m model) eids() [][]string {
+	type key struct {
+		iid    uint32
+		prefix netip.Prefix
 	}
-	best := func(e statusd.Entry) int {
-		b := len(ls)
-		for _, r := range e.RLOCs {
-			b = min(b, rank[r.Addr])
+	before := make(map[key]*statusd.Entry)
+	if m.before != nil && m.before.Node != nil {
+		for i := range m.before.Node.MapCache {
+			e := &m.before.Node.MapCache[i]
+			before[key{e.IID, e.Prefix}] = e
 		}
-		return b
 	}
-	es := slices.Clone(m.now.Node.MapCache)
-	slices.SortFunc(es, func(a, b statusd.Entry) int {
-		if m.sorting != byAddress {
-			if c := cmp.Compare(best(a), best(b)); c != 0 {
-				return c
-			}
+	es := make([]eid, 0, len(m.now.Node.MapCache))
+	for i := range m.now.Node.MapCache {
+		e := eid{entry: &m.now.Node.MapCache[i]}
+		// One that was not there, or has come again, began at 0.
+		var old statusd.Entry
+		if b := before[key{e.entry.IID, e.entry.Prefix}]; b != nil && b.Created.Equal(e.entry.Created) {
+			old = *b
 		}
-		return cmp.Or(cmp.Compare(a.IID, b.IID), a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
+		e.outRate, e.inRate = m.rate(e.entry.Out, old.Out), m.rate(e.entry.In, old.In)
+		es = append(es, e)
+	}
+	slices.SortFunc(es, func(a, b eid) int {
+		return cmp.Or(
+			cmp.Compare(m.order(b.outRate, b.inRate, b.entry.Out, b.entry.In), m.order(a.outRate, a.inRate, a.entry.Out, a.entry.In)),
+			cmp.Compare(a.entry.IID, b.entry.IID), a.entry.Prefix.Addr().Compare(b.entry.Prefix.Addr()), cmp.Compare(a.entry.Prefix.Bits(), b.entry.Prefix.Bits()),
+		)
 	})
 	rows := make([][]string, 1, 1+len(es))
-	rows[0] = []string{"EID-PREFIX", "OUT bit/s", "IN bit/s", "SHARED", "EXPIRES", "LOCATORS"}
+	rows[0] = []string{"EID-PREFIX", "OUT bit/s", "packets/s", "IN bit/s", "packets/s", "OUT total", "IN total", "EXPIRES", "LOCATORS"}
 	for _, e := range es {
-		var out, in float64
-		to := make([]string, 0, max(1, len(e.RLOCs)))
-		shared := "no"
-		for _, r := range e.RLOCs {
-			l := ls[rank[r.Addr]]
-			out, in = out+8*l.outRate.octets, in+8*l.inRate.octets
+		to := make([]string, 0, max(1, len(e.entry.RLOCs)))
+		for _, r := range e.entry.RLOCs {
 			to = append(to, r.Addr.String())
-			if l.eids > 1 {
-				shared = "yes"
-			}
 		}
 		if len(to) == 0 {
-			to, shared = append(to, cmp.Or(e.Action, "negative")), "-"
+			to = append(to, cmp.Or(e.entry.Action, "negative"))
 		}
-		name := e.Prefix.String()
-		if e.IID != 0 {
-			name = fmt.Sprintf("[%d] %s", e.IID, name)
+		name := e.entry.Prefix.String()
+		if e.entry.IID != 0 {
+			name = fmt.Sprintf("[%d] %s", e.entry.IID, name)
 		}
 		expires := "never"
-		if !e.Expires.IsZero() {
-			expires = round(e.Expires.Sub(m.now.Time))
+		if !e.entry.Expires.IsZero() {
+			expires = round(e.entry.Expires.Sub(m.now.Time))
 		}
-		rows = append(rows, []string{name, amount(out), amount(in), shared, expires, strings.Join(to, " ")})
+		rows = append(rows, []string{
+			name, amount(8 * e.outRate.octets), amount(e.outRate.packets), amount(8 * e.inRate.octets), amount(e.inRate.packets),
+			amount(float64(e.entry.Out.Octets)) + "B", amount(float64(e.entry.In.Octets)) + "B", expires, strings.Join(to, " "),
+		})
 	}
 	return rows
 }

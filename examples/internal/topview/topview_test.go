@@ -22,27 +22,31 @@ import (
 
 var started = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
-// node is a state, n seconds after the start: locator .20 has got n MB and sent
-// n packets, .30 nothing.
+// node is a state, n seconds after the start: locator .20 has got n MB, most of it for
+// EID .5, and sent n packets, from EID .4; .30 nothing.
 func node(n uint64) statusd.Status {
 	a, b := netip.MustParseAddr("203.0.113.20"), netip.MustParseAddr("203.0.113.30")
+	in := statusd.Counter{Packets: n, Octets: 100 * n}
 	entry := func(prefix string, as ...netip.Addr) statusd.Entry {
-		e := statusd.Entry{Prefix: netip.MustParsePrefix(prefix), Expires: started.Add(time.Hour)}
+		e := statusd.Entry{Prefix: netip.MustParsePrefix(prefix), Created: started, Expires: started.Add(time.Hour)}
 		for _, a := range as {
 			e.RLOCs = append(e.RLOCs, statusd.RLOC{Addr: a, State: "up"})
 		}
 		return e
 	}
 	out := statusd.Counter{Packets: 1000 * n, Octets: 1_000_000 * n}
+	es := []statusd.Entry{entry("192.0.2.3/32", b), entry("192.0.2.4/32", a), entry("192.0.2.5/32", a), entry("192.0.2.128/25")}
+	es[1].Out, es[1].In = statusd.Counter{Packets: 100 * n, Octets: 10_000 * n}, in
+	es[2].Out = statusd.Counter{Packets: 900 * n, Octets: 990_000 * n}
 	return statusd.Status{
 		Program: "lispmn", Started: started, Time: started.Add(time.Duration(n) * time.Second),
 		Node: &statusd.Node{
 			EIDs:          []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")},
 			Registrations: []statusd.Registration{{State: "registered"}, {State: "unanswered"}},
-			MapCache:      []statusd.Entry{entry("192.0.2.3/32", b), entry("192.0.2.4/32", a), entry("192.0.2.5/32", a), entry("192.0.2.128/25")},
+			MapCache:      es,
 			Paths:         []statusd.Path{{Remote: a, RTT: 12_100 * time.Microsecond}, {Remote: a, RTT: 30 * time.Millisecond}},
 			Traffic: statusd.Traffic{Encapsulated: out, Locators: []statusd.LocatorTraffic{
-				{Addr: a, Out: out, In: statusd.Counter{Packets: n, Octets: 100 * n}},
+				{Addr: a, Out: out, In: in},
 			}},
 		},
 	}
@@ -61,15 +65,21 @@ func TestDraw(t *testing.T) {
 		"203.0.113.20  up     12.1ms  8.00 M     1.00 k     800       1          3.00 MB    300 B     2",
 		"203.0.113.30  up     -       0          0          0         0          0 B        0 B       1",
 		"",
-		"EID-PREFIX      OUT bit/s  IN bit/s  SHARED  EXPIRES  LOCATORS",
-		"192.0.2.4/32    8.00 M     800       yes     59m57s   203.0.113.20",
-		"192.0.2.5/32    8.00 M     800       yes     59m57s   203.0.113.20",
-		"192.0.2.3/32    0          0         no      59m57s   203.0.113.30",
-		"192.0.2.128/25  0          0         -       59m57s   negative",
+		"EID-PREFIX      OUT bit/s  packets/s  IN bit/s  packets/s  OUT total  IN total  EXPIRES  LOCATORS",
+		"192.0.2.5/32    7.92 M     900        0         0          2.97 MB    0 B       59m57s   203.0.113.20",
+		"192.0.2.4/32    80.0 k     100        800       1          30.0 kB    300 B     59m57s   203.0.113.20",
+		"192.0.2.3/32    0          0          0         0          0 B        0 B       59m57s   203.0.113.30",
+		"192.0.2.128/25  0          0          0         0          0 B        0 B       59m57s   negative",
 		"",
 		"sorted by rate (s)  pause (p)  quit (q)",
 	}
 	assert.Equal(t, want, lines(m))
+
+	// An entry that went and came again has no past.
+	again := node(4)
+	again.Node.MapCache[2].Created = started.Add(4 * time.Second)
+	again.Node.MapCache[2].Out = statusd.Counter{Packets: 7, Octets: 700}
+	assert.Contains(t, strings.Join(lines(m.take(look{status: again})), "\n"), "192.0.2.5/32    5.60 k     7 ")
 
 	m.width, m.height = 30, 12
 	for _, l := range lines(m)[2:8] {

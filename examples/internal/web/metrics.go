@@ -9,6 +9,13 @@ import (
 	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 )
 
+// There are no metrics by EID-Prefix. A map-cache has up to hundreds of thousands of
+// entries, which come and go by what people talk to: each would be time series of its own,
+// and Prometheus keeps those of all that have ever been. A list of the busiest ones would be
+// worse, since a series that drops out of it and comes back says nothing. Who wants to
+// know asks /status, which has the counters of each entry. Locators are the labels
+// here: there are as many as sites, and they stay.
+
 // collector makes metrics of a snapshot each time somebody collects them. So
 // nothing is counted twice, and nothing is counted while nobody looks.
 type collector struct {

@@ -102,7 +102,7 @@ func TestPage(t *testing.T) {
 		"#interfaces tbody tr":    "198.51.100.7 #3 up 1/100 behind NAT 192.0.2.77:6000",
 		"#registrations tbody tr": "203.0.113.1 192.0.2.1/32 registered 01:00:02 12.0 ms",
 		"#paths tbody tr":         "198.51.100.7 203.0.113.20 up 12.1 ms",
-		"#mapcache tbody tr":      "192.0.2.2/32 203.0.113.20 up 1/100 map-reply",
+		"#mapcache tbody tr":      "192.0.2.2/32 203.0.113.20 up 1/100 4 packets, 400 B 1.1 kpackets, 79.9 kB map-reply",
 		"#mapcache tbody tr + tr": "natively-forward",
 		"#drops tbody tr":         "hold-expired 1",
 		"#events li":              "<b>registered</b>", // what comes from the network is text, never markup

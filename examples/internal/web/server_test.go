@@ -37,7 +37,10 @@ func example() statusd.Status {
 				{MapServer: netip.MustParseAddr("203.0.113.2"), State: "unanswered"},
 			},
 			MapCache: []statusd.Entry{
-				{Prefix: netip.MustParsePrefix("192.0.2.2/32"), Origin: "map-reply", RLOCs: []statusd.RLOC{{Addr: b, Priority: 1, Weight: 100, State: "up"}}},
+				{
+					Prefix: netip.MustParsePrefix("192.0.2.2/32"), Origin: "map-reply", RLOCs: []statusd.RLOC{{Addr: b, Priority: 1, Weight: 100, State: "up"}},
+					In: statusd.Counter{Packets: 4, Octets: 400}, Out: statusd.Counter{Packets: 1050, Octets: 79_900},
+				},
 				{Prefix: netip.MustParsePrefix("192.0.2.128/25"), Origin: "map-reply", Action: "natively-forward"},
 			},
 			Paths: []statusd.Path{{Local: netip.MustParseAddr("198.51.100.7"), Remote: b, State: "up", RTT: 12100 * time.Microsecond, Sent: 10, Answered: 9}},
@@ -249,6 +252,15 @@ lisp_registration_up{map_server="203.0.113.2"} 0
 	require.NoError(t, testutil.CollectAndCompare(c, strings.NewReader(want), "lisp_locator_packets_total", "lisp_locator_up",
 		"lisp_map_cache_entries", "lisp_registration_up", "lisp_registration_round_trip_seconds"))
 	lint(t, c)
+
+	// Nothing is labelled by an EID-Prefix, of which there can be any number.
+	r := prometheus.NewPedanticRegistry()
+	require.NoError(t, r.Register(c))
+	families, err := r.Gather()
+	require.NoError(t, err)
+	for _, f := range families {
+		assert.NotContains(t, f.String(), "192.0.2.2/32")
+	}
 }
 
 func TestMapServerMetrics(t *testing.T) {

@@ -136,6 +136,9 @@ function stacked(lines) {
 
 const name = (e) => (e.iid ? `[${e.iid}] ` : "") + e.prefix;
 
+// data is what was exchanged with the EIDs of an entry.
+const data = (c) => c ? amount(c.packets, "packets") + ", " + amount(c.octets, "B") : "";
+
 function locator(r) {
   const s = element("span");
   s.append(r.addr + (r.port && r.port !== 4341 ? ":" + r.port : "") + " ", state(r.state));
@@ -159,7 +162,7 @@ function showNode(st) {
   const entries = (n.mapCache || []).filter((e) => !wanted || name(e).includes(wanted) ||
     (e.rlocs || []).some((r) => r.addr.includes(wanted)));
   fill("mapcache", entries.map((e) => [name(e), e.rlocs ? stacked(e.rlocs.map(locator)) : e.action || "negative",
-    e.rlocs ? stacked(e.rlocs.map((r) => r.priority + "/" + r.weight)) : "", e.origin, since(now, e.created), until(now, e.expires)]),
+    e.rlocs ? stacked(e.rlocs.map((r) => r.priority + "/" + r.weight)) : "", data(e.in), data(e.out), e.origin, since(now, e.created), until(now, e.expires)]),
   wanted ? "no entry matches" : "empty");
   fill("drops", Object.entries(n.traffic.drops || {}).sort((a, b) => b[1] - a[1]), "none");
 }
