@@ -35,6 +35,7 @@ type Node struct {
 	Closed                 Closed
 	Probing                Probing
 	Dataplane              Dataplane
+	Graceful               bool // packets go on in the kernel while no process runs
 	UplinkMode             UplinkMode
 	Policies               []UplinkPolicy // in the order of the file
 	MarkMask               uint32         // which bits of firewall marks count; 0: none

@@ -25,6 +25,7 @@ const (
 
 func uplinkOptions(o options) {
 	o["dataplane"] = option{role: roleXTR}
+	o["graceful"] = flag().of(roleXTR)
 	o["uplink-mode"] = option{role: roleXTR}
 	o["rloc-probing"].sub["rloc-probe-prefer-rtt"] = flag()
 }
@@ -33,6 +34,10 @@ func uplinkOptions(o options) {
 func (r *reader) uplinks(g *group, n *Node) {
 	n.UplinkMode = UplinkMode(r.oneOf(g, "uplink-mode", string(UplinkFull), []string{string(UplinkFull), string(UplinkLegacy)}))
 	n.Dataplane = Dataplane(r.oneOf(g, "dataplane", string(DataplaneAuto), []string{string(DataplaneAuto), string(DataplaneEBPF), string(DataplaneUser)}))
+	n.Graceful = g.on("graceful", false)
+	if n.Graceful && n.Dataplane == DataplaneUser {
+		g.warnf("graceful", "is of no use with dataplane = user: packets stop when the node ends")
+	}
 	for _, s := range g.groups["rloc-probing"] {
 		n.Probing.PreferRTT = s.on("rloc-probe-prefer-rtt", false)
 		if n.Probing.PreferRTT && n.Probing.Off {

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/xtrkit/xtrkit/examples/internal/conf"
@@ -69,6 +70,16 @@ func (c Command) FlagSet(f *Flags) *flag.FlagSet {
 		if c.Node || s.name == "d" {
 			fs.Var(setting{s.option, s.name == "m", &f.Settings}, s.name, s.usage)
 		}
+	}
+	if c.Node {
+		fs.BoolFunc("graceful", "let packets go on in the kernel when the node ends, until it is started again (for 3 minutes at most)", func(text string) error {
+			on, err := strconv.ParseBool(text)
+			if err != nil {
+				return err
+			}
+			f.Settings = append(f.Settings, conf.Setting{Name: "graceful", Values: []string{map[bool]string{true: "on", false: "off"}[on]}})
+			return nil
+		})
 	}
 	return fs
 }

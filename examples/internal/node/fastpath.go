@@ -37,13 +37,18 @@ func (n *Node) openFastPath(forwarding encap.Config, sockets encap.UDPConfig) (p
 		Forwarder: n.forwarder, Encap: forwarding, UDP: sockets, Cache: n.engine.Cache(),
 		MarkMask:      n.conf.MarkMask,
 		PolicyIsMarks: !slices.ContainsFunc(n.conf.Policies, func(p conf.UplinkPolicy) bool { return !p.ByMark }),
+		Persist:       n.linger > 0,
+		Linger:        n.linger,
 		Logger:        n.log,
 	})
 	if err != nil {
 		return nil, permission(err)
 	}
 	n.log.Info("packets are forwarded in the kernel")
-	return n.fast, nil
+	if n.linger == 0 {
+		return n.fast, nil
+	}
+	return lingering{n.fast, n.device, n.log}, n.inherit()
 }
 
 func (n *Node) closeFastPath() error {

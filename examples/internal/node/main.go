@@ -13,15 +13,16 @@ import (
 var command = daemon.Command{Name: "lispmn", File: "/etc/lispd.conf", Node: true, Synopsis: `Usage: lispmn [-f FILE] [options]         run a node
        lispmn check [options] [FILE]      say what is wrong with a configuration
        lispmn init [options]              write a configuration
-       lispmn cleanup [options] [FILE]    remove what a killed node left
+       lispmn cleanup [options] [FILE]    remove what a killed or graceful node left
        lispmn top [-socket SOCKET]
        lispmn demo [options]              two nodes and a Map-Server in a network of their own
 
 lispmn makes this host a LISP mobile node, an xTR or a PxTR (RFC 9300, RFC 9301,
 RFC 6832). It reads the files of LISPmob (lispd.conf) and of OpenOverlayRouter
 (oor.conf), and follows its interfaces. SIGHUP has it read its file again, SIGINT
-and SIGTERM withdraw its EIDs and remove its device and routes. lispconf shows
-what it does.
+and SIGTERM withdraw its EIDs and remove its device and routes, unless it is
+-graceful: then packets go on, and the next start takes over. lispconf shows what
+it does.
 `}
 
 // load reads the file that the command line names.

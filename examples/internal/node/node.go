@@ -58,6 +58,7 @@ type Node struct {
 	engine    *control.Engine // only within runner.Do
 	forwarder *encap.Forwarder
 	fast      *ebpf.Dataplane // nil: all packets go through the forwarder
+	linger    time.Duration   // how long packets go on without us
 	runner    *control.Runner
 	status    *statusd.Server
 }
@@ -129,7 +130,10 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if n.policy, err = newPolicy(cfg.Conf); err != nil {
 		return nil, err
 	}
-	n.device, err = tun.Create(deviceConfig(cfg.Conf, n.log))
+	n.linger = lingers(cfg.Conf, inKernel, n.log)
+	device := deviceConfig(cfg.Conf, n.log)
+	device.Linger = n.linger
+	n.device, err = tun.Create(device)
 	if err != nil {
 		return nil, permission(err)
 	}
@@ -165,11 +169,13 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 		Dataplane: plane,
 		OnEvent:   n.onEvent,
 		Logger:    n.log,
+
+		ShutdownTime: withdrawal(n.linger),
 	})
 	if err != nil {
 		return nil, err
 	}
-	n.routing, err = multihome.NewRouting(multihome.RoutingConfig{Protocol: tun.Protocol})
+	n.routing, err = multihome.NewRouting(multihome.RoutingConfig{Protocol: tun.Protocol, Keep: n.linger > 0})
 	if err != nil {
 		return nil, permission(err)
 	}
@@ -194,8 +200,9 @@ func permission(err error) error {
 }
 
 // Run makes the node work until the context ends. Then it withdraws its EIDs
-// from the Map-Servers, removes the device and its routes, and returns nil; or
-// an error when a part fails, which ends the others.
+// from the Map-Servers, removes the device and its routes (unless it is graceful:
+// then it does neither), and returns nil; or an error when a part fails, which ends
+// the others.
 func (n *Node) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

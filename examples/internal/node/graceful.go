@@ -1,0 +1,68 @@
+package node
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/xtrkit/xtrkit/encap/ebpf"
+	"github.com/xtrkit/xtrkit/examples/internal/conf"
+	"github.com/xtrkit/xtrkit/mapcache"
+	"github.com/xtrkit/xtrkit/tun"
+)
+
+// lingers is how long packets go on in the kernel when the node has ended; 0: they
+// don't, and nothing of the node stays.
+func lingers(cfg *conf.Node, inKernel bool, log *slog.Logger) time.Duration {
+	switch {
+	case !cfg.Graceful:
+		return 0
+	case !inKernel:
+		log.Warn("graceful is of no use where packets are forwarded in user space: they stop when the node ends")
+		return 0
+	}
+	return ebpf.DefaultLinger
+}
+
+// withdrawal is how long the node waits when it ends for Map-Servers to acknowledge
+// that it withdraws; negative: it does not, since it comes back.
+func withdrawal(linger time.Duration) time.Duration {
+	if linger > 0 {
+		return -1
+	}
+	return 0 // the default
+}
+
+// inherit puts what the programs in the kernel have of an earlier process's map-cache
+// into ours.
+func (n *Node) inherit() error {
+	carried := n.fast.Carried()
+	now := time.Now()
+	stored, err := n.engine.Import(now, func(yield func(mapcache.Saved) bool) {
+		for _, m := range carried {
+			if !yield(mapcache.Saved{Mapping: m, Left: m.TTL, Taken: now}) {
+				return
+			}
+		}
+	})
+	if len(carried) > 0 {
+		n.log.Info("mappings of an earlier process are in use", "mappings", stored, "of", len(carried))
+	}
+	return err
+}
+
+// lingering is a data plane whose device must be told, too, that we are alive.
+type lingering struct {
+	plane
+	device *tun.Interface
+	log    *slog.Logger
+}
+
+// Usage is called every few seconds.
+func (l lingering) Usage(report func(mapcache.Usage)) {
+	l.plane.Usage(report)
+	if err := l.device.Renew(); err != nil && !errors.Is(err, os.ErrClosed) {
+		l.log.Error("the addresses of the device will be gone", "err", err)
+	}
+}
