@@ -14,7 +14,7 @@ import (
 
 // SetEIDs replaces the EID-Prefixes of an instance, in the Forwarder (see
 // encap.Forwarder.SetEIDs) and in the kernel. If the kernel has no room for all,
-// those before stay.
+// those before stay. It must be called by a thread in the network namespace of New.
 func (d *Dataplane) SetEIDs(instance uint32, eids []netip.Prefix) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
