@@ -214,11 +214,7 @@ func (g *ingress) datagram(in *Incoming, b []byte) DropReason {
 	}
 	b = b[:p.length]
 	if o.relay && !o.isOurs(p.dst) && !o.proxyETR.contains(p.src) {
-		why := g.relay(in, o, b, &p, tos, ttl)
-		if why == DropNone {
-			g.arrived(1, p.length)
-		}
-		return why
+		return g.relayTransport(in, o, b, &p, tos, ttl)
 	}
 	if o.virtio {
 		if tos != p.tos || ttl != p.ttl {

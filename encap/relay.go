@@ -2,6 +2,7 @@ package encap
 
 import (
 	"io"
+	"math"
 	"sync"
 
 	"github.com/xtrkit/xtrkit/mapcache"
@@ -71,10 +72,93 @@ type relays struct {
 	used   int
 }
 
-// relay sends on the packet b of an overlay, whose traffic class and TTL are to
+// relay sends on one packet, and counts that it has arrived.
+func (g *ingress) relay(in *Incoming, o *overlay, b []byte, p *inner, tos, ttl uint8) DropReason {
+	why := g.sendOn(in, o, b, p, tos, ttl)
+	if why == DropNone {
+		g.arrived(1, p.length)
+	}
+	return why
+}
+
+// relayTransport sends on a packet of which a tunnel of the kernel has left a part of
+// the work to the receiver (see transport): that is done first.
+func (g *ingress) relayTransport(in *Incoming, o *overlay, b []byte, p *inner, tos, ttl uint8) DropReason {
+	var t transport
+	if p.ordinary(b) || !t.find(b, p) {
+		return g.relay(in, o, b, p, tos, ttl)
+	}
+	unfinished := t.unfinished(b)
+	header, size := t.at+udpHeaderLen, g.segment
+	if t.proto == protoTCP {
+		header = t.at + int(b[t.at+12]>>4)*4
+	}
+	// Without a word of the kernel only the length of a super-packet tells.
+	if smallest, largest := g.locals.rooms(); t.proto == protoTCP && p.length > largest {
+		if !unfinished && fold(sum(t.pseudo, b[t.at:])) != 0xffff {
+			return DropChecksum
+		}
+		if size == 0 || size > smallest-header {
+			size = smallest - header
+		}
+		if header < t.at+20 || header >= p.length || size <= 0 {
+			return DropSuperPacket
+		}
+		return g.relaySegments(in, o, b, p, &t, header, size, tos, ttl)
+	}
+	switch {
+	case !unfinished:
+	case t.proto == protoUDP && size > 0 && p.length > header+size:
+		return g.relaySegments(in, o, b, p, &t, header, size, tos, ttl)
+	default:
+		t.finish(b)
+		g.f.c.finished.Add(1)
+	}
+	return g.relay(in, o, b, p, tos, ttl)
+}
+
+// relaySegments sends on the packet b, whose payload starts at header, in segments
+// of size octets of payload.
+func (g *ingress) relaySegments(in *Incoming, o *overlay, b []byte, p *inner, t *transport, header, size int, tos, ttl uint8) DropReason {
+	g.f.c.segmented.Add(1)
+	part := *in
+	part.buffer = nil // each gets one of its own
+	buf := g.nextSlot(o)[Headroom:]
+	for i, at := 0, header; at < len(b); i++ {
+		if g.relays.used == maxPieces {
+			g.relays.flush()
+		}
+		end := min(at+size, len(b))
+		n := copy(buf, b[:header])
+		n += copy(buf[n:], b[at:end])
+		t.segment(buf[:header], buf[header:n], p, i, at-header, end == len(b))
+		q := *p
+		q.length = n
+		if why := g.relay(&part, o, buf[:n], &q, tos, ttl); why != DropNone {
+			return why // and so would it be for the others
+		}
+		at = end
+	}
+	return DropNone
+}
+
+// rooms are the smallest and the largest inner packet that fit the links of all our
+// locators, and of any.
+func (t *localTable) rooms() (smallest, largest int) {
+	smallest = math.MaxUint16
+	for i, mtu := range t.mtus {
+		if t.paths[i] != nil {
+			room := mtu - Overhead(t.locals[i].Addr)
+			smallest, largest = min(smallest, room), max(largest, room)
+		}
+	}
+	return smallest, largest
+}
+
+// sendOn sends on the packet b of an overlay, whose traffic class and TTL are to
 // become tos and ttl (draft-ermagan-lisp-nat-traversal-19 §5.3.1). Its source or
 // its destination must be registered here: an RTR is no relay for everybody.
-func (g *ingress) relay(in *Incoming, o *overlay, b []byte, p *inner, tos, ttl uint8) DropReason {
+func (g *ingress) sendOn(in *Incoming, o *overlay, b []byte, p *inner, tos, ttl uint8) DropReason {
 	if ttl <= 1 {
 		return DropTTL // it ends here, as at any router
 	}

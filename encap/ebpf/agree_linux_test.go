@@ -95,19 +95,7 @@ func (tw *twin) agreeEncap(t testing.TB, packet []byte) int32 {
 	out := tw.userEncap(t, packet)
 	require.Len(t, out, 1, "%x", packet)
 	u, k := out[0], parseOuter(got)
-	require.Equal(t, u.Remote, k.dst, "%x", packet)
-	require.Equal(t, u.from, k.src.Addr(), "%x", packet)
-	require.Equal(t, u.TTL, k.ttl, "%x", packet)
-	require.Equal(t, u.TOS, k.tos, "%x", packet)
-	require.Equal(t, !u.MayFragment, k.df, "%x", packet)
-	require.EqualValues(t, len(u.Bytes)+8, binary.BigEndian.Uint16(k.udp[4:]), "UDP length")
-	require.Zero(t, binary.BigEndian.Uint16(k.udp[6:]), "UDP checksum") // RFC 9300-5.3-2
-	if got[0]>>4 == 4 {
-		require.EqualValues(t, len(u.Bytes)+28, binary.BigEndian.Uint16(got[2:]))
-		require.EqualValues(t, 0xffff, onesSum(got[:20]), "outer checksum")
-	} else {
-		require.EqualValues(t, len(u.Bytes)+8, binary.BigEndian.Uint16(got[4:]))
-	}
+	tw.sameOuter(t, u, got)
 	if packet[0]>>4 == 4 && onesSum(packet[:20]) == 0xffff && packet[0] == 0x45 {
 		require.EqualValues(t, 0xffff, onesSum(k.payload[8:28]), "inner checksum %x", packet)
 	}
@@ -116,6 +104,25 @@ func (tw *twin) agreeEncap(t testing.TB, packet []byte) int32 {
 	}
 	require.Equal(t, u.Bytes, k.payload, "%x", packet)
 	return verdict
+}
+
+// sameOuter checks that the outer header that a program wrote is that of user space.
+func (tw *twin) sameOuter(t testing.TB, u sent, got []byte) {
+	t.Helper()
+	k := parseOuter(got)
+	require.Equal(t, u.Remote, k.dst)
+	require.Equal(t, u.from, k.src.Addr())
+	require.Equal(t, u.TTL, k.ttl)
+	require.Equal(t, u.TOS, k.tos)
+	require.Equal(t, !u.MayFragment, k.df)
+	require.EqualValues(t, len(u.Bytes)+8, binary.BigEndian.Uint16(k.udp[4:]), "UDP length")
+	require.Zero(t, binary.BigEndian.Uint16(k.udp[6:]), "UDP checksum") // RFC 9300-5.3-2
+	if got[0]>>4 == 4 {
+		require.EqualValues(t, len(u.Bytes)+28, binary.BigEndian.Uint16(got[2:]))
+		require.EqualValues(t, 0xffff, onesSum(got[:20]), "outer checksum")
+	} else {
+		require.EqualValues(t, len(u.Bytes)+8, binary.BigEndian.Uint16(got[4:]))
+	}
 }
 
 // onesSum is the ones' complement sum of 16-bit words.
@@ -221,6 +228,31 @@ func fixOuter(rng *rand.Rand, b []byte) {
 	}
 }
 
+// randomOuter makes a data packet to us that is valid, or nearly so, most of them of an
+// instance.
+func randomOuter(rng *rand.Rand, iid uint32, outsides, sources, targets []string) []byte {
+	header := [8]byte{pick(rng, dataHeaders), 3: byte(rng.IntN(4))}
+	if rng.IntN(2) == 0 {
+		header[0] = 0
+		if iid != 0 {
+			header[0] = 8
+		}
+	}
+	id := iid
+	if rng.IntN(10) == 0 {
+		id = rng.Uint32() >> 8
+	}
+	binary.BigEndian.PutUint32(header[4:], id<<8)
+	s := spec{src: pick(rng, outsides), tos: uint8(rng.Uint32()), ttl: uint8(1 + rng.IntN(255))}
+	s.dst = sameFamily(rng, s.src, ours)
+	if rng.IntN(4) == 0 {
+		s.dport = lisp.VXLANGPEPort
+	}
+	frame := mutate(rng, s.data(header, mutate(rng, randomInner(rng, sources, targets))))
+	fixOuter(rng, frame)
+	return frame
+}
+
 // Whatever arrives, and whatever is to leave: if a program does something with it,
 // user space does the same.
 func TestAgreement(t *testing.T) {
@@ -234,25 +266,7 @@ func TestAgreement(t *testing.T) {
 			rng := rand.New(rand.NewPCG(3, uint64(c.iid)))
 			verdicts := map[string]map[int32]int{"in": {}, "out": {}}
 			for range steps(20000) {
-				header := [8]byte{pick(rng, dataHeaders), 3: byte(rng.IntN(4))}
-				if rng.IntN(2) == 0 {
-					header[0] = 0
-					if c.iid != 0 {
-						header[0] = 8
-					}
-				}
-				iid := c.iid
-				if rng.IntN(10) == 0 {
-					iid = rng.Uint32() >> 8
-				}
-				binary.BigEndian.PutUint32(header[4:], iid<<8)
-				s := spec{src: pick(rng, outsides), tos: uint8(rng.Uint32()), ttl: uint8(1 + rng.IntN(255))}
-				s.dst = sameFamily(rng, s.src, ours)
-				if rng.IntN(4) == 0 {
-					s.dport = lisp.VXLANGPEPort
-				}
-				frame := mutate(rng, s.data(header, mutate(rng, randomInner(rng, insideSources, insideTargets))))
-				fixOuter(rng, frame)
+				frame := randomOuter(rng, c.iid, outsides, insideSources, insideTargets)
 				verdicts["in"][tw.agreeDecap(t, frame)]++
 
 				out := mutate(rng, randomInner(rng, append(insideTargets, "10.1.0.1", "10.1.0.2", "fd00:1::1", "fd00:1::2"), insideTargets))

@@ -47,7 +47,7 @@ type Config struct {
 	// closed by the caller, the Dataplane first.
 	Forwarder *encap.Forwarder
 	// Encap is what the Forwarder was made with. Each Overlay's Device must be an
-	// interface of this host.
+	// interface of this host, or nil in one that only relays.
 	Encap encap.Config
 	// UDP is what the Forwarder's Underlay was made with. It should have NoGRO:
 	// what the kernel has put together for the socket can only go there.

@@ -64,6 +64,9 @@ func New(cfg Config) (*Dataplane, error) {
 	}
 	devices := make(map[uint32]int)
 	for _, o := range cfg.Encap.Overlays {
+		if o.Device == nil { // of an RTR
+			continue
+		}
 		ifi, err := net.InterfaceByName(o.Device.Name())
 		if err != nil {
 			return nil, fmt.Errorf("ebpf: device %s: %w", o.Device.Name(), err)
@@ -124,12 +127,16 @@ func (d *Dataplane) start(devices map[uint32]int) error {
 
 // setInstances writes where decapsulated packets go, and how large they may be.
 func (d *Dataplane) setInstances() error {
-	for _, o := range d.cfg.Encap.Overlays {
-		ifi, err := net.InterfaceByName(o.Device.Name())
-		if err != nil {
-			return err
+	for i := range d.cfg.Encap.Overlays {
+		o := &d.cfg.Encap.Overlays[i]
+		in := bpfInstance{ProxyEtr: uint32(flag8(len(o.ProxyETR) > 0)), Relay: uint32(flag8(o.Relay)), Header: newDevice(o).Header}
+		if o.Device != nil {
+			ifi, err := net.InterfaceByName(o.Device.Name())
+			if err != nil {
+				return err
+			}
+			in.Ifindex, in.Mtu = uint32(ifi.Index), uint32(ifi.MTU)
 		}
-		in := bpfInstance{Ifindex: uint32(ifi.Index), Mtu: uint32(ifi.MTU), ProxyEtr: uint32(flag8(len(o.ProxyETR) > 0)), Relay: uint32(flag8(o.Relay))}
 		if err := d.objs.Instances.Put(o.InstanceID, in); err != nil {
 			return err
 		}

@@ -21,7 +21,8 @@
 // # Attachment
 //
 // Encapsulation is on the way out of the overlay's device, and on the way in from
-// LAN interfaces; decapsulation on the way in from each uplink. Where the kernel
+// LAN interfaces; decapsulation on the way in from each uplink. There, too, an RTR
+// (encap.Overlay.Relay) sends on what is for others, without any device. Where the kernel
 // has TCX (Linux 6.6) the programs go when the process ends, however it ends.
 // Elsewhere they are filters of a clsact qdisc with a fixed priority and handle,
 // which outlive a killed process, work on with what the map-cache last said, and

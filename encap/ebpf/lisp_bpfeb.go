@@ -50,6 +50,7 @@ type bpfInstance struct {
 	Mtu      uint32
 	ProxyEtr uint32
 	Relay    uint32
+	Header   [6][2]uint32
 }
 
 type bpfLocal struct {

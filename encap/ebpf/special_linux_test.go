@@ -109,7 +109,7 @@ func TestRelay(t *testing.T) {
 		return handled(&s.Stats) > handled(&before.Stats)
 	}))
 	s := n.stats()
-	assert.EqualValues(t, 1, s.Slow[SlowSource])
+	assert.EqualValues(t, 1, s.Slow[SlowMiss])
 	assert.Equal(t, [encap.NumDropReasons]uint64{}, s.KernelDrops)
 }
 

@@ -117,7 +117,10 @@ func dataHeader(iid uint32, f int) [2]uint32 {
 func setOverlays(o *bpfObjects, cfg *Config, ifindex map[uint32]int) error {
 	for _, v := range cfg.Encap.Overlays {
 		d := newDevice(&v)
-		devices := []int{ifindex[v.InstanceID]}
+		var devices []int
+		if i, ok := ifindex[v.InstanceID]; ok {
+			devices = append(devices, i)
+		}
 		for _, l := range cfg.LANs {
 			if l.InstanceID == v.InstanceID {
 				devices = append(devices, l.IfIndex)

@@ -2,10 +2,10 @@
 /*
  * The LISP data plane in the kernel: programs for tc that encapsulate what leaves
  * by the overlay's device (encap_device) or comes from a LAN (encap_lan), and
- * decapsulate what arrives at an uplink (decap_ether, decap_raw). Read it from top
- * to bottom: counters, the map-cache, encapsulation, decapsulation. tables.h has what
- * the control plane says, packet.h the inner header and the flow hash, choice.h
- * Priority and Weight.
+ * decapsulate what arrives at an uplink (decap_ether, decap_raw), or send it on. Read
+ * it from top to bottom: counters, the map-cache, encapsulation, decapsulation. tables.h
+ * has what the control plane says, packet.h the inner header and the flow hash, choice.h
+ * Priority and Weight, relay.h what an RTR does.
  *
  * What is not quite ordinary is left alone: it takes the slow path, which is the
  * device's queue or the socket of port 4341, and package encap does with it what
@@ -85,25 +85,27 @@ static __always_inline int is_ours(const __u32 *addr, __u8 v6)
 	return bpf_map_lookup_elem(&addresses, &k) != NULL;
 }
 
-/* may_enter says whether a packet may enter the overlay (encap.admit). */
-static __always_inline __u32 may_enter(struct __sk_buff *skb, __u32 at, const struct device *dev, const struct packet *p)
+/* carries_data: what is in a packet goes to a data port. The slow path counts the
+ * headers then (RFC 9300 section 4). */
+static __always_inline int carries_data(struct __sk_buff *skb, __u32 at, const struct packet *p)
 {
 	__u16 port;
 
+	if (p->next != IPPROTO_UDP || p->frag & 0x1fff || p->len < p->header_len + UDP_LISP_LEN)
+		return 0;
+	return bpf_skb_load_bytes(skb, at + p->header_len + 2, &port, 2) || port == bpf_htons(LISP_PORT) || port == bpf_htons(VXLAN_GPE_PORT);
+}
+
+/* may_enter says whether a packet may enter the overlay (encap.admit). */
+static __always_inline __u32 may_enter(struct __sk_buff *skb, __u32 at, const struct device *dev, const struct packet *p)
+{
 	if (!routable(&p->src, p->v6) || !routable(&p->dst, p->v6))
 		return SLOW_HEADER;
 	if (!covers(&own_eids, &p->src, p->v6) && (!dev->proxy_itr || is_ours(p->src.addr, p->v6)))
 		return SLOW_SOURCE;
 	if (is_ours(p->dst.addr, p->v6))
 		return SLOW_SOURCE;
-	/* Data in data: the slow path counts the headers (RFC 9300 section 4). */
-	if (p->next == IPPROTO_UDP && !(p->frag & 0x1fff) && p->len >= p->header_len + UDP_LISP_LEN) {
-		if (bpf_skb_load_bytes(skb, at + p->header_len + 2, &port, 2))
-			return SLOW_HEADER;
-		if (port == bpf_htons(LISP_PORT) || port == bpf_htons(VXLAN_GPE_PORT))
-			return SLOW_HEADER;
-	}
-	return OK;
+	return carries_data(skb, at, p) ? SLOW_HEADER : OK;
 }
 
 /* headers_len is the length of what each segment of a packet starts with. */
@@ -148,8 +150,9 @@ struct way {
 	__u32 header[2];
 };
 
-/* find_way asks the map-cache and our own locators. */
-static __always_inline __u32 find_way(struct __sk_buff *skb, struct device *dev, struct packet *p, struct way *w)
+/* find_way asks the map-cache and our own locators. headers are the data headers of
+ * the instance by 2*format+v6. */
+static __always_inline __u32 find_way(struct __sk_buff *skb, __u32 (*headers)[2], struct packet *p, struct way *w)
 {
 	__u32 zero = 0, key, at;
 	struct entry *e = lookup(&p->dst, p->v6);
@@ -184,15 +187,15 @@ static __always_inline __u32 find_way(struct __sk_buff *skb, struct device *dev,
 	at = 2 * r->format + p->v6;
 	if (at > 5)
 		return SLOW_LOCATOR;
-	w->header[0] = dev->header[at][0];
-	w->header[1] = dev->header[at][1];
+	w->header[0] = headers[at][0];
+	w->header[1] = headers[at][1];
 	return OK;
 }
 
 /* fits is the MTU rule of RFC 9300 section 7: what does not is for the slow path. */
-static __always_inline int fits(struct __sk_buff *skb, __u32 at, const struct packet *p, const struct way *w, __u32 overhead)
+static __always_inline int fits(struct __sk_buff *skb, __u32 at, const struct packet *p, const struct way *w)
 {
-	__u32 mtu = w->local->mtu, len = p->len;
+	__u32 mtu = w->local->mtu, len = p->len, overhead = w->remote->v6 ? sizeof(struct outer6) : sizeof(struct outer4);
 
 	if (skb->gso_size)
 		len = headers_len(skb, at, p) + skb->gso_size;
@@ -218,9 +221,9 @@ static __always_inline void put_udp(__u32 *udp, const struct way *w, __u32 inner
 	udp[3] = w->header[1];
 }
 
-/* push_outer4 makes room for the outer header and writes it: TTL and traffic class with
- * its ECN field are copied (RFC 6040 section 4.1, normal mode), DF is set. */
-static __always_inline int push_outer4(struct __sk_buff *skb, const struct packet *p, const struct way *w)
+/* put_outer4 writes the outer header: TTL and traffic class with its ECN field are
+ * copied (RFC 6040 section 4.1, normal mode), DF is set. */
+static __always_inline int put_outer4(struct __sk_buff *skb, __u32 at, const struct packet *p, const struct way *w)
 {
 	struct outer4 o = {};
 
@@ -231,12 +234,11 @@ static __always_inline int push_outer4(struct __sk_buff *skb, const struct packe
 	o.ip[4] = w->remote->addr[0];
 	o.ip[2] |= bpf_htonl((__u16)~bpf_ntohs(fold(bpf_csum_diff(NULL, 0, o.ip, 20, 0))));
 	put_udp(o.udp, w, p->len);
-	return bpf_skb_adjust_room(skb, sizeof(o), BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP) ||
-	       bpf_skb_store_bytes(skb, ETH_HLEN, &o, sizeof(o), 0);
+	return bpf_skb_store_bytes(skb, at, &o, sizeof(o), BPF_F_RECOMPUTE_CSUM);
 }
 
-/* push_outer6 is push_outer4 for IPv6, with the flow hash as flow label (RFC 6438). */
-static __always_inline int push_outer6(struct __sk_buff *skb, const struct packet *p, const struct way *w)
+/* put_outer6 is put_outer4 for IPv6, with the flow hash as flow label (RFC 6438). */
+static __always_inline int put_outer6(struct __sk_buff *skb, __u32 at, const struct packet *p, const struct way *w)
 {
 	struct outer6 o = {};
 	__u32 i;
@@ -249,8 +251,34 @@ static __always_inline int push_outer6(struct __sk_buff *skb, const struct packe
 		o.ip[6 + i] = w->remote->addr[i];
 	}
 	put_udp(o.udp, w, p->len);
-	return bpf_skb_adjust_room(skb, sizeof(o), BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP) ||
-	       bpf_skb_store_bytes(skb, ETH_HLEN, &o, sizeof(o), 0);
+	return bpf_skb_store_bytes(skb, at, &o, sizeof(o), BPF_F_RECOMPUTE_CSUM);
+}
+
+/* push_outer makes room for the outer header and writes it. */
+static __always_inline int push_outer(struct __sk_buff *skb, const struct packet *p, const struct way *w)
+{
+	const __u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
+
+	if (w->remote->v6)
+		return bpf_skb_adjust_room(skb, sizeof(struct outer6), BPF_ADJ_ROOM_MAC, flags | BPF_F_ADJ_ROOM_ENCAP_L3_IPV6) ||
+		       put_outer6(skb, ETH_HLEN, p, w);
+	return bpf_skb_adjust_room(skb, sizeof(struct outer4), BPF_ADJ_ROOM_MAC, flags | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4) ||
+	       put_outer4(skb, ETH_HLEN, p, w);
+}
+
+/* send_on sends a packet with its outer header, of n packets, to who has the next link. */
+static __always_inline int send_on(struct __sk_buff *skb, const struct way *w, const struct count *n)
+{
+	__u16 ethertype = bpf_htons(w->remote->v6 ? ETH_P_IPV6 : ETH_P_IP);
+
+	if (bpf_skb_store_bytes(skb, 12, &ethertype, 2, 0))
+		return finish(DROP_SEND);
+	struct locator_count *t = bpf_map_lookup_elem(&traffic, &w->id);
+
+	if (t)
+		add(&t->out, n);
+	count(COUNT_ENCAP, n);
+	return bpf_redirect_neigh(w->local->ifindex, NULL, 0, 0);
 }
 
 /* forward does what a router does to a packet from a LAN. */
@@ -271,7 +299,7 @@ static __always_inline int forward(struct __sk_buff *skb, struct packet *p)
  * link-layer header, ETH_HLEN on a LAN, whose packets we forward as a router. */
 static __always_inline int encapsulate(struct __sk_buff *skb, __u32 at)
 {
-	__u32 ifindex = skb->ifindex, why, v6;
+	__u32 ifindex = skb->ifindex, why;
 	struct device *dev = bpf_map_lookup_elem(&devices, &ifindex);
 	struct packet p = {};
 	struct way w = {};
@@ -288,11 +316,10 @@ static __always_inline int encapsulate(struct __sk_buff *skb, __u32 at)
 	find_ports(skb, at, &p);
 	why = may_enter(skb, at, dev, &p);
 	if (!why)
-		why = find_way(skb, dev, &p, &w);
+		why = find_way(skb, dev->header, &p, &w);
 	if (why)
 		return finish(why);
-	v6 = w.remote->v6;
-	if (!fits(skb, at, &p, &w, v6 ? sizeof(struct outer6) : sizeof(struct outer4)))
+	if (!fits(skb, at, &p, &w))
 		return finish(SLOW_SIZE);
 	if (skb->len > at + p.len && (skb->gso_size || bpf_skb_change_tail(skb, at + p.len, 0)))
 		return finish(SLOW_HEADER); /* else it was the padding of a short frame */
@@ -300,20 +327,11 @@ static __always_inline int encapsulate(struct __sk_buff *skb, __u32 at)
 	count_segments(skb, at, &p, &n);
 
 	/* From here on the packet is ours. */
-	__u16 ethertype = bpf_htons(v6 ? ETH_P_IPV6 : ETH_P_IP);
-
 	if (at ? forward(skb, &p) : bpf_skb_change_head(skb, ETH_HLEN, 0))
 		return finish(DROP_SEND);
-	if (v6 ? push_outer6(skb, &p, &w) : push_outer4(skb, &p, &w))
+	if (push_outer(skb, &p, &w))
 		return finish(DROP_SEND);
-	if (bpf_skb_store_bytes(skb, 12, &ethertype, 2, 0))
-		return finish(DROP_SEND);
-	struct locator_count *t = bpf_map_lookup_elem(&traffic, &w.id);
-
-	if (t)
-		add(&t->out, &n);
-	count(COUNT_ENCAP, &n);
-	return bpf_redirect_neigh(w.local->ifindex, NULL, 0, 0);
+	return send_on(skb, &w, &n);
 }
 
 SEC("tc")
@@ -331,6 +349,7 @@ struct arrived {
 	__u32 iid;
 	__u8 tos, ttl;
 	__u8 next; /* the inner version that LISP-GPE states, or 0 */
+	__u8 onward; /* not for us: for an RTR to send on */
 };
 
 /* parse_outer accepts a UDP datagram for one of our locators, at the data port. */
@@ -439,7 +458,7 @@ static __always_inline int lists_source(const struct packet *p, const struct arr
 }
 
 /* may_leave says whether an inner packet may leave the tunnel. */
-static __always_inline __u32 may_leave(struct instance *in, const struct packet *p, const struct arrived *a)
+static __always_inline __u32 may_leave(struct instance *in, const struct packet *p, struct arrived *a)
 {
 	if (a->next && a->next != (p->v6 ? 6 : 4))
 		return SLOW_HEADER;
@@ -449,8 +468,9 @@ static __always_inline __u32 may_leave(struct instance *in, const struct packet 
 		return SLOW_HEADER;
 	if (!routable(&p->src, p->v6) || !routable(&p->dst, p->v6))
 		return DROP_SCOPE;
-	if (!covers(&own_eids, &p->dst, p->v6) && (!in->proxy_etr || !covers(&proxied, &p->src, p->v6)))
-		return in->relay ? SLOW_SOURCE : DROP_NOT_OUR_EID;
+	a->onward = !covers(&own_eids, &p->dst, p->v6) && (!in->proxy_etr || !covers(&proxied, &p->src, p->v6));
+	if (a->onward && !in->relay)
+		return DROP_NOT_OUR_EID;
 	if (check_source && !lists_source(p, a))
 		return SLOW_SOURCE;
 	return OK;
@@ -482,7 +502,7 @@ static __always_inline int set_tos_ttl(struct __sk_buff *skb, __u32 at, const st
 		h[0] = (h[0] & 0xf0) | tos >> 4;
 		h[1] = (h[1] & 0x0f) | tos << 4;
 		h[7] = ttl;
-		return bpf_skb_store_bytes(skb, at, h, 8, 0);
+		return bpf_skb_store_bytes(skb, at, h, 8, BPF_F_RECOMPUTE_CSUM);
 	}
 	__u32 sum = (__u16)~(h[10] << 8 | h[11]);
 
@@ -495,6 +515,18 @@ static __always_inline int set_tos_ttl(struct __sk_buff *skb, __u32 at, const st
 	h[11] = sum;
 	return bpf_skb_store_bytes(skb, at, h, 12, 0);
 }
+
+/* count_source counts what came from a locator. */
+static __always_inline void count_source(const struct address *src, const struct count *n)
+{
+	__u32 *id = bpf_map_lookup_elem(&sources, src), none = 0;
+	struct locator_count *t = bpf_map_lookup_elem(&traffic, id ? id : &none);
+
+	if (t)
+		add(&t->in, n);
+}
+
+#include "relay.h"
 
 static __always_inline int decapsulate(struct __sk_buff *skb, __u32 at)
 {
@@ -524,11 +556,13 @@ static __always_inline int decapsulate(struct __sk_buff *skb, __u32 at)
 	 * the kernel does not know to be gone. */
 	if (skb->len != inner + p.len || (skb->gso_size && p.next != IPPROTO_TCP))
 		return finish(SLOW_AGGREGATE);
-	if (!skb->gso_size && p.len > in->mtu)
-		return finish(SLOW_SIZE);
 	why = may_leave(in, &p, &a);
 	if (why)
 		return finish(why);
+	if (a.onward)
+		return relay(skb, at, inner, in, &a, &p);
+	if (!skb->gso_size && p.len > in->mtu)
+		return finish(SLOW_SIZE);
 	ecn = merge_ecn(p.tos, a.tos);
 	if (ecn < 0)
 		return finish(DROP_ECN);
@@ -541,11 +575,7 @@ static __always_inline int decapsulate(struct __sk_buff *skb, __u32 at)
 	/* DSCP of the outer header, the smaller TTL (RFC 9300 section 5.3). */
 	if (set_tos_ttl(skb, at, &p, (a.tos & 0xfc) | ecn, a.ttl < p.ttl ? a.ttl : p.ttl))
 		return finish(DROP_DEVICE);
-	__u32 *id = bpf_map_lookup_elem(&sources, &a.src);
-	struct locator_count *t = bpf_map_lookup_elem(&traffic, id ? id : &none);
-
-	if (t)
-		add(&t->in, &n);
+	count_source(&a.src, &n);
 	count(COUNT_DECAP, &n);
 	return bpf_redirect(in->ifindex, BPF_F_INGRESS);
 }

@@ -18,6 +18,7 @@
 enum verdict {
 	OK = 0,
 	/* encap.DropReason has the same numbers. */
+	DROP_TTL = 4,
 	DROP_SCOPE = 5,
 	DROP_CHECKSUM = 15,
 	DROP_ECN = 16,

@@ -53,7 +53,8 @@ struct instance {
 	__u32 ifindex;
 	__u32 mtu;
 	__u32 proxy_etr;
-	__u32 relay; /* of an RTR: what is not for an EID of ours may be sent on */
+	__u32 relay;	     /* of an RTR: what is not for an EID of ours may be sent on */
+	__u32 header[6][2];  /* with this data header, as of a device */
 };
 
 struct {
