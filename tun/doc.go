@@ -38,6 +38,11 @@
 // program that binds to the EID and sends multicast reaches the device, and the
 // data plane drops that.)
 //
+// # Changes
+//
+// [Interface.SetEIDs] makes all of this as if the device had been made with other EIDs,
+// [Interface.SetLocals] is for locators that come and go; what stays is not touched.
+//
 // # Firewall marks
 //
 // Reading a TUN device does not tell the firewall mark of a packet. With

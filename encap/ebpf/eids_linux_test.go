@@ -3,6 +3,7 @@ package ebpf
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -27,7 +28,7 @@ func TestSetEIDs(t *testing.T) {
 	for _, e := range []string{added4, added6} {
 		b.insert(t, mapTo(iid, host(e), "198.51.100.1", mapcache.FormatLISP))
 	}
-	more := append(eids[:len(eids):len(eids)], prefix(host(added4)), prefix(host(added6)))
+	more := append(slices.Clip(eids), prefix(host(added4)), prefix(host(added6)))
 	inKernelOnly := func(f func()) {
 		t.Helper()
 		before := a.stats()

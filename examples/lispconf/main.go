@@ -38,7 +38,8 @@ const synopsis = `Usage: lispconf [options] COMMAND
   list eids|rlocs              one by line, for scripts
   add map-cache PREFIX [RLOC[,PRIORITY[,WEIGHT]]...]
                                a static entry; without RLOC it is forwarded natively
-  add database PREFIX          register a part of an EID-Prefix of ours by itself
+  add database PREFIX          a further EID-Prefix of ours, or a part of one by itself,
+                               with the locators of the one that holds it, else of the first
   del map-cache|database PREFIX
   flush                        remove what was learned from the map-cache
   probe RLOC                   send RLOC-probes, and wait for the answers
