@@ -143,24 +143,29 @@ func (r *RTR) remember(now time.Time, a *attempt, records []lisp.EIDRecord) bool
 
 // settlePending gives up what waited for too long.
 func (r *RTR) settlePending(now time.Time) {
-	for len(r.attempts) > 0 && (r.attempts[0].settled || !r.attempts[0].expires.After(now)) {
+	for a := r.oldest(); a != nil && !a.expires.After(now); a = r.oldest() {
 		r.forgetOldest(now, RTRUnanswered)
 	}
 }
 
-// forgetOldest gives up the oldest attempt that is not settled, and those settled
-// before it.
-func (r *RTR) forgetOldest(now time.Time, why RTRReason) {
-	for len(r.attempts) > 0 {
-		a := r.attempts[0]
+// oldest is the oldest attempt that is not settled. Those settled before it are
+// dropped.
+func (r *RTR) oldest() *attempt {
+	for len(r.attempts) > 0 && r.attempts[0].settled {
 		r.attempts[0] = nil
 		r.attempts = r.attempts[1:]
-		if a.settled {
-			continue
-		}
+	}
+	if len(r.attempts) == 0 {
+		return nil
+	}
+	return r.attempts[0]
+}
+
+// forgetOldest gives up the oldest attempt that is not settled.
+func (r *RTR) forgetOldest(now time.Time, why RTRReason) {
+	if a := r.oldest(); a != nil {
 		r.settle(a)
 		r.drop(now, why, a.from, a.key.xtr, a.key.server.String())
-		return
 	}
 }
 
@@ -180,10 +185,8 @@ func (r *RTR) settle(a *attempt) {
 }
 
 func (r *RTR) pendingDeadline() time.Time {
-	for _, a := range r.attempts {
-		if !a.settled {
-			return a.expires
-		}
+	if a := r.oldest(); a != nil {
+		return a.expires
 	}
 	return time.Time{}
 }

@@ -58,6 +58,7 @@ type XTR struct {
 	infoAt    time.Time // when the next Info-Request is due
 	infoSends int       // Info-Requests since the last Info-Reply
 	seen      map[netip.AddrPort]sighting
+	heard     time.Time // when a Map-Server took a Map-Register of ours directly
 
 	rtrs       []*relay
 	current    *relay
@@ -73,6 +74,7 @@ type XTR struct {
 	moves      int // Info-Replies in a row with another port than the one before
 
 	withdrawing, withdrawn bool
+	leaving                []*leaving // of the withdrawal, those not done
 }
 
 // question is an Info-Request under way.
@@ -87,7 +89,7 @@ type question struct {
 type sighting struct {
 	global netip.AddrPort
 	rtrs   []netip.Addr
-	until  time.Time // of rtrs
+	until  time.Time // how long that holds, by the TTL
 }
 
 // relay is an RTR.
@@ -251,9 +253,13 @@ func (x *XTR) Handle(now time.Time, d lisp.Datagram) bool {
 	return claimed
 }
 
-// Restart looks at everything anew, since the network may be another one.
+// Restart looks at everything anew, since the network may be another one. After
+// Withdraw it does nothing.
 func (x *XTR) Restart(now time.Time) {
 	now = x.tick(now)
+	if x.withdrawing {
+		return
+	}
 	clear(x.asked)
 	clear(x.seen)
 	x.state, x.reason = Detecting, ""
@@ -274,27 +280,6 @@ func (x *XTR) Renew(now time.Time) {
 	}
 	x.tell(now)
 }
-
-// Withdraw tells the Map-Servers, by the RTR, that we are no longer here. It is
-// the end of all registration.
-func (x *XTR) Withdraw(now time.Time) {
-	now = x.tick(now)
-	if x.withdrawing {
-		return
-	}
-	x.withdrawing, x.infoAt = true, time.Time{}
-	x.racing = nil
-	if x.current == nil {
-		x.withdrawn, x.registerAt = true, time.Time{}
-	} else {
-		x.beginRound(now)
-	}
-	x.tell(now)
-}
-
-// WithdrawDone reports whether a withdrawal has been acknowledged, or nobody knows
-// of us or answers.
-func (x *XTR) WithdrawDone() bool { return x.withdrawn }
 
 // clockStep is how far the time of a step may lie behind the one before without
 // being taken for a clock that was set back.

@@ -108,12 +108,15 @@ const (
 	minRedetect   = time.Minute      // bounds of the time to the next Info-Request
 	maxRedetect   = time.Hour        // of a locator that is public; the Info-Reply's TTL in between
 	maxListed     = 8                // of an Info-Reply
+	heardLife     = 3 * time.Minute  // how long an acknowledged Map-Register shows that the Map-Server is there
 	maxRace       = 4                // RTRs that are tried at the same time
 	nonceLife     = 30 * time.Second // how long an answer is waited for
 	maxNonces     = 256              // of each kind
 	maxHostName   = 64               // octets
 	maxQueue      = 1024             // datagrams waiting for Next
 	maxEvents     = 256              // events waiting for NextEvent
+
+	maxListMinutes = 24 * 60 // how long the RTRs of an Info-Reply are kept at most
 )
 
 func (c XTRConfig) withDefaults() (XTRConfig, error) {

@@ -2,6 +2,7 @@ package natt
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -13,11 +14,15 @@ import (
 const (
 	reasonNoServer   = "no Map-Server of this address family"
 	reasonNoSite     = "no EID-Prefix to ask for"
-	reasonUnanswered = "Info-Request unanswered: Map-Server unreachable or not NAT-capable"
-	reasonInfoKey    = "Info-Reply authentication failed: key mismatch"
-	reasonNoRTR      = "the Map-Server names no RTR"
-	reasonNoFamily   = "the Map-Server names no RTR of this address family"
-	reasonNotifyKey  = "Map-Notify authentication failed: key mismatch"
+	reasonUnanswered = "Info-Request unanswered: Map-Server unreachable or not NAT-capable, " +
+		"or it refuses our key or EID-Prefix (check both, and its log)"
+	reasonNotCapable = "Info-Request unanswered: the Map-Server is not NAT-capable, but takes our Map-Registers"
+	reasonInfoKey    = "Info-Reply authentication failed: key mismatch, check the key of this Map-Server"
+	reasonNoRTR      = "the Map-Server names no RTR: one has to be configured there"
+	reasonNoFamily   = "the Map-Server names no RTR of this address family: one has to be configured there"
+	reasonNotifyKey  = "Map-Notify authentication failed: key mismatch, check the key of this Map-Server"
+	reasonNoNotify   = "no Map-Notify: Map-Server unreachable, or it refuses the registration (check the key, and its log)"
+	reasonStaleRTRs  = "no RTR answers, and no Info-Reply has named one for too long: Map-Server unreachable"
 )
 
 // askAgain sends Info-Requests, again and again until one is answered.
@@ -31,7 +36,7 @@ func (x *XTR) askAgain(now time.Time) {
 		if x.state == Detecting || x.state == Unanswered {
 			x.state = Unanswered
 			if x.reason != reasonInfoKey {
-				x.reason = reasonUnanswered
+				x.reason = x.unanswered(now)
 			}
 		}
 		return
@@ -48,6 +53,29 @@ func (x *XTR) askAgain(now time.Time) {
 		x.infoSends, x.infoAt, x.reason = 0, now.Add(infoSleep), reasonNoSite
 	}
 	x.speak.asked(x, now)
+}
+
+// unanswered is why, as far as is known.
+func (x *XTR) unanswered(now time.Time) string {
+	if !x.heard.IsZero() && now.Sub(x.heard) < heardLife {
+		return reasonNotCapable
+	}
+	return reasonUnanswered
+}
+
+// Heard tells that server has just acknowledged a Map-Register that went straight to
+// it: it is reachable, and key and EID-Prefix are right. So it says more about
+// Info-Requests that are unanswered.
+func (x *XTR) Heard(now time.Time, server netip.AddrPort) {
+	if !slices.Contains(x.cfg.Servers, server) {
+		return
+	}
+	now = x.tick(now)
+	x.heard = now
+	if x.state == Unanswered && x.reason == reasonUnanswered {
+		x.reason = reasonNotCapable
+	}
+	x.tell(now)
 }
 
 // ask sends an Info-Request to server.
@@ -119,12 +147,12 @@ func (x *XTR) handleInfoReply(now time.Time, d lisp.Datagram) bool {
 		}
 	}
 	x.stats.InfoRepliesReceived++
-	ttl := time.Duration(m.TTL) * time.Minute
+	ttl := time.Duration(min(m.TTL, maxListMinutes)) * time.Minute
 	s := sighting{global: netip.AddrPortFrom(addr.Unmap(), t.ETRPort), until: now.Add(max(ttl, minRedetect))}
 	named := 0
 	for _, r := range t.RTRs {
 		a, ok := r.IP()
-		if a = a.Unmap(); !ok || a.IsUnspecified() || a.IsMulticast() {
+		if a = a.Unmap(); !ok || !usable(a) || a == x.cfg.Local {
 			continue
 		}
 		named++
@@ -146,6 +174,8 @@ func (x *XTR) translated(global netip.AddrPort) bool {
 func (x *XTR) saw(now time.Time, server netip.AddrPort, s sighting, named int, ttl time.Duration) {
 	before := x.seen[server]
 	x.seen[server] = s
+	// What another one has said holds no longer than its TTL.
+	maps.DeleteFunc(x.seen, func(_ netip.AddrPort, s sighting) bool { return now.After(s.until) })
 	if !x.translated(s.global) && !x.cfg.Always && !x.anyTranslated() {
 		x.state, x.reason = Public, ""
 		x.dropRTRs()
@@ -172,8 +202,12 @@ func (x *XTR) saw(now time.Time, server netip.AddrPort, s sighting, named int, t
 		x.state, x.reason = Registering, ""
 		x.race(now)
 	case moved:
-		// The RTR has to learn where we are now.
+		// The RTR has to learn where we are now. One that is silent stays so.
+		tries, waiting := x.tries, !x.answered()
 		x.beginRound(now)
+		if waiting {
+			x.tries = max(x.tries, tries)
+		}
 	}
 }
 

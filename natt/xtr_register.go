@@ -80,17 +80,7 @@ func (x *XTR) registerBy(now time.Time, r *relay) {
 		if x.slots[i] && r == x.current {
 			continue
 		}
-		if len(x.sent) >= maxNonces {
-			x.stats.Dropped[DropQueueFull]++
-			return
-		}
-		if err := x.speak.register(x, route, reg); err != nil {
-			x.stats.Dropped[DropEncode]++
-			x.cfg.Logger.Error("map-register not encapsulated", "map_server", reg.Server, "rtr", r.addr, "err", err)
-			continue
-		}
-		x.stats.MapRegistersSent++
-		x.sent[reg.Nonce] = registered{route: route, server: reg.Server, slot: i, at: now}
+		x.registerOne(now, route, reg, i)
 	}
 }
 
@@ -112,12 +102,12 @@ func (x *XTR) route(r *relay) Route {
 // registerAgain runs when a keep-alive is due, or an answer is missing.
 func (x *XTR) registerAgain(now time.Time) {
 	switch {
+	case x.withdrawing:
+		x.leave(now)
 	case x.answered():
 		x.beginRound(now)
-	case x.withdrawing && x.tries >= registerSends:
-		x.withdrawn, x.registerAt = true, time.Time{}
 	case x.tries < registerSends:
-		if x.tries == registerSends/2 && !x.withdrawing {
+		if x.tries == registerSends/2 {
 			// It may be that we are elsewhere: look, while the RTR is asked again.
 			x.infoSends, x.infoAt = 0, now
 		}
@@ -129,7 +119,7 @@ func (x *XTR) registerAgain(now time.Time) {
 		x.register(now)
 		x.registerAt = now.Add(x.early(x.speak.period(x)))
 	case x.current == nil:
-		x.reason = "no Data-Map-Notify from " + x.racers() + ": RTR or Map-Server unreachable, or the Map-Server refuses the registration"
+		x.reason = x.inVain()
 		before, tries := x.racing, x.tries
 		for _, r := range before {
 			r.silent = now.Add(rtrRest)
@@ -140,7 +130,7 @@ func (x *XTR) registerAgain(now time.Time) {
 			x.registerAt = now.Add(x.retry())
 		}
 	case !x.speak.chooses():
-		x.reason = "no Map-Notify: Map-Server unreachable, or it refuses the registration"
+		x.reason = reasonNoNotify
 		if x.state == Registered {
 			x.state = Silent
 		}
@@ -150,11 +140,16 @@ func (x *XTR) registerAgain(now time.Time) {
 	}
 }
 
-func (x *XTR) racers() string {
-	if len(x.racing) == 1 {
-		return "RTR " + x.racing[0].addr.String()
+// inVain is why no RTR is found.
+func (x *XTR) inVain() string {
+	who := fmt.Sprintf("%d RTRs", len(x.racing))
+	switch len(x.racing) {
+	case 0:
+		return reasonStaleRTRs
+	case 1:
+		who = "RTR " + x.racing[0].addr.String()
 	}
-	return fmt.Sprintf("%d RTRs", len(x.racing))
+	return "no Data-Map-Notify from " + who + ": RTR or Map-Server unreachable, or the Map-Server refuses the registration (check the logs of both)"
 }
 
 // answered reports whether all of the round is acknowledged.
@@ -229,6 +224,10 @@ func (x *XTR) handleMapNotify(now time.Time, rtr netip.Addr, server netip.AddrPo
 
 // acknowledged takes a verified answer to a Map-Register.
 func (x *XTR) acknowledged(now time.Time, s registered) {
+	if x.withdrawing {
+		x.withdrawalAcknowledged(now, s)
+		return
+	}
 	i := slices.IndexFunc(x.rtrs, func(r *relay) bool { return r.addr == s.route.RTR })
 	if i < 0 {
 		return
@@ -256,8 +255,6 @@ func (x *XTR) acknowledged(now time.Time, s registered) {
 	case raced:
 		x.beginRound(now) // what the others have relayed may have been the latest
 	case !x.answered():
-	case x.withdrawing:
-		x.withdrawn, x.registerAt = true, time.Time{}
 	default:
 		x.registerAt = now.Add(x.early(x.speak.period(x)))
 	}

@@ -103,7 +103,7 @@ func TestXTRMappedPort(t *testing.T) {
 	})
 	w.net.Run(time.Second)
 	assert.Equal(t, NoRTR, w.xtr.Binding().State) // nat19-5.1-s1: the port alone differs
-	assert.Equal(t, "behind NAT 203.0.113.7:20000, no RTR yet: the Map-Server names no RTR", w.text())
+	assert.Equal(t, "behind NAT 203.0.113.7:20000, no RTR yet: the Map-Server names no RTR: one has to be configured there", w.text())
 }
 
 // TestXTRSends: the messages and their addresses.
@@ -163,7 +163,7 @@ func TestXTRUnanswered(t *testing.T) {
 	assert.Equal(t, "detecting", w.text())
 	w.net.Run(time.Second)
 	assert.Equal(t, Unanswered, w.xtr.Binding().State)
-	assert.Equal(t, "Info-Request unanswered: Map-Server unreachable or not NAT-capable", w.text())
+	assert.Equal(t, reasonUnanswered, w.text())
 	before := len(w.sent)
 	w.net.Run(59 * time.Second)
 	assert.Len(t, w.sent, before)
