@@ -126,7 +126,7 @@ func (e *Engine) tellPeers(now time.Time) {
 			at = later(at, p.last.Add(smrInterval))
 		}
 		if p.index == 0 || at.Before(p.at) {
-			e.timers.set(&p.timer, later(at, now.Add(time.Millisecond)))
+			e.timers.set(&p.timer, at)
 		}
 		begun++
 	}

@@ -16,9 +16,6 @@ var ErrConfig = errors.New("bad configuration")
 // DefaultSettle is the default of Config.Settle.
 const DefaultSettle = 10 * time.Millisecond
 
-// hasty divides Config.Settle when a link is lost.
-const hasty = 5
-
 // Config makes a State. The zero value takes every interface but loopback.
 type Config struct {
 	// Interfaces are names, or patterns as of path.Match ("wwan*"), of the
@@ -33,9 +30,9 @@ type Config struct {
 	// SiteScope prefers unique local IPv6 addresses (RFC 4193) to global ones.
 	SiteScope bool
 	// Settle is how long a change waits for others of the same cause: when a link
-	// comes up its addresses and routes follow within milliseconds. When one goes
-	// down it is a fifth of that: what follows makes it no better. Default
-	// DefaultSettle, negative: not at all.
+	// comes up its addresses and routes follow within milliseconds. That one has gone
+	// down is told at once: what follows makes it no better. Default DefaultSettle,
+	// negative: not at all.
 	Settle time.Duration
 }
 
@@ -87,8 +84,8 @@ func (s *State) Handle(now time.Time, snap Snapshot) {
 	case s.due.IsZero():
 		s.due = now.Add(max(s.cfg.Settle, 0))
 	}
-	if at := now.Add(max(s.cfg.Settle, 0) / hasty); !s.due.IsZero() && s.due.After(at) && s.lostLink() {
-		s.due = at
+	if !s.due.IsZero() && s.lostLink() {
+		s.due = now
 	}
 	s.Advance(now)
 }

@@ -133,26 +133,45 @@ func TestSettle(t *testing.T) {
 	next(t, s)
 
 	snap := one()
-	snap.Links[1].Running = false
+	snap.Addrs = snap.Addrs[:2]
 	s.Handle(t0.Add(time.Second), snap)
 	none(t, s)
-	due := t0.Add(time.Second + DefaultSettle/hasty)
-	require.Equal(t, due, s.Deadline(), "soon, for the link is lost")
+	due := t0.Add(time.Second + DefaultSettle)
+	require.Equal(t, due, s.Deadline())
 	snap.Routes = nil
 	s.Handle(due.Add(-time.Millisecond), snap)
 	none(t, s)
 	require.Equal(t, due, s.Deadline(), "the wait does not begin again")
 	s.Advance(due)
 	i := next(t, s).Interfaces[0]
-	assert.Equal(t, LinkDown, i.Usable(false))
-	assert.Nil(t, i.Default4)
+	assert.Equal(t, NoAddress, i.Usable(true))
+	assert.Equal(t, NoDefaultRoute, i.Usable(false))
 	none(t, s)
 	assert.Zero(t, s.Deadline())
+}
+
+// That a link is lost is told at once, whatever else was to wait; that it is back,
+// and what else its loss changes, is not.
+func TestLostLinkIsToldAtOnce(t *testing.T) {
+	s := newState(t, Config{})
+	s.Handle(t0, one())
+	next(t, s)
+	snap := one()
+	snap.Links[1].Running = false
+	s.Handle(t0, snap)
+	assert.Equal(t, LinkDown, next(t, s).Interfaces[0].Usable(false))
+	snap.Routes = nil
+	s.Handle(t0, snap)
+	none(t, s)
+	s.Advance(t0.Add(DefaultSettle))
+	assert.Nil(t, next(t, s).Interfaces[0].Default4)
 
 	back := t0.Add(2 * time.Second)
 	s.Handle(back, one())
-	assert.Equal(t, back.Add(DefaultSettle), s.Deadline(), "what comes up")
+	none(t, s)
+	assert.Equal(t, back.Add(DefaultSettle), s.Deadline())
 	s.Handle(back.Add(DefaultSettle-time.Millisecond), snap)
+	none(t, s)
 	assert.Zero(t, s.Deadline(), "as it was told")
 	s.Handle(back, one())
 	s.Advance(s.Deadline())
@@ -160,10 +179,15 @@ func TestSettle(t *testing.T) {
 	snap = one()
 	snap.Routes = snap.Routes[1:]
 	s.Handle(back, snap)
-	assert.Equal(t, back.Add(DefaultSettle), s.Deadline(), "the link is there")
+	none(t, s)
 	snap.Links[1].Up = false
 	s.Handle(back.Add(time.Millisecond), snap)
-	assert.Equal(t, back.Add(time.Millisecond+DefaultSettle/hasty), s.Deadline(), "not any more")
+	assert.Equal(t, LinkDown, next(t, s).Interfaces[0].Usable(false))
+	none(t, s)
+	assert.Zero(t, s.Deadline(), "all is told")
+	s.Handle(back, Snapshot{})
+	none(t, s)
+	assert.NotZero(t, s.Deadline(), "the link was down before")
 }
 
 // What is back before it was told is not told.
@@ -171,7 +195,10 @@ func TestShorterThanSettle(t *testing.T) {
 	s := newState(t, Config{})
 	s.Handle(t0, one())
 	next(t, s)
-	s.Handle(t0.Add(time.Second), Snapshot{})
+	snap := one()
+	snap.Routes = nil
+	s.Handle(t0.Add(time.Second), snap)
+	assert.NotZero(t, s.Deadline())
 	s.Handle(t0.Add(time.Second+time.Millisecond), one())
 	assert.Zero(t, s.Deadline())
 	s.Advance(t0.Add(time.Minute))
@@ -247,12 +274,12 @@ func TestAgain(t *testing.T) {
 	assert.Equal(t, t0.Add(time.Second), s.Deadline())
 	// A change meanwhile is told as ever, and is no second try.
 	snap := one()
-	snap.Links[1].Running = false
+	snap.Addrs = snap.Addrs[:1]
 	s.Handle(t0.Add(100*time.Millisecond), snap)
-	assert.Equal(t, t0.Add(102*time.Millisecond), s.Deadline())
+	assert.Equal(t, t0.Add(110*time.Millisecond), s.Deadline())
 	s.Advance(t0.Add(110 * time.Millisecond))
 	c := next(t, s)
-	assert.False(t, c.Interfaces[0].Up)
+	assert.Empty(t, c.Interfaces[0].IPv4)
 	assert.False(t, c.Lost)
 	assert.Equal(t, t0.Add(time.Second), s.Deadline())
 	s.Advance(t0.Add(999 * time.Millisecond))
@@ -260,7 +287,7 @@ func TestAgain(t *testing.T) {
 	s.Advance(t0.Add(time.Second))
 	c = next(t, s)
 	assert.True(t, c.Lost)
-	assert.False(t, c.Interfaces[0].Up)
+	assert.Empty(t, c.Interfaces[0].IPv4)
 	assert.Zero(t, s.Deadline())
 	// A loss that is told is a second try too.
 	s.Again(t0.Add(5 * time.Second))

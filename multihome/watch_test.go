@@ -45,7 +45,13 @@ func TestWatch(t *testing.T) {
 		src.Set(uplink(false))
 		down := <-got
 		assert.Equal(t, multihome.LinkDown, down.Interfaces[0].Usable(false))
-		assert.Equal(t, multihome.DefaultSettle/5, time.Since(start))
+		assert.Zero(t, time.Since(start))
+		src.Set(uplink(true))
+		up := <-got
+		assert.Equal(t, multihome.Usable, up.Interfaces[0].Usable(false))
+		assert.Equal(t, multihome.DefaultSettle, time.Since(start))
+		src.Set(uplink(false))
+		<-got
 
 		// A flap shorter than the settling time is not seen.
 		src.Set(uplink(true))

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"os"
 	"reflect"
+	"slices"
 	"time"
 
+	"github.com/xtrkit/xtrkit/examples/internal/conf"
 	"github.com/xtrkit/xtrkit/mapcache"
 	"github.com/xtrkit/xtrkit/multihome"
 	"github.com/xtrkit/xtrkit/tun"
@@ -59,19 +61,28 @@ func (n *Node) closeKernel() error {
 func (n *Node) follow(now time.Time, c multihome.Change) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	was := locatorsNow(n.conf, n.seen)
 	n.seen = c.Interfaces
 	failed := func(what string, err error) {
 		if n.refused.note(now, what, err, n.log); err != nil {
 			n.uplinks.Again(now.Add(retryAfter))
 		}
 	}
+	locals := n.locators(c.Interfaces)
+	db := database(n.conf, c.Interfaces, n.versions)
+	sameDatabase := reflect.DeepEqual(db, n.database)
+	// Others send to what is lost until they are told. No way out is new, so that
+	// nothing has to be done before.
+	told := sameDatabase && onlyLoses(was, locals)
+	if told {
+		n.runner.SetLocals(now, locals)
+	}
 	if c.Lost {
 		failed("repair of what was removed", n.device.Repair())
 	}
-	locals := n.locators(c.Interfaces)
 	failed("routes of the uplinks", n.routing.Set(c.Interfaces, addresses(locals)))
 	failed("policies", n.steer(c.Interfaces))
-	if db := database(n.conf, c.Interfaces, n.versions); !reflect.DeepEqual(db, n.database) { // an interface is new
+	if !sameDatabase { // an interface is new
 		n.database = db
 		// The error says that the Runner has ended.
 		_ = n.runner.Do(context.Background(), func(now time.Time) {
@@ -80,11 +91,24 @@ func (n *Node) follow(now time.Time, c multihome.Change) error {
 			}
 		})
 	}
-	n.runner.SetLocals(now, locals)
+	if !told {
+		n.runner.SetLocals(now, locals)
+	}
 	return nil
 }
 
-// locators is locatorsOf, with a word about what cannot be used.
+// onlyLoses reports whether nothing is left by which anything was not sent before.
+func onlyLoses(before, now []mapcache.Local) bool {
+	return !slices.ContainsFunc(now, func(l mapcache.Local) bool { return l.Up && !slices.Contains(before, l) })
+}
+
+// locatorsNow is locatorsOf, with how each is used.
+func locatorsNow(cfg *conf.Node, ifs []multihome.Interface) []mapcache.Local {
+	locals, _ := locatorsOf(cfg, ifs)
+	return sendBy(cfg, locals, ifs)
+}
+
+// locators is locatorsNow, with a word about what cannot be used.
 func (n *Node) locators(ifs []multihome.Interface) []mapcache.Local {
 	locals, missing := locatorsOf(n.conf, ifs)
 	locals = sendBy(n.conf, locals, ifs)
