@@ -290,6 +290,27 @@ func TestSMRWithoutNotify(t *testing.T) {
 	assert.Equal(t, []string{"0.3s 192.0.2.1 to 203.0.113.101:4342 for 198.51.1.0/24"}, tc.smrLines(at))
 }
 
+// TestSMRWithAllNotifies: peers are told as soon as the last of several Map-Servers
+// has acknowledged the change.
+func TestSMRWithAllNotifies(t *testing.T) {
+	ms2 := netip.MustParseAddrPort("198.18.0.9:4342")
+	tc := talking(t, func(c *Config) { c.MapServers = append(c.MapServers, MapServer{Addr: ms2, Key: testKey}) })
+	at := tc.now
+	tc.setLocals(moved()...)
+	registers := take[*lisp.MapRegister](tc)
+	require.Len(t, registers, 2)
+	for i, s := range registers {
+		tc.advance(100 * time.Millisecond)
+		assert.Empty(t, tc.smrs(), "%d have acknowledged", i)
+		m := s.msg.(*lisp.MapRegister)
+		b, err := (&lisp.MapNotify{Nonce: m.Nonce, Records: m.Records}).AppendSigned(nil, testKey)
+		require.NoError(t, err)
+		require.True(t, tc.handle(s.Remote, b))
+	}
+	tc.advance(0)
+	assert.Equal(t, []string{"0.2s 192.0.2.1 to 203.0.113.101:4342 for 198.51.1.0/24"}, tc.smrLines(at))
+}
+
 // TestSMRCoalesced: several changes within a second, and several EID-Prefixes,
 // are one SMR to each locator, and never more than one in three seconds.
 func TestSMRCoalesced(t *testing.T) {
