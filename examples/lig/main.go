@@ -205,16 +205,24 @@ func (o *options) findResolvers(ctx context.Context) (rs []netip.Addr, err error
 	return rs, nil
 }
 
+// lookupTime is how long a name server may take.
+const lookupTime = 5 * time.Second
+
 // addresses reads an address or asks for those of a name.
 func addresses(ctx context.Context, s string) ([]netip.Addr, error) {
 	if a, err := netip.ParseAddr(s); err == nil {
 		return []netip.Addr{a.Unmap()}, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, lookupTime)
+	defer cancel()
 	as, err := net.DefaultResolver.LookupNetIP(ctx, "ip", s)
+	if err != nil {
+		return nil, fmt.Errorf("%q is no address, and as a name: %w", s, err)
+	}
 	for i := range as {
 		as[i] = as[i].Unmap()
 	}
-	return as, err
+	return as, nil
 }
 
 // sources are our RLOCs for a Map-Resolver.

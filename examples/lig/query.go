@@ -103,8 +103,8 @@ func (a *answer) ask(ctx context.Context, q question, conn net.PacketConn) error
 		return errors.Join(err, conn.Close())
 	}
 	var locals []mapcache.Local
-	for i, s := range q.sources {
-		locals = append(locals, mapcache.Local{IfIndex: i + 1, Addr: s, Priority: 1, Weight: 1, Up: true})
+	for _, s := range q.sources { // the interface is the one of the host's route
+		locals = append(locals, mapcache.Local{Addr: s, Priority: 1, Weight: 1, Up: true})
 	}
 	runner.SetLocals(time.Now(), locals)
 	go func() {
