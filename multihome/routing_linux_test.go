@@ -259,3 +259,38 @@ func TestRoutingAfterShortFlap(t *testing.T) {
 	follow()
 	assert.Equal(t, "1", s.leaves("10.0.2.2", far4), "address removed")
 }
+
+// Rules and routes that are to be kept outlive the process, and the next one takes
+// over what it needs.
+func TestRoutingKeep(t *testing.T) {
+	s := newSite(t)
+	before := s.rules()
+	require.NoError(t, s.routing.Close())
+	open := func(keep bool) {
+		require.NoError(t, s.Do(func() (err error) {
+			s.routing, err = multihome.NewRouting(multihome.RoutingConfig{Protocol: ours, Keep: keep})
+			return err
+		}))
+	}
+	const far = "10.1.9.9"
+	open(true)
+	require.NoError(t, s.routing.Set(s.last.Interfaces, s.locators))
+	rules := s.rules()
+	require.Equal(t, "1", s.leaves("10.0.2.2", far))
+	require.NoError(t, s.routing.Close())
+	assert.Equal(t, rules, s.rules())
+	open(true)
+	assert.Equal(t, rules, s.rules())
+	assert.Equal(t, "1", s.leaves("10.0.2.2", far))
+	// Of the second uplink nothing is needed any more.
+	require.NoError(t, s.routing.Set(s.last.Interfaces[:1], s.locators[:2]))
+	assert.NotEqual(t, rules, s.rules())
+	assert.Equal(t, "0", s.leaves("10.0.2.2", far))
+	routes, err := s.Netlink().RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: multihome.DefaultTableBase + s.links[1].A.Index}, netlink.RT_FILTER_TABLE)
+	require.NoError(t, err)
+	assert.Empty(t, routes)
+	require.NoError(t, s.routing.Close())
+	open(false)
+	assert.Equal(t, before, s.rules())
+	require.NoError(t, s.routing.Close())
+}

@@ -102,6 +102,7 @@ func (a *attachment) detach() error {
 	}
 	var err error
 	if a.pinned {
+		_ = a.tcx.Detach() // now; it may be at an interface that is gone
 		if err = a.tcx.Unpin(); errors.Is(err, fs.ErrNotExist) {
 			err = nil
 		}

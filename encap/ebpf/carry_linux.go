@@ -31,15 +31,14 @@ func layoutOf(vs ...any) uint32 {
 
 func writeLayout(w interface{ Write([]byte) (int, error) }, t reflect.Type) {
 	fmt.Fprintf(w, "%v %d\n", t.Kind(), t.Size())
-	switch t.Kind() {
-	case reflect.Struct:
-		for i := range t.NumField() {
-			f := t.Field(i)
+	if t.Kind() == reflect.Array {
+		writeLayout(w, t.Elem())
+	}
+	if t.Kind() == reflect.Struct {
+		for f := range t.Fields() {
 			fmt.Fprintf(w, "%s %d ", f.Name, f.Offset)
 			writeLayout(w, f.Type)
 		}
-	case reflect.Array:
-		writeLayout(w, t.Elem())
 	}
 }
 
@@ -51,9 +50,9 @@ var errOtherLayout = errors.New("the tables of an earlier process are of another
 func (p *pins) carried() ([]mapcache.Mapping, error) {
 	state, err := ebpf.LoadPinnedMap(p.file(pinState), &ebpf.LoadPinOptions{ReadOnly: true})
 	if err != nil {
-		return nil, nil //nolint:nilerr // there are none, or they are not whole
+		return nil, nil // there are none, or they are not whole
 	}
-	defer state.Close()
+	defer func() { _ = state.Close() }()
 	var st bpfSettings
 	if int(state.ValueSize()) != int(reflect.TypeFor[bpfSettings]().Size()) {
 		return nil, errOtherLayout
@@ -69,7 +68,7 @@ func (p *pins) carried() ([]mapcache.Mapping, error) {
 		if *to, err = ebpf.LoadPinnedMap(p.file(name), &ebpf.LoadPinOptions{ReadOnly: true}); err != nil {
 			return nil, err
 		}
-		defer (*to).Close()
+		defer func() { _ = (*to).Close() }()
 	}
 	return readMappings(&o)
 }

@@ -397,18 +397,19 @@ func (d *Dataplane) Stats() Stats {
 	if d.closed {
 		return s
 	}
-	s.KernelEncapsulated, s.KernelDecapsulated = d.counter(countEncap), d.counter(countDecap)
+	counters := d.readCounters()
+	s.KernelEncapsulated, s.KernelDecapsulated = counters[countEncap], counters[countDecap]
 	s.Encapsulated.Packets += s.KernelEncapsulated.Packets
 	s.Encapsulated.Octets += s.KernelEncapsulated.Octets
 	s.Decapsulated.Packets += s.KernelDecapsulated.Packets
 	s.Decapsulated.Octets += s.KernelDecapsulated.Octets
-	s.ECNOdd += d.counter(countECNOdd).Packets
+	s.ECNOdd += counters[countECNOdd].Packets
 	for i := range s.KernelDrops {
-		s.KernelDrops[i] = d.counter(i).Packets
+		s.KernelDrops[i] = counters[i].Packets
 		s.Drops[i] += s.KernelDrops[i]
 	}
 	for i := range s.Slow {
-		s.Slow[i] = d.counter(slowBase + i).Packets
+		s.Slow[i] = counters[slowBase+i].Packets
 	}
 	return s
 }

@@ -122,13 +122,22 @@ func (p *pins) remove(name string) error {
 	return nil
 }
 
+// removeLink removes a link, now: by itself it goes a little after its last file.
+func (p *pins) removeLink(name string) error {
+	if l, err := link.LoadPinnedLink(p.file(name), nil); err == nil {
+		_ = l.Detach() // it may be at an interface that is gone
+		_ = l.Close()
+	}
+	return p.remove(name)
+}
+
 // removeLinks removes the links that keep does not want.
 func (p *pins) removeLinks(keep func(name string) bool) error {
 	names, err := p.names()
 	errs := []error{err}
 	for _, n := range names {
 		if strings.HasPrefix(n, linkPrefix) && !keep(n) {
-			errs = append(errs, p.remove(n))
+			errs = append(errs, p.removeLink(n))
 		}
 	}
 	return errors.Join(errs...)
@@ -141,6 +150,8 @@ func (p *pins) removeAll() (links int, err error) {
 	for _, n := range names {
 		if strings.HasPrefix(n, linkPrefix) {
 			links++
+			errs = append(errs, p.removeLink(n))
+			continue
 		}
 		errs = append(errs, p.remove(n))
 	}

@@ -160,14 +160,27 @@ const (
 	countEncap  = 96
 	countDecap  = 97
 	countECNOdd = 98
+	numCounters = 99 // COUNTERS
 )
 
-func (d *Dataplane) counter(i int) encap.Counter {
-	var cpus []bpfCount
-	if err := d.objs.Counters.Lookup(uint32(i), &cpus); err != nil {
-		return encap.Counter{}
+// readCounters returns all counters, read at once: the programs' tables are not to
+// change meanwhile, and nobody who changes them is to wait for long.
+func (d *Dataplane) readCounters() (all [numCounters]encap.Counter) {
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return all
 	}
-	return sum(cpus)
+	var cursor ebpf.MapBatchCursor
+	var keys [numCounters]uint32
+	values := make([]bpfCount, numCounters*cpus)
+	n, err := d.objs.Counters.BatchLookup(&cursor, keys[:], values, nil)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		d.cfg.Logger.Warn("counters of the kernel's data plane", "err", err)
+	}
+	for i, k := range keys[:n] {
+		all[k] = sum(values[i*cpus : (i+1)*cpus])
+	}
+	return all
 }
 
 // readTraffic returns what was counted for a locator so far.
