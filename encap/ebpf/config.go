@@ -46,7 +46,10 @@ type Config struct {
 	// Forwarder is the slow path; mandatory. It must not run yet; it is run and
 	// closed by the caller, the Dataplane first.
 	Forwarder *encap.Forwarder
-	// Encap is what the Forwarder was made with. Each Overlay's Device must be an
+	// Encap is what the Forwarder was made with. With a Meter the kernel counts by
+	// map-cache entry too: in 32 octets for each entry that there is room for and each CPU;
+	// beyond 64 MiB several CPUs share counters. Without a SourceCheck that costs a lookup
+	// for each packet that arrives. Each Overlay's Device must be an
 	// interface of this host, or nil in one that only relays.
 	Encap encap.Config
 	// UDP is what the Forwarder's Underlay was made with. It should have NoGRO:

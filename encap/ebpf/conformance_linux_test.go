@@ -172,7 +172,7 @@ func changedNode(t *testing.T, b backend, change func(*nodeConfig)) (n *node, de
 	t.Helper()
 	p := newPair(t, netlab.LinkConfig{NoOffload: true}, [2]backend{b, ""}, 0, mapcache.FormatLISP, func(_ int, c *nodeConfig) {
 		c.encap = func(c *encap.Config) { c.ICMPRate, c.KeepDeviceMTU = -1, true }
-		c.tun.MTU = 1500
+		c.tun.MTU, c.metered = 1500, true
 		c.eids = append(c.eids, "10.1.9.1/24", "10.3.9.1/24", "fd00:1:9::1/64", "fd00:3:9::1/64")
 		c.mappings = append(c.mappings,
 			mapcache.Mapping{Key: mapcache.MakeKey(0, prefix("10.66.0.0/16")), Action: lisp.ActionDropNoReason},
@@ -326,9 +326,16 @@ func TestMissThenFast(t *testing.T) {
 	assert.Empty(t, n.kernel.PendingMisses(nil))
 }
 
-// Usage tells what the kernel did: the locator, and the entry that was used.
+// Usage tells what the kernel did: the locator, and the entry that was used; with a
+// Meter how much.
 func TestUsage(t *testing.T) {
-	n, device, peer := conformanceNode(t, inKernel)
+	for _, metered := range []bool{false, true} {
+		t.Run(fmt.Sprintf("metered=%v", metered), func(t *testing.T) { testUsage(t, metered) })
+	}
+}
+
+func testUsage(t *testing.T, metered bool) {
+	n, device, peer := changedNode(t, inKernel, func(c *nodeConfig) { c.metered = metered })
 	n.kernel.Usage(func(mapcache.Usage) {})
 	out := spec{src: "10.1.0.1", dst: "10.2.0.1", payload: make([]byte, 72)}.build()
 	for range 3 {
@@ -345,9 +352,13 @@ func TestUsage(t *testing.T) {
 		got = append(got, u)
 	}
 	n.kernel.Usage(collect)
+	entry := mapcache.Usage{Key: mapcache.MakeKey(0, prefix("10.2.0.1/32")), PacketsOut: 1}
+	if metered {
+		entry.PacketsOut, entry.OctetsOut, entry.PacketsIn, entry.OctetsIn = 3, 300, 1, 50
+	}
 	assert.ElementsMatch(t, []mapcache.Usage{
 		{Locator: mapcache.Locator{Addr: netip.MustParseAddr("198.51.100.2"), Port: 4341}, PacketsOut: 3, OctetsOut: 300, PacketsIn: 1, OctetsIn: 50},
-		{Key: mapcache.MakeKey(0, prefix("10.2.0.1/32")), PacketsOut: 1},
+		entry,
 	}, got)
 	got = nil
 	n.kernel.Usage(collect)

@@ -26,6 +26,8 @@ type Dataplane struct {
 	objs *bpfObjects
 	used *ebpf.Memory
 
+	meter *meter // with mu; nil: packets are not counted by entry
+
 	mu      sync.Mutex // for all that follows
 	closed  bool
 	mirror  *mirror
@@ -48,8 +50,22 @@ type Dataplane struct {
 	gone     []mapcache.Usage        // of locators that are not there any more
 }
 
-// localTraffic is what was counted for a locator.
+// localTraffic is what was counted for a locator, or an entry.
 type localTraffic struct{ out, in encap.Counter }
+
+func (t localTraffic) minus(was localTraffic) localTraffic {
+	t.out.Packets -= was.out.Packets
+	t.out.Octets -= was.out.Octets
+	t.in.Packets -= was.in.Packets
+	t.in.Octets -= was.in.Octets
+	return t
+}
+
+func (t localTraffic) usage(now time.Time) mapcache.Usage {
+	return mapcache.Usage{
+		PacketsOut: t.out.Packets, OctetsOut: t.out.Octets, PacketsIn: t.in.Packets, OctetsIn: t.in.Octets, LastUsed: now,
+	}
+}
 
 // maxGone bounds what waits for Usage of locators that are gone.
 const maxGone = 4096
@@ -94,6 +110,13 @@ func New(cfg Config) (*Dataplane, error) {
 	d.mirror.released = d.locatorGone
 	if d.used, err = objs.Used.Memory(); err != nil {
 		return nil, errors.Join(fmt.Errorf("ebpf: %w", err), objs.Close())
+	}
+	if cfg.Encap.Meter != nil {
+		d.meter = newMeter(&cfg)
+		d.mirror.begins = d.meter.begins
+		if d.meter.mem, err = objs.EntryTraffic.Memory(); err != nil {
+			return nil, errors.Join(fmt.Errorf("ebpf: %w", err), objs.Close())
+		}
 	}
 	if err := d.start(devices); err != nil {
 		return nil, errors.Join(fmt.Errorf("ebpf: %w", err), d.Close())
@@ -307,7 +330,8 @@ func (d *Dataplane) Discoveries() <-chan mapcache.Discovery { return d.f.Discove
 func (d *Dataplane) Send(dg lisp.Datagram) error { return d.f.Send(dg) }
 
 // Usage calls report for each locator that carried packets since the last call, on
-// either path, and with no locator for each entry that packets met in the kernel.
+// either path, and with no locator for each entry that packets met in the kernel: with
+// their number if Config.Encap has a Meter, else with 1.
 func (d *Dataplane) Usage(report func(mapcache.Usage)) {
 	d.f.Usage(report)
 	d.mu.Lock()
@@ -335,6 +359,16 @@ func (d *Dataplane) Usage(report func(mapcache.Usage)) {
 	if err != nil {
 		d.cfg.Logger.Warn("counters of locators", "err", err)
 	}
+	if d.meter != nil {
+		d.meter.each(d.mirror.entryIDs.next, func(id uint32, t localTraffic) {
+			if int(id) < len(d.mirror.keys) && d.mirror.keys[id].family != 0 {
+				u := t.usage(now)
+				u.Key = d.mirror.keys[id].key()
+				report(u)
+			}
+		})
+		return
+	}
 	d.eachUsed(func(id uint32) {
 		if int(id) < len(d.mirror.keys) && d.mirror.keys[id].family != 0 {
 			report(mapcache.Usage{Key: d.mirror.keys[id].key(), PacketsOut: 1, LastUsed: now})
@@ -349,12 +383,9 @@ func (d *Dataplane) since(now time.Time, id uint32, l mapcache.Locator, t localT
 		return mapcache.Usage{}, false
 	}
 	d.reported[id] = t
-	return mapcache.Usage{
-		Locator:    l,
-		PacketsOut: t.out.Packets - was.out.Packets, OctetsOut: t.out.Octets - was.out.Octets,
-		PacketsIn: t.in.Packets - was.in.Packets, OctetsIn: t.in.Octets - was.in.Octets,
-		LastUsed: now,
-	}, true
+	u := t.minus(was).usage(now)
+	u.Locator = l
+	return u, true
 }
 
 // locatorGone keeps what was counted for a locator whose number is given back.

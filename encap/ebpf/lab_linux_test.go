@@ -69,6 +69,7 @@ type nodeConfig struct {
 	udp      encap.UDPConfig
 	tun      tun.Config
 	cache    mapcache.Config
+	metered  bool
 	encap    func(*encap.Config)
 	ebpf     func(*Config)
 }
@@ -108,6 +109,9 @@ func newNode(t testing.TB, h *netlab.Host, cfg nodeConfig) *node {
 		icmp, err := encap.NewICMP()
 		require.NoError(t, err)
 		ec := encap.Config{Overlays: []encap.Overlay{o}, View: n.cache.View, Underlay: u, Native: native, ICMP: icmp, FlowSeed: 4341}
+		if cfg.metered {
+			ec.Meter = n.cache.NewMeter
+		}
 		if cfg.encap != nil {
 			cfg.encap(&ec)
 		}

@@ -133,6 +133,7 @@ const (
 	bpfMapAddresses    = "addresses"
 	bpfMapCounters     = "counters"
 	bpfMapDevices      = "devices"
+	bpfMapEntryTraffic = "entry_traffic"
 	bpfMapHosts        = "hosts"
 	bpfMapInstances    = "instances"
 	bpfMapLocals       = "locals"
@@ -153,6 +154,9 @@ const (
 	bpfVarFlowSeed     = "flow_seed"
 	bpfVarLog2Table    = "log2_table"
 	bpfVarMarkMask     = "mark_mask"
+	bpfVarMeterCpus    = "meter_cpus"
+	bpfVarMeterEntries = "meter_entries"
+	bpfVarMeterShared  = "meter_shared"
 	bpfVarVxlanGpe     = "vxlan_gpe"
 )
 
@@ -208,32 +212,36 @@ type bpfProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
-	Addresses *ebpf.MapSpec `ebpf:"addresses"`
-	Counters  *ebpf.MapSpec `ebpf:"counters"`
-	Devices   *ebpf.MapSpec `ebpf:"devices"`
-	Hosts     *ebpf.MapSpec `ebpf:"hosts"`
-	Instances *ebpf.MapSpec `ebpf:"instances"`
-	Locals    *ebpf.MapSpec `ebpf:"locals"`
-	Locators  *ebpf.MapSpec `ebpf:"locators"`
-	OwnEids   *ebpf.MapSpec `ebpf:"own_eids"`
-	Prefixes  *ebpf.MapSpec `ebpf:"prefixes"`
-	Proxied   *ebpf.MapSpec `ebpf:"proxied"`
-	Sets      *ebpf.MapSpec `ebpf:"sets"`
-	Sources   *ebpf.MapSpec `ebpf:"sources"`
-	State     *ebpf.MapSpec `ebpf:"state"`
-	Traffic   *ebpf.MapSpec `ebpf:"traffic"`
-	Used      *ebpf.MapSpec `ebpf:"used"`
+	Addresses    *ebpf.MapSpec `ebpf:"addresses"`
+	Counters     *ebpf.MapSpec `ebpf:"counters"`
+	Devices      *ebpf.MapSpec `ebpf:"devices"`
+	EntryTraffic *ebpf.MapSpec `ebpf:"entry_traffic"`
+	Hosts        *ebpf.MapSpec `ebpf:"hosts"`
+	Instances    *ebpf.MapSpec `ebpf:"instances"`
+	Locals       *ebpf.MapSpec `ebpf:"locals"`
+	Locators     *ebpf.MapSpec `ebpf:"locators"`
+	OwnEids      *ebpf.MapSpec `ebpf:"own_eids"`
+	Prefixes     *ebpf.MapSpec `ebpf:"prefixes"`
+	Proxied      *ebpf.MapSpec `ebpf:"proxied"`
+	Sets         *ebpf.MapSpec `ebpf:"sets"`
+	Sources      *ebpf.MapSpec `ebpf:"sources"`
+	State        *ebpf.MapSpec `ebpf:"state"`
+	Traffic      *ebpf.MapSpec `ebpf:"traffic"`
+	Used         *ebpf.MapSpec `ebpf:"used"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	CheckSource *ebpf.VariableSpec `ebpf:"check_source"`
-	FlowSeed    *ebpf.VariableSpec `ebpf:"flow_seed"`
-	Log2Table   *ebpf.VariableSpec `ebpf:"log2_table"`
-	MarkMask    *ebpf.VariableSpec `ebpf:"mark_mask"`
-	VxlanGpe    *ebpf.VariableSpec `ebpf:"vxlan_gpe"`
+	CheckSource  *ebpf.VariableSpec `ebpf:"check_source"`
+	FlowSeed     *ebpf.VariableSpec `ebpf:"flow_seed"`
+	Log2Table    *ebpf.VariableSpec `ebpf:"log2_table"`
+	MarkMask     *ebpf.VariableSpec `ebpf:"mark_mask"`
+	MeterCpus    *ebpf.VariableSpec `ebpf:"meter_cpus"`
+	MeterEntries *ebpf.VariableSpec `ebpf:"meter_entries"`
+	MeterShared  *ebpf.VariableSpec `ebpf:"meter_shared"`
+	VxlanGpe     *ebpf.VariableSpec `ebpf:"vxlan_gpe"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -256,21 +264,22 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
-	Addresses *ebpf.Map `ebpf:"addresses"`
-	Counters  *ebpf.Map `ebpf:"counters"`
-	Devices   *ebpf.Map `ebpf:"devices"`
-	Hosts     *ebpf.Map `ebpf:"hosts"`
-	Instances *ebpf.Map `ebpf:"instances"`
-	Locals    *ebpf.Map `ebpf:"locals"`
-	Locators  *ebpf.Map `ebpf:"locators"`
-	OwnEids   *ebpf.Map `ebpf:"own_eids"`
-	Prefixes  *ebpf.Map `ebpf:"prefixes"`
-	Proxied   *ebpf.Map `ebpf:"proxied"`
-	Sets      *ebpf.Map `ebpf:"sets"`
-	Sources   *ebpf.Map `ebpf:"sources"`
-	State     *ebpf.Map `ebpf:"state"`
-	Traffic   *ebpf.Map `ebpf:"traffic"`
-	Used      *ebpf.Map `ebpf:"used"`
+	Addresses    *ebpf.Map `ebpf:"addresses"`
+	Counters     *ebpf.Map `ebpf:"counters"`
+	Devices      *ebpf.Map `ebpf:"devices"`
+	EntryTraffic *ebpf.Map `ebpf:"entry_traffic"`
+	Hosts        *ebpf.Map `ebpf:"hosts"`
+	Instances    *ebpf.Map `ebpf:"instances"`
+	Locals       *ebpf.Map `ebpf:"locals"`
+	Locators     *ebpf.Map `ebpf:"locators"`
+	OwnEids      *ebpf.Map `ebpf:"own_eids"`
+	Prefixes     *ebpf.Map `ebpf:"prefixes"`
+	Proxied      *ebpf.Map `ebpf:"proxied"`
+	Sets         *ebpf.Map `ebpf:"sets"`
+	Sources      *ebpf.Map `ebpf:"sources"`
+	State        *ebpf.Map `ebpf:"state"`
+	Traffic      *ebpf.Map `ebpf:"traffic"`
+	Used         *ebpf.Map `ebpf:"used"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -278,6 +287,7 @@ func (m *bpfMaps) Close() error {
 		m.Addresses,
 		m.Counters,
 		m.Devices,
+		m.EntryTraffic,
 		m.Hosts,
 		m.Instances,
 		m.Locals,
@@ -297,11 +307,14 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	CheckSource *ebpf.Variable `ebpf:"check_source"`
-	FlowSeed    *ebpf.Variable `ebpf:"flow_seed"`
-	Log2Table   *ebpf.Variable `ebpf:"log2_table"`
-	MarkMask    *ebpf.Variable `ebpf:"mark_mask"`
-	VxlanGpe    *ebpf.Variable `ebpf:"vxlan_gpe"`
+	CheckSource  *ebpf.Variable `ebpf:"check_source"`
+	FlowSeed     *ebpf.Variable `ebpf:"flow_seed"`
+	Log2Table    *ebpf.Variable `ebpf:"log2_table"`
+	MarkMask     *ebpf.Variable `ebpf:"mark_mask"`
+	MeterCpus    *ebpf.Variable `ebpf:"meter_cpus"`
+	MeterEntries *ebpf.Variable `ebpf:"meter_entries"`
+	MeterShared  *ebpf.Variable `ebpf:"meter_shared"`
+	VxlanGpe     *ebpf.Variable `ebpf:"vxlan_gpe"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.

@@ -91,6 +91,8 @@ type mirror struct {
 	slow      func(*mapcache.Locator) bool
 	// released is told of a locator number that is given back.
 	released func(id uint32, l mapcache.Locator)
+	// begins is told of an entry number that is given out.
+	begins func(id uint32)
 }
 
 type mirrored struct {
@@ -122,6 +124,7 @@ func newMirror(t tables, entries, locators, sets int) *mirror {
 		unsourced: func(netip.Addr) bool { return false },
 		slow:      func(*mapcache.Locator) bool { return false },
 		released:  func(uint32, mapcache.Locator) {},
+		begins:    func(uint32) {},
 		entryIDs:  newIDs(entries), locatorIDs: newIDs(locators), setIDs: newIDs(sets),
 	}
 	m.forget()
@@ -184,6 +187,7 @@ func (m *mirror) put(now time.Time, k eidKey, f *mapcache.Forwarding) error {
 			m.keys = append(m.keys, eidKey{})
 		}
 		m.keys[id] = k
+		m.begins(id)
 	}
 	if k.family != 0 && (!known || old.set.value != s.value) {
 		if err := m.t.putEntry(k, bpfEntry{Id: e.id, Set: s.value}); err != nil {

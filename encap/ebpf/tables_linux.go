@@ -44,6 +44,20 @@ func load(cfg *Config) (*bpfObjects, error) {
 			return nil, fmt.Errorf("ebpf: %s: %w", name, err)
 		}
 	}
+	if cfg.Encap.Meter != nil {
+		cpus, err := ebpf.PossibleCPU()
+		if err != nil {
+			return nil, fmt.Errorf("ebpf: %w", err)
+		}
+		entries := room(cfg.MaxEntries)
+		n := meterCPUs(entries, cpus)
+		spec.Maps["entry_traffic"].MaxEntries = uint32(n) * entries
+		for name, v := range map[string]uint32{"meter_cpus": uint32(n), "meter_entries": entries, "meter_shared": uint32(flag8(n < cpus))} {
+			if err := spec.Variables[name].Set(v); err != nil {
+				return nil, fmt.Errorf("ebpf: %s: %w", name, err)
+			}
+		}
+	}
 	objs := new(bpfObjects)
 	if err := spec.LoadAndAssign(objs, nil); err != nil {
 		return nil, fmt.Errorf("ebpf: load: %w", err)

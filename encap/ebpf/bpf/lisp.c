@@ -73,6 +73,8 @@ static __always_inline struct entry *lookup(const struct eid *e, __u8 v6)
 	return host ? host : covers(&prefixes, e, v6);
 }
 
+#include "meter.h"
+
 static __always_inline int same(const __u32 *a, const __u32 *b)
 {
 	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3];
@@ -146,6 +148,7 @@ struct way {
 	struct locator *remote;
 	struct local *local;
 	__u32 id; /* of remote */
+	__u32 entry;
 	__u32 hash;
 	__u32 header[2];
 };
@@ -160,10 +163,11 @@ static __always_inline __u32 find_way(struct __sk_buff *skb, __u32 (*headers)[2]
 
 	if (!e || !st)
 		return SLOW_MISS;
-	__u64 *mark = bpf_map_lookup_elem(&used, &e->id);
+	__u64 *mark = meter_cpus ? NULL : bpf_map_lookup_elem(&used, &e->id);
 
 	if (mark && !*mark)
 		*mark = 1;
+	w->entry = e->id;
 	if (!e->set || st->slow || abandoned(st))
 		return SLOW_ENTRY;
 	w->hash = flow_hash(p);
@@ -277,6 +281,7 @@ static __always_inline int send_on(struct __sk_buff *skb, const struct way *w, c
 
 	if (t)
 		add(&t->out, n);
+	count_to(w->entry, n);
 	count(COUNT_ENCAP, n);
 	return bpf_redirect_neigh(w->local->ifindex, NULL, 0, 0);
 }
@@ -347,6 +352,7 @@ struct arrived {
 	struct address src, dst;
 	__u32 len; /* of the outer IP header */
 	__u32 iid;
+	__u32 from; /* entry of the inner source, if that is checked */
 	__u8 tos, ttl;
 	__u8 next; /* the inner version that LISP-GPE states, or 0 */
 	__u8 onward; /* not for us: for an RTR to send on */
@@ -431,13 +437,14 @@ static __always_inline __u32 parse_data(struct __sk_buff *skb, __u32 at, struct 
 
 /* lists_source: one of the locators of the inner source is the outer source (RFC 9300
  * section 16). */
-static __always_inline int lists_source(const struct packet *p, const struct arrived *a)
+static __always_inline int lists_source(const struct packet *p, struct arrived *a)
 {
 	struct entry *e = lookup(&p->src, p->v6);
 	__u32 id, i;
 
 	if (!e || !e->set)
 		return 0;
+	a->from = e->id;
 	id = e->set & ~DIRECT;
 	if (e->set & DIRECT) {
 		struct locator *l = bpf_map_lookup_elem(&locators, &id);
@@ -516,14 +523,15 @@ static __always_inline int set_tos_ttl(struct __sk_buff *skb, __u32 at, const st
 	return bpf_skb_store_bytes(skb, at, h, 12, 0);
 }
 
-/* count_source counts what came from a locator. */
-static __always_inline void count_source(const struct address *src, const struct count *n)
+/* count_source counts what came from a locator, and from an inner source. */
+static __always_inline void count_source(const struct arrived *a, const struct packet *p, const struct count *n)
 {
-	__u32 *id = bpf_map_lookup_elem(&sources, src), none = 0;
+	__u32 *id = bpf_map_lookup_elem(&sources, &a->src), none = 0;
 	struct locator_count *t = bpf_map_lookup_elem(&traffic, id ? id : &none);
 
 	if (t)
 		add(&t->in, n);
+	count_from(p, a->from, n);
 }
 
 #include "relay.h"
@@ -575,7 +583,7 @@ static __always_inline int decapsulate(struct __sk_buff *skb, __u32 at)
 	/* DSCP of the outer header, the smaller TTL (RFC 9300 section 5.3). */
 	if (set_tos_ttl(skb, at, &p, (a.tos & 0xfc) | ecn, a.ttl < p.ttl ? a.ttl : p.ttl))
 		return finish(DROP_DEVICE);
-	count_source(&a.src, &n);
+	count_source(&a, &p, &n);
 	count(COUNT_DECAP, &n);
 	return bpf_redirect(in->ifindex, BPF_F_INGRESS);
 }

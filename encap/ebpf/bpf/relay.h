@@ -93,7 +93,7 @@ static __always_inline int relay(struct __sk_buff *skb, __u32 at, __u32 inner, s
 		return finish(DROP_SEND);
 	if (!at && bpf_skb_change_head(skb, ETH_HLEN, 0))
 		return finish(DROP_SEND);
-	count_source(&a->src, &n);
+	count_source(a, p, &n);
 	return send_on(skb, &w, &n);
 }
 

@@ -14,6 +14,9 @@ volatile const __u32 flow_seed;	      /* of the flow hash */
 volatile const __u32 mark_mask;	      /* the part of a firewall mark that is an ifindex; 0: none */
 volatile const __u32 check_source;    /* outer sources must be locators of inner ones */
 volatile const __u32 vxlan_gpe;	      /* VXLAN-GPE is received too */
+volatile const __u32 meter_cpus;     /* for how many CPUs there are counters of entries; 0: none */
+volatile const __u32 meter_entries;  /* for how many entries */
+volatile const __u32 meter_shared;   /* there are more CPUs than that */
 volatile const __u32 log2_table[257]; /* log2(1+i/256) in units of 2^-16 */
 
 /* Settings that change: which generation of locals is in force; all is slow; and for
@@ -107,7 +110,8 @@ struct {
 	__type(value, struct entry);
 } prefixes SEC(".maps");
 
-/* Non-zero for entries that packets met, by entry id. */
+/* Non-zero for entries that packets met, by entry id; unless packets are counted by
+ * entry. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -236,5 +240,15 @@ struct {
 	__type(key, __u32);
 	__type(value, struct locator_count); /* by locator id; 0 is for unknown sources */
 } traffic SEC(".maps");
+
+/* What went by entries of the map-cache, and came from EIDs of theirs: by entry id
+ * and CPU, see meter.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct locator_count);
+} entry_traffic SEC(".maps");
 
 #endif
