@@ -36,6 +36,7 @@ func (e *Engine) handleMapNotify(now time.Time, d lisp.Datagram) bool {
 		e.stats.MapNotifiesReceived++
 		e.registered(now, r, e.missing(r, m.Records))
 		e.noteRegistered(now, r.server, m.Records, false)
+		e.heardServer(now, r.server)
 		return true
 	}
 	server, err := e.verifyNotify(d.Bytes, from)

@@ -171,13 +171,28 @@ func (e *Engine) stepNAT(now time.Time, x *natLocal) {
 	}
 	switch {
 	case e.withdrawing:
+		if !e.nat.withdrawDone() {
+			break
+		}
 		for _, r := range e.registrations {
-			if r.state == StateWithdrawing && x.xtr.WithdrawDone() && !e.reaches(r) {
+			if r.state == StateWithdrawing && !e.reaches(r) {
 				r.state = StateWithdrawn // nobody answers
 			}
 		}
 	case changed:
 		e.rebind(now, x)
+	}
+}
+
+// heardServer has the machines know that a Map-Server has acknowledged a Map-Register
+// that came to it directly.
+func (e *Engine) heardServer(now time.Time, s *mapServer) {
+	if e.nat == nil {
+		return
+	}
+	for _, x := range e.nat.xtrs {
+		x.xtr.Heard(now, s.Addr)
+		e.stepNAT(now, x)
 	}
 }
 
@@ -274,6 +289,7 @@ func (n *natEngine) bound() []natAnnounced {
 func (e *Engine) rebind(now time.Time, x *natLocal) {
 	// Its own Map-Registers have said so already.
 	e.relocateBut(now, x)
+	e.tellStranded(now)
 	if slices.ContainsFunc(e.nat.xtrs, func(x *natLocal) bool { return x.xtr.Binding().State == natt.Registered }) {
 		return
 	}
@@ -291,6 +307,9 @@ func (e *Engine) rebind(now time.Time, x *natLocal) {
 // reaches reports whether the Map-Server of r is spoken to directly.
 func (e *Engine) reaches(r *registration) bool {
 	_, ok := e.localFor(r.server.Addr.Addr())
+	if !ok {
+		_, ok = e.stranded(r)
+	}
 	return ok
 }
 
@@ -341,8 +360,16 @@ func (e *Engine) withdrawNAT(now time.Time) {
 	}
 	for _, x := range e.nat.xtrs {
 		x.xtr.Withdraw(now)
+	}
+	for _, x := range e.nat.xtrs {
 		e.stepNAT(now, x)
 	}
+}
+
+// withdrawDone reports whether nothing is to be expected any more of a withdrawal by
+// RTRs. n may be nil.
+func (n *natEngine) withdrawDone() bool {
+	return n == nil || !slices.ContainsFunc(n.xtrs, func(x *natLocal) bool { return !x.xtr.WithdrawDone() })
 }
 
 // renewNAT registers again by the RTRs, except for one that has done so.

@@ -66,6 +66,7 @@ func (n *natEngine) MapRegisters(now time.Time, r natt.Route) []natt.Register {
 		if s.Addr.Addr().Is4() != r.Local.Is4() {
 			continue // the inner packet has one family
 		}
+		e.landed(reg)
 		nonce := e.nextRegisterNonce(now)
 		m := lisp.MapRegister{
 			// Draft §5.1.1: nobody but the RTR can ask us, and we have to hear of it.
@@ -84,6 +85,9 @@ func (n *natEngine) MapRegisters(now time.Time, r natt.Route) []natt.Register {
 			continue
 		}
 		n.remember(nonce, reg)
+		if !r.Withdraw && reg.state != StateWithdrawing {
+			reg.held = now
+		}
 		if !n.reachesBut(reg, r.Local) {
 			reg.lastSent, reg.nonce = now, nonce
 			if reg.state == StateIdle {
@@ -161,8 +165,8 @@ func (n *natEngine) Notify(now time.Time, r natt.Route, server netip.AddrPort, b
 		return nil
 	}
 	reg := n.nonces[m.Nonce]
-	if reg == nil || !slices.Contains(e.registrations, reg) {
-		return nil // it is another registration by now
+	if reg == nil || !slices.Contains(e.registrations, reg) || e.withdrawing && reg.state == StateWithdrawn {
+		return nil // it is another registration by now, or none any more
 	}
 	if !e.reaches(reg) {
 		reg.rtr, reg.first = r.RTR, reg.lastSent
@@ -185,7 +189,7 @@ func (e *Engine) registersByRTR(now time.Time, r *registration) bool {
 	switch {
 	case r.state == StateIdle && len(e.nat.bound()) > 0:
 		r.state = StateWaiting
-	case r.state == StateWithdrawing && len(e.nat.bound()) == 0:
+	case r.state == StateWithdrawing && len(e.nat.bound()) == 0 && (!e.withdrawing || len(e.nat.xtrs) == 0):
 		r.state = StateWithdrawn // there is no way to say so
 	default:
 	}

@@ -74,7 +74,9 @@ func TestNATMixed(t *testing.T) {
 		}
 	}
 	assert.Equal(t, 1, asked)
+	direct := w.sentTypes()[lisp.TypeMapRegister]
 	w.net.Run(time.Hour)
+	assert.InDelta(t, direct+65, w.sentTypes()[lisp.TypeMapRegister], 15, "every minute")
 	assert.True(t, w.reachable(0))
 	require.Len(t, w.registered(natEID), 2)
 	registers := w.xtr.Stats().MapRegistersSent
@@ -223,13 +225,14 @@ func TestNATNotCapable(t *testing.T) {
 		w.net.Run(15 * time.Second)
 		r := w.xtr.Registrations()[0]
 		if local == public1 {
-			assert.Equal(t, []string{"Info-Request unanswered: Map-Server unreachable or not NAT-capable, announced directly meanwhile"}, w.texts())
+			assert.Equal(t, []string{"Info-Request unanswered: the Map-Server is not NAT-capable, but takes our Map-Registers, announced directly meanwhile"}, w.texts())
 			assert.Equal(t, control.StateRegistered, r.State)
 			continue
 		}
-		assert.Equal(t, []string{"Info-Request unanswered: Map-Server unreachable or not NAT-capable"}, w.texts())
+		const why = "Info-Request unanswered: Map-Server unreachable or not NAT-capable, or it refuses our key or EID-Prefix (check both, and its log)"
+		assert.Equal(t, []string{why}, w.texts())
 		assert.Equal(t, control.StateIdle, r.State)
-		assert.Equal(t, "Info-Request unanswered: Map-Server unreachable or not NAT-capable", r.LastError)
+		assert.Equal(t, why, r.LastError)
 	}
 }
 
@@ -399,6 +402,8 @@ func TestNATWrongKey(t *testing.T) {
 	w.net.Run(5 * time.Second)
 	assert.NotZero(t, w.sentTypes()[lisp.TypeMapRegister])
 	assert.Equal(t, "no Map-Notify", w.xtr.Registrations()[0].LastError)
+	w.net.Run(10 * time.Second)
+	assert.Contains(t, w.texts()[0], "or it refuses our key or EID-Prefix")
 }
 
 // TestNATReconfigure: the Map-Servers become others at run time. The new ones are asked

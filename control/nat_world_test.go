@@ -33,6 +33,8 @@ type natWorld struct {
 	sent   []netsim.Record // by the xTR
 	pings  int
 	deaf   bool // the Map-Server ignores Info-Requests
+	none   bool // it names no RTR
+	busy   bool // it ignores Map-Registers that come directly
 }
 
 var (
@@ -43,6 +45,7 @@ var (
 	natEID   = mapcache.HostKey(0, netip.MustParseAddr("192.0.2.1"))
 	natXTRID = lisp.XTRID{15: 9}
 	natLink  = netsim.Link{Latency: 5 * time.Millisecond}
+	natSlow  = netsim.Link{Latency: 300 * time.Millisecond}
 )
 
 func newNATWorld(t *testing.T, change func(*control.Config)) *natWorld {
@@ -119,10 +122,27 @@ type natServer struct {
 }
 
 func (s natServer) Handle(now time.Time, d lisp.Datagram) bool {
-	if s.w.deaf && lisp.TypeOf(d.Bytes) == lisp.TypeInfo {
+	switch t := lisp.TypeOf(d.Bytes); {
+	case s.w.deaf && t == lisp.TypeInfo, s.w.busy && t == lisp.TypeMapRegister:
 		return true
 	}
 	return s.Server.Handle(now, d)
+}
+
+func (s natServer) Next() (lisp.Datagram, bool) {
+	d, ok := s.Server.Next()
+	var m lisp.InfoReply
+	if !ok || !s.w.none || m.DecodeFromBytes(d.Bytes) != nil {
+		return d, ok
+	}
+	n, err := m.Traversal()
+	require.NoError(s.w.t, err)
+	n.RTRs = nil
+	m.NAT, err = lisp.LCAFAddress(n)
+	require.NoError(s.w.t, err)
+	d.Bytes, err = m.AppendSigned(nil, runKey)
+	require.NoError(s.w.t, err)
+	return d, true
 }
 
 // pingCore counts what stands for data that has arrived.

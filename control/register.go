@@ -46,6 +46,9 @@ func (r *registration) fail(now time.Time, why string) { r.lastError, r.errorAt 
 // register sends a new Map-Register with a new nonce.
 func (e *Engine) register(now time.Time, r *registration) {
 	local, ok := e.localInTurn(r.server.Addr.Addr(), r.tries/registerSends)
+	if !ok {
+		local, ok = e.strand(now, r)
+	}
 	if !ok && e.registersByRTR(now, r) {
 		return
 	}
@@ -117,6 +120,9 @@ func (e *Engine) transmit(now time.Time, r *registration) {
 	if e.send(r.local, r.server.Addr, func(b []byte) ([]byte, error) { return append(b, r.message...), nil }) {
 		e.stats.MapRegistersSent++
 	}
+	if r.state != StateWithdrawing {
+		r.held = now
+	}
 	r.sends++
 	r.tries++
 	r.lastSent = now
@@ -137,7 +143,7 @@ func (e *Engine) registered(now time.Time, r *registration, missing []mapcache.K
 	r.vain = netip.Addr{}
 	r.lastAck, r.rtt = now, now.Sub(r.first)
 	if r.state == StateWithdrawing {
-		r.state = StateWithdrawn
+		r.state, r.held = StateWithdrawn, time.Time{}
 		e.timers.stop(&r.timer)
 		e.emit(Withdrawn{Stamp{now}, r.server.Addr, slices.Clone(r.keys)})
 		if r.gone != nil {
@@ -209,5 +215,5 @@ func (e *Engine) WithdrawDone() bool {
 			return false
 		}
 	}
-	return e.withdrawing
+	return e.withdrawing && e.nat.withdrawDone()
 }

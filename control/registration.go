@@ -82,6 +82,7 @@ type registration struct {
 	sends     int        // of message
 	tries     int        // since the last acknowledgement
 	first     time.Time
+	held      time.Time // since when the Map-Server may have it; zero: it has not, or no more
 	lastSent  time.Time
 	lastAck   time.Time
 	rtt       time.Duration
