@@ -40,6 +40,9 @@
 //     and back, large TCP and UDP sends stay in one piece, and their payload is
 //     not copied in between.
 //
+//   - Packets and octets by remote locator (Stats, Usage), and by map-cache entry if
+//     that is wanted (Config.Meter).
+//
 //   - Map-Versions, Locator-Status-Bits and nonces, for closed networks only ([Closed]).
 //
 // # What it does not

@@ -20,6 +20,8 @@
 //   - Entries marked by a Solicit-Map-Request, reported for refresh once.
 //   - A bound on the number of entries, with eviction that spares what is in use.
 //   - A numbered list of changes for data planes that mirror the cache.
+//   - Packets and octets by entry, counted by those who forward without disturbing each
+//     other ([Meter]).
 //   - Export and import, so that a restart starts warm.
 //
 // The same structure serves as the local database of an ETR: a second [Cache]
@@ -52,6 +54,6 @@
 // ways, so that no other memory is touched. Locator sets are interned: mappings with
 // equal locators share one, which carries precomputed choice buckets. Whether a
 // locator is usable is one bit by locator id, whether an entry was used one bit
-// by entry id. What only the writer needs is kept apart and not touched per
+// by entry id. A [Meter] keeps its counters by entry id. What only the writer needs is kept apart and not touched per
 // packet.
 package mapcache
