@@ -64,7 +64,7 @@ func (p *pins) carried() ([]mapcache.Mapping, error) {
 		return nil, errOtherLayout
 	}
 	var o bpfObjects
-	for name, to := range map[string]**ebpf.Map{"hosts": &o.Hosts, "prefixes": &o.Prefixes, "sets": &o.Sets, "locators": &o.Locators} {
+	for name, to := range map[string]**ebpf.Map{"entries": &o.Entries, "prefixes": &o.Prefixes, "sets": &o.Sets, "locators": &o.Locators} {
 		if *to, err = ebpf.LoadPinnedMap(p.file(name), &ebpf.LoadPinOptions{ReadOnly: true}); err != nil {
 			return nil, err
 		}
@@ -77,7 +77,7 @@ func (p *pins) carried() ([]mapcache.Mapping, error) {
 // among it: that is asked for again.
 func readMappings(o *bpfObjects) ([]mapcache.Mapping, error) {
 	var ms []mapcache.Mapping
-	add := func(e bpfEid, bits int, v bpfEntry) {
+	add := func(e bpfEid, bits int, v *bpfEntry) {
 		key, ok := keyOf(e, bits)
 		if !ok {
 			return
@@ -86,17 +86,24 @@ func readMappings(o *bpfObjects) ([]mapcache.Mapping, error) {
 			ms = append(ms, mapcache.Mapping{Key: key, RLOCs: rlocs, TTL: carriedTTL})
 		}
 	}
-	err := eachEntry(o.Hosts, func(k bpfEid, v bpfEntry) {
+	err := eachEntry(o.Entries, func(_ uint32, v bpfEntry) {
 		bits := 32
-		if familyOf(k) == 6 {
+		if familyOf(v.Eid) == 6 {
 			bits = 128
 		}
-		add(k, bits, v)
+		if v.Eid.Scope != 0 {
+			add(v.Eid, bits, &v)
+		}
 	})
 	if err != nil {
 		return nil, err
 	}
-	return ms, eachEntry(o.Prefixes, func(k bpfPrefix, v bpfEntry) { add(k.Eid, int(k.Len)-32, v) })
+	return ms, eachEntry(o.Prefixes, func(k bpfPrefix, id uint32) {
+		var v bpfEntry
+		if o.Entries.Lookup(id, &v) == nil {
+			add(k.Eid, int(k.Len)-32, &v)
+		}
+	})
 }
 
 // eachEntry calls f for what is in a table.

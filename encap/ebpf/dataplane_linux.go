@@ -1,7 +1,6 @@
 package ebpf
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -9,8 +8,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/cilium/ebpf"
 
 	"github.com/xtrkit/xtrkit/encap"
 	"github.com/xtrkit/xtrkit/lisp"
@@ -21,10 +18,10 @@ import (
 // satisfies control.Dataplane, control.SignalPlane and
 // control.PairPlane.
 type Dataplane struct {
-	cfg  Config
-	f    *encap.Forwarder
-	objs *bpfObjects
-	used *ebpf.Memory
+	cfg    Config
+	f      *encap.Forwarder
+	objs   *bpfObjects
+	tables *kernelTables
 
 	meter *meter // with mu; nil: packets are not counted by entry
 
@@ -104,13 +101,13 @@ func New(cfg Config) (*Dataplane, error) {
 	if d.heir, err = d.inherit(); err != nil {
 		return nil, errors.Join(fmt.Errorf("ebpf: %w", err), objs.Close())
 	}
-	d.mirror = newMirror(&kernelTables{o: objs}, int(room(cfg.MaxEntries)), int(room(cfg.MaxLocators)), int(room(cfg.MaxSets)))
+	if d.tables, err = newKernelTables(&cfg, objs); err != nil {
+		return nil, errors.Join(fmt.Errorf("ebpf: %w", err), objs.Close())
+	}
+	d.mirror = newMirror(d.tables, int(room(cfg.MaxEntries)), int(room(cfg.MaxLocators)), int(room(cfg.MaxSets)))
 	d.mirror.slow = d.isSlow
 	d.mirror.unsourced = d.locals.unsourced
 	d.mirror.released = d.locatorGone
-	if d.used, err = objs.Used.Memory(); err != nil {
-		return nil, errors.Join(fmt.Errorf("ebpf: %w", err), objs.Close())
-	}
 	if cfg.Encap.Meter != nil {
 		d.meter = newMeter(&cfg)
 		d.mirror.begins = d.meter.begins
@@ -369,7 +366,7 @@ func (d *Dataplane) Usage(report func(mapcache.Usage)) {
 		})
 		return
 	}
-	d.eachUsed(func(id uint32) {
+	eachUsed(d.tables.entries, d.mirror.entryIDs.next, func(id uint32) {
 		if int(id) < len(d.mirror.keys) && d.mirror.keys[id].family != 0 {
 			report(mapcache.Usage{Key: d.mirror.keys[id].key(), PacketsOut: 1, LastUsed: now})
 		}
@@ -394,27 +391,6 @@ func (d *Dataplane) locatorGone(id uint32, l mapcache.Locator) {
 	out, in := d.readTraffic(id)
 	if u, ok := d.since(time.Now(), id, l, localTraffic{out, in}); ok && len(d.gone) < maxGone {
 		d.gone = append(d.gone, u)
-	}
-}
-
-// usedChunk is how much of the table of used entries is looked at at a time.
-const usedChunk = 1 << 14
-
-// eachUsed calls f for the entries that packets met, and forgets that they did.
-func (d *Dataplane) eachUsed(f func(id uint32)) {
-	var chunk, none [usedChunk]byte
-	for at := 0; at < 8*int(d.mirror.entryIDs.next); at += usedChunk {
-		n, _ := d.used.ReadAt(chunk[:], int64(at)) // short at the end
-		if n == 0 || chunk == none {
-			continue
-		}
-		for i := 0; i+8 <= n; i += 8 {
-			if binary.NativeEndian.Uint64(chunk[i:]) != 0 {
-				_, _ = d.used.WriteAt(none[:8], int64(at+i))
-				f(uint32(at+i) / 8)
-			}
-		}
-		chunk = none
 	}
 }
 

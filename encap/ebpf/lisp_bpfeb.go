@@ -39,9 +39,11 @@ type bpfEid struct {
 }
 
 type bpfEntry struct {
-	_   structs.HostLayout
-	Id  uint32
-	Set uint32
+	_    structs.HostLayout
+	Eid  bpfEid
+	Set  uint32
+	Next uint32
+	Used uint32
 }
 
 type bpfInstance struct {
@@ -133,6 +135,7 @@ const (
 	bpfMapAddresses    = "addresses"
 	bpfMapCounters     = "counters"
 	bpfMapDevices      = "devices"
+	bpfMapEntries      = "entries"
 	bpfMapEntryTraffic = "entry_traffic"
 	bpfMapHosts        = "hosts"
 	bpfMapInstances    = "instances"
@@ -145,13 +148,13 @@ const (
 	bpfMapSources      = "sources"
 	bpfMapState        = "state"
 	bpfMapTraffic      = "traffic"
-	bpfMapUsed         = "used"
 	bpfProgDecapEther  = "decap_ether"
 	bpfProgDecapRaw    = "decap_raw"
 	bpfProgEncapDevice = "encap_device"
 	bpfProgEncapLan    = "encap_lan"
 	bpfVarCheckSource  = "check_source"
 	bpfVarFlowSeed     = "flow_seed"
+	bpfVarHostsMask    = "hosts_mask"
 	bpfVarLog2Table    = "log2_table"
 	bpfVarMarkMask     = "mark_mask"
 	bpfVarMeterCpus    = "meter_cpus"
@@ -215,6 +218,7 @@ type bpfMapSpecs struct {
 	Addresses    *ebpf.MapSpec `ebpf:"addresses"`
 	Counters     *ebpf.MapSpec `ebpf:"counters"`
 	Devices      *ebpf.MapSpec `ebpf:"devices"`
+	Entries      *ebpf.MapSpec `ebpf:"entries"`
 	EntryTraffic *ebpf.MapSpec `ebpf:"entry_traffic"`
 	Hosts        *ebpf.MapSpec `ebpf:"hosts"`
 	Instances    *ebpf.MapSpec `ebpf:"instances"`
@@ -227,7 +231,6 @@ type bpfMapSpecs struct {
 	Sources      *ebpf.MapSpec `ebpf:"sources"`
 	State        *ebpf.MapSpec `ebpf:"state"`
 	Traffic      *ebpf.MapSpec `ebpf:"traffic"`
-	Used         *ebpf.MapSpec `ebpf:"used"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -236,6 +239,7 @@ type bpfMapSpecs struct {
 type bpfVariableSpecs struct {
 	CheckSource  *ebpf.VariableSpec `ebpf:"check_source"`
 	FlowSeed     *ebpf.VariableSpec `ebpf:"flow_seed"`
+	HostsMask    *ebpf.VariableSpec `ebpf:"hosts_mask"`
 	Log2Table    *ebpf.VariableSpec `ebpf:"log2_table"`
 	MarkMask     *ebpf.VariableSpec `ebpf:"mark_mask"`
 	MeterCpus    *ebpf.VariableSpec `ebpf:"meter_cpus"`
@@ -267,6 +271,7 @@ type bpfMaps struct {
 	Addresses    *ebpf.Map `ebpf:"addresses"`
 	Counters     *ebpf.Map `ebpf:"counters"`
 	Devices      *ebpf.Map `ebpf:"devices"`
+	Entries      *ebpf.Map `ebpf:"entries"`
 	EntryTraffic *ebpf.Map `ebpf:"entry_traffic"`
 	Hosts        *ebpf.Map `ebpf:"hosts"`
 	Instances    *ebpf.Map `ebpf:"instances"`
@@ -279,7 +284,6 @@ type bpfMaps struct {
 	Sources      *ebpf.Map `ebpf:"sources"`
 	State        *ebpf.Map `ebpf:"state"`
 	Traffic      *ebpf.Map `ebpf:"traffic"`
-	Used         *ebpf.Map `ebpf:"used"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -287,6 +291,7 @@ func (m *bpfMaps) Close() error {
 		m.Addresses,
 		m.Counters,
 		m.Devices,
+		m.Entries,
 		m.EntryTraffic,
 		m.Hosts,
 		m.Instances,
@@ -299,7 +304,6 @@ func (m *bpfMaps) Close() error {
 		m.Sources,
 		m.State,
 		m.Traffic,
-		m.Used,
 	)
 }
 
@@ -309,6 +313,7 @@ func (m *bpfMaps) Close() error {
 type bpfVariables struct {
 	CheckSource  *ebpf.Variable `ebpf:"check_source"`
 	FlowSeed     *ebpf.Variable `ebpf:"flow_seed"`
+	HostsMask    *ebpf.Variable `ebpf:"hosts_mask"`
 	Log2Table    *ebpf.Variable `ebpf:"log2_table"`
 	MarkMask     *ebpf.Variable `ebpf:"mark_mask"`
 	MeterCpus    *ebpf.Variable `ebpf:"meter_cpus"`

@@ -19,8 +19,9 @@ const (
 
 // tables is where a mirror writes to: the maps in the kernel, or a model of them.
 type tables interface {
-	putEntry(k eidKey, e bpfEntry) error
-	deleteEntry(k eidKey) error
+	putEntry(k eidKey, id, set uint32) error
+	changeEntry(id, set uint32) error
+	deleteEntry(k eidKey, id uint32) error
 	putSet(id uint32, s *bpfSet) error
 	putLocator(id uint32, l *bpfLocator) error
 	putSource(a netip.Addr, id uint32) error
@@ -189,13 +190,17 @@ func (m *mirror) put(now time.Time, k eidKey, f *mapcache.Forwarding) error {
 		m.keys[id] = k
 		m.begins(id)
 	}
-	if k.family != 0 && (!known || old.set.value != s.value) {
-		if err := m.t.putEntry(k, bpfEntry{Id: e.id, Set: s.value}); err != nil {
-			if !known {
-				m.entryIDs.put(now, e.id)
-			}
-			return errors.Join(err, m.release(now, s))
+	switch {
+	case k.family == 0:
+	case !known:
+		if err = m.t.putEntry(k, e.id, s.value); err != nil {
+			m.entryIDs.put(now, e.id)
 		}
+	case old.set.value != s.value:
+		err = m.t.changeEntry(e.id, s.value)
+	}
+	if err != nil {
+		return errors.Join(err, m.release(now, s))
 	}
 	m.entries[k] = e
 	if known {
@@ -212,7 +217,7 @@ func (m *mirror) remove(now time.Time, k eidKey) error {
 	delete(m.entries, k)
 	var err error
 	if old.id != 0 {
-		err = m.t.deleteEntry(k)
+		err = m.t.deleteEntry(k, old.id)
 		m.keys[old.id] = eidKey{}
 		m.entryIDs.put(now, old.id)
 	}

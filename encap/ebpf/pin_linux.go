@@ -26,7 +26,7 @@ const (
 )
 
 func (p *pins) tables(o *bpfObjects) map[string]*ebpf.Map {
-	return map[string]*ebpf.Map{"hosts": o.Hosts, "prefixes": o.Prefixes, "sets": o.Sets, "locators": o.Locators}
+	return map[string]*ebpf.Map{"entries": o.Entries, "prefixes": o.Prefixes, "sets": o.Sets, "locators": o.Locators}
 }
 
 // pinsIn names the pins of the network namespace of the calling thread.

@@ -24,21 +24,18 @@ func load(cfg *Config) (*bpfObjects, error) {
 		return nil, fmt.Errorf("ebpf: %w", err)
 	}
 	for name, n := range map[string]int{
-		"hosts": cfg.MaxEntries, "prefixes": cfg.MaxEntries, "used": cfg.MaxEntries,
+		"entries": cfg.MaxEntries, "prefixes": cfg.MaxEntries,
 		"locators": cfg.MaxLocators, "traffic": cfg.MaxLocators, "sources": cfg.MaxLocators,
 		"sets": cfg.MaxSets,
 	} {
 		spec.Maps[name].MaxEntries = room(n)
 	}
-	if spec.Maps["hosts"].MaxEntries < 1<<17 {
-		// Spares the kernel an allocator's work per change, and the packets misses of
-		// its caches.
-		spec.Maps["hosts"].Flags = 0
-	}
+	spec.Maps["hosts"].MaxEntries = chains(cfg.MaxEntries)
 	for name, v := range map[string]any{
 		"flow_seed": cfg.Encap.FlowSeed, "mark_mask": cfg.MarkMask, "log2_table": mapcache.LogTable(),
 		"check_source": uint32(flag8(cfg.Encap.SourceCheck != encap.SourceUnchecked)),
 		"vxlan_gpe":    uint32(flag8(cfg.UDP.VXLANGPE)),
+		"hosts_mask":   chains(cfg.MaxEntries) - 1,
 	} {
 		if err := spec.Variables[name].Set(v); err != nil {
 			return nil, fmt.Errorf("ebpf: %s: %w", name, err)
@@ -65,10 +62,21 @@ func load(cfg *Config) (*bpfObjects, error) {
 	return objs, nil
 }
 
-// kernelTables are the tables of a mirror in the kernel. writes counts them.
+// kernelTables are the tables of a mirror in the kernel. writes counts them, and
+// keeps what is written to memory in front of what a packet finds it by.
 type kernelTables struct {
-	o      *bpfObjects
-	writes atomic.Uint64
+	o       *bpfObjects
+	entries *ebpf.Memory
+	hosts   hostIndex
+	writes  atomic.Uint64
+}
+
+func newKernelTables(cfg *Config, o *bpfObjects) (*kernelTables, error) {
+	entries, err := o.Entries.Memory()
+	if err != nil {
+		return nil, err
+	}
+	return &kernelTables{o: o, entries: entries, hosts: hostIndex{seed: cfg.Encap.FlowSeed, first: make([]uint32, chains(cfg.MaxEntries))}}, nil
 }
 
 // scopeOf is what EIDs of an instance and a family start with.
@@ -79,22 +87,6 @@ func scopeOf(iid uint32, family uint8) uint32 {
 func (k eidKey) eid() bpfEid { return bpfEid{Scope: scopeOf(k.iid, k.family), Addr: words(k.ip())} }
 
 func (k eidKey) prefix() bpfPrefix { return bpfPrefix{Len: 32 + uint32(k.bits), Eid: k.eid()} }
-
-func (t *kernelTables) putEntry(k eidKey, e bpfEntry) error {
-	t.writes.Add(1)
-	if k.host() {
-		return t.o.Hosts.Put(k.eid(), e)
-	}
-	return t.o.Prefixes.Put(k.prefix(), e)
-}
-
-func (t *kernelTables) deleteEntry(k eidKey) error {
-	t.writes.Add(1)
-	if k.host() {
-		return t.o.Hosts.Delete(k.eid())
-	}
-	return t.o.Prefixes.Delete(k.prefix())
-}
 
 func (t *kernelTables) putSet(id uint32, s *bpfSet) error {
 	t.writes.Add(1)

@@ -54,31 +54,8 @@ static __always_inline int abandoned(const struct settings *st)
 	return st->deadline && bpf_ktime_get_coarse_ns() > st->deadline;
 }
 
-/* ---- The map-cache ---- */
-
-static __always_inline __u32 scope(__u32 iid, __u8 v6) { return bpf_htonl(iid << 8 | (v6 ? 6 : 4)); }
-
-/* covers looks an EID up among prefixes. */
-static __always_inline void *covers(void *map, const struct eid *e, __u8 v6)
-{
-	struct prefix k = { .len = v6 ? 32 + 128 : 32 + 32, .eid = *e };
-
-	return bpf_map_lookup_elem(map, &k);
-}
-
-static __always_inline struct entry *lookup(const struct eid *e, __u8 v6)
-{
-	struct entry *host = bpf_map_lookup_elem(&hosts, e);
-
-	return host ? host : covers(&prefixes, e, v6);
-}
-
+#include "mapcache.h"
 #include "meter.h"
-
-static __always_inline int same(const __u32 *a, const __u32 *b)
-{
-	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3];
-}
 
 static __always_inline int is_ours(const __u32 *addr, __u8 v6)
 {
@@ -157,23 +134,19 @@ struct way {
  * the instance by 2*format+v6. */
 static __always_inline __u32 find_way(struct __sk_buff *skb, __u32 (*headers)[2], struct packet *p, struct way *w)
 {
-	__u32 zero = 0, key, at;
-	struct entry *e = lookup(&p->dst, p->v6);
-	struct settings *st = bpf_map_lookup_elem(&state, &zero);
+	struct settings *st = bpf_map_lookup_elem(&state, &(__u32){ 0 });
+	__u32 key, at, set;
 
-	if (!e || !st)
+	w->entry = lookup(&p->dst, p->v6);
+	if (!w->entry || !st)
 		return SLOW_MISS;
-	__u64 *mark = meter_cpus ? NULL : bpf_map_lookup_elem(&used, &e->id);
-
-	if (mark && !*mark)
-		*mark = 1;
-	w->entry = e->id;
-	if (!e->set || st->slow || abandoned(st))
+	set = leads_to(w->entry);
+	if (!meter_cpus)
+		meet(w->entry);
+	if (!set || st->slow || abandoned(st))
 		return SLOW_ENTRY;
 	w->hash = flow_hash(p);
-	w->id = e->set & ~DIRECT;
-	if (!(e->set & DIRECT))
-		w->id = choose(w->id, w->hash);
+	w->id = set & DIRECT ? set & ~DIRECT : choose(set, w->hash);
 	struct locator *r = bpf_map_lookup_elem(&locators, &w->id);
 
 	if (!w->id || !r || r->down || r->slow || (r->v6 == p->v6 && same(r->addr, p->dst.addr)))
@@ -439,14 +412,14 @@ static __always_inline __u32 parse_data(struct __sk_buff *skb, __u32 at, struct 
  * section 16). */
 static __always_inline int lists_source(const struct packet *p, struct arrived *a)
 {
-	struct entry *e = lookup(&p->src, p->v6);
-	__u32 id, i;
+	__u32 id, set, i;
 
-	if (!e || !e->set)
+	a->from = lookup(&p->src, p->v6);
+	set = leads_to(a->from);
+	if (!set)
 		return 0;
-	a->from = e->id;
-	id = e->set & ~DIRECT;
-	if (e->set & DIRECT) {
+	id = set & ~DIRECT;
+	if (set & DIRECT) {
 		struct locator *l = bpf_map_lookup_elem(&locators, &id);
 
 		return l && l->v6 == a->src.v6 && same(l->addr, a->src.addr);

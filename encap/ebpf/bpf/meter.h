@@ -36,11 +36,8 @@ static __always_inline void count_from(const struct packet *p, __u32 entry, cons
 {
 	if (!meter_cpus)
 		return;
-	if (!check_source) {
-		struct entry *e = lookup(&p->src, p->v6);
-
-		entry = e ? e->id : 0;
-	}
+	if (!check_source)
+		entry = lookup(&p->src, p->v6);
 	struct locator_count *t = entry ? meter(entry) : NULL;
 
 	if (t)

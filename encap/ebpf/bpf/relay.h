@@ -11,13 +11,11 @@
  * registered here (mapcache.View.BehindNAT). */
 static __always_inline int behind_nat(const struct eid *e, __u8 v6)
 {
-	struct entry *m = lookup(e, v6);
-	__u32 id, i;
+	__u32 set = leads_to(lookup(e, v6)), id = set & ~DIRECT, i;
 
-	if (!m || !m->set)
+	if (!set)
 		return 0;
-	id = m->set & ~DIRECT;
-	if (m->set & DIRECT) {
+	if (set & DIRECT) {
 		struct locator *l = bpf_map_lookup_elem(&locators, &id);
 
 		return l && l->nat;

@@ -87,38 +87,44 @@ struct {
 	__type(value, __u32);
 } own_eids SEC(".maps"), proxied SEC(".maps");
 
-/* The map-cache: host EIDs, which are the longest prefixes there are, and others. */
+/* The map-cache. All entries by their number, so that all that is needed of one is in
+ * the same line of the processor's cache. */
 struct entry {
-	__u32 id;  /* index of used */
-	__u32 set; /* index of sets, or DIRECT and a locator id; 0: slow path */
+	struct eid eid; /* of a single EID; otherwise its scope is 0 */
+	__u32 set;	/* index of sets, or DIRECT and a locator id; 0: slow path */
+	__u32 next;	/* of the same chain of hosts; 0: none */
+	__u32 used;	/* non-zero: packets met it; unless they are counted by entry */
 };
 #define DIRECT 0x80000000
 
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1); /* all of these are set when loading */
-	__type(key, struct eid);
+	__type(key, __u32);
 	__type(value, struct entry);
+} entries SEC(".maps");
+
+/* Single EIDs, which are the longest prefixes there are: the first entry of a chain,
+ * by their hash. The maps' own hash table takes two lines of the cache more. */
+volatile const __u32 hosts_mask; /* its length, a power of two, less one */
+#define MAX_CHAIN 8
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
 } hosts SEC(".maps");
 
+/* All others, and single ones whose chain is full. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 1);
 	__type(key, struct prefix);
-	__type(value, struct entry);
+	__type(value, __u32);
 } prefixes SEC(".maps");
-
-/* Non-zero for entries that packets met, by entry id; unless packets are counted by
- * entry. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
-} used SEC(".maps");
 
 /* A locator of a mapping with several: mapcache.Share. */
 struct member {
