@@ -33,7 +33,8 @@ func logAttrs(ev Event) (string, []slog.Attr) {
 	case Registered:
 		return "registered", a(slog.Any("map_server", ev.MapServer), slog.String("eid", keyList(ev.EIDs)), slog.Duration("rtt", ev.RTT))
 	case RegisterUnanswered:
-		return "no map-notify", a(slog.Any("map_server", ev.MapServer), slog.String("eid", keyList(ev.EIDs)), slog.Any("nonce", ev.Nonce), slog.Int("tries", ev.Tries))
+		return "no map-notify", a(slog.Any("map_server", ev.MapServer), slog.String("eid", keyList(ev.EIDs)), slog.Any("nonce", ev.Nonce), slog.Int("tries", ev.Tries),
+			slog.String("perhaps", "it is not reachable, or does not know this eid with this key"))
 	case RegisterFailed:
 		return "registration failed", a(slog.Any("map_server", ev.MapServer), slog.String("eid", keyList(ev.EIDs)), slog.String("reason", ev.Reason))
 	case Withdrawn:

@@ -64,7 +64,7 @@ func NewUDP(cfg UDPConfig) (Underlay, error) {
 			}
 			_ = u.Close()
 			if errors.Is(err, unix.EADDRINUSE) {
-				err = fmt.Errorf("UDP port %d is taken; another LISP router or a VXLAN device on that port must go first: %w", s.at.Port(), err)
+				err = fmt.Errorf("UDP port %d is taken; another LISP router or a VXLAN device on that port must go first (see: ss -ulpn 'sport = :%d'): %w", s.at.Port(), s.at.Port(), err)
 			}
 			return nil, fmt.Errorf("encap: %w", err)
 		}

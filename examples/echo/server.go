@@ -6,14 +6,23 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"syscall"
 )
+
+// taken adds what to do when somebody else has the port.
+func taken(err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%w (take another one with -p, for the client too)", err)
+	}
+	return err
+}
 
 // udpServer sends back every datagram, until the context ends.
 func udpServer(ctx context.Context, o options, out io.Writer) (*figures, error) {
 	var lc net.ListenConfig
 	c, err := lc.ListenPacket(ctx, "udp", o.address())
 	if err != nil {
-		return nil, err
+		return nil, taken(err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
@@ -36,7 +45,7 @@ func tcpServer(ctx context.Context, o options, out io.Writer) (*figures, error) 
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", o.address())
 	if err != nil {
-		return nil, err
+		return nil, taken(err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
 	defer stop()

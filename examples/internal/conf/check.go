@@ -26,7 +26,7 @@ func check(s *section, table options, who role, probs *problems) *group {
 		path := join(s.name, it.name)
 		o, ok := table[it.name]
 		if !ok {
-			reportUnknown(it, path, s.name, table, probs)
+			reportUnknown(it, path, s.name, table, who, probs)
 			continue
 		}
 		if o.role != 0 && o.role&who == 0 {
@@ -41,12 +41,12 @@ func check(s *section, table options, who role, probs *problems) *group {
 	return g
 }
 
-func reportUnknown(it item, path, in string, table options, probs *problems) {
+func reportUnknown(it item, path, in string, table options, who role, probs *problems) {
 	names := slices.Collect(maps.Keys(table))
 	hint := ""
 	if n := suggest(it.name, names); n != "" {
 		hint = "; did you mean '" + n + "'?"
-	} else if other := whereKnown(it.name, in); other != "" {
+	} else if other := whereKnown(it.name, in, who); other != "" {
 		hint = "; it belongs into " + other
 	}
 	where := ""
@@ -56,16 +56,26 @@ func reportUnknown(it item, path, in string, table options, probs *problems) {
 	probs.errorf(it.line, path, "unknown option%s%s", where, hint)
 }
 
-// whereKnown looks for the name in other sections.
-func whereKnown(name, not string) string {
+// whereKnown looks for the name in other sections, first in those of the program's
+// role.
+func whereKnown(name, not string, who role) string {
 	table := known
 	if _, ok := table[name]; ok {
 		return "the file itself, outside of any section"
 	}
+	var found []string
 	for _, s := range slices.Sorted(maps.Keys(table)) {
-		if _, ok := table[s].sub[name]; ok && s != not {
+		o, ok := table[s].sub[name]
+		switch {
+		case !ok || s == not:
+		case (table[s].role == 0 || table[s].role&who != 0) && (o.role == 0 || o.role&who != 0):
 			return "section " + s
+		default:
+			found = append(found, s)
 		}
+	}
+	if len(found) > 0 {
+		return "section " + found[0]
 	}
 	return ""
 }

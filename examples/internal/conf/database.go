@@ -114,7 +114,7 @@ func (r *reader) addressSource(g *group, option string, m *DatabaseMapping) {
 func (r *reader) addSource(g *group, m *DatabaseMapping, s LocatorSource) {
 	for _, o := range m.Locators {
 		if o.Interface == s.Interface && o.Family == s.Family && o.Addr == s.Addr {
-			r.probs.errorf(g.line, g.name, "the same locator is in line %d already", o.Line)
+			r.probs.errorf(g.line, g.name, "%s has the same locator in line %d already", m.Prefix, o.Line)
 			return
 		}
 	}

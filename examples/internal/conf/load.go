@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Options are what reading a file needs from outside. The zero value uses the
@@ -93,6 +95,9 @@ func readFile(path string) (string, error) {
 		return "", fmt.Errorf("configuration file: %w", err)
 	case len(b) > 1<<20:
 		return "", fmt.Errorf("configuration file %s has %d octets; more than 1 MiB is not a configuration", path, len(b))
+	}
+	if !utf8.Valid(b) || bytes.IndexByte(b, 0) >= 0 {
+		return "", fmt.Errorf("configuration file %s is not text", path)
 	}
 	return string(b), nil
 }

@@ -182,7 +182,7 @@ func TestNodeErrors(t *testing.T) {
 		{"two instances", "database-mapping { eid-prefix = 2001:db8::1/128 iid = 5 interface = eth0 }", "there is one device, and so one instance: iid 5 (line 1) or 0"},
 		{"no locator", "database-mapping { eid-prefix = 2001:db8::1/128 }", "f:1: database-mapping: has no locator: add rloc-iface { interface = ... } or interface = ..."},
 		{"priority in the wrong form", "database-mapping { eid-prefix = 2001:db8::1/128\npriority = 1 }", "f:2: database-mapping.priority: belongs to an interface; inside rloc-iface and rloc-address it is called priority and weight"},
-		{"same locator twice", "database-mapping { eid-prefix = 198.51.100.1/32 rloc-iface { interface = eth0 } }", "the same locator is in line 1 already"},
+		{"same locator twice", "database-mapping { eid-prefix = 198.51.100.1/32 rloc-iface { interface = eth0 } }", "198.51.100.1/32 has the same locator in line 1 already"},
 		{"ip_version", "database-mapping { eid-prefix = 2001:db8::1/128 rloc-iface { interface = eth0 ip_version = 5 } }", "f:1: database-mapping.rloc-iface.ip_version: is 4 or 6"},
 		{"locator is a name", "database-mapping { eid-prefix = 2001:db8::1/128 rloc-address { address = my-elp } }", "f:1: database-mapping.rloc-address.address: 'my-elp' is not an IP address of this host (names of explicit locator paths are not supported)"},
 		{"ttl 0", "database-mapping { eid-prefix = 198.51.100.1/32 ttl = 0 interface = eth1 }", "f:1: database-mapping.ttl: 0 would withdraw the mapping"},

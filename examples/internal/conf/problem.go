@@ -2,6 +2,7 @@ package conf
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -50,7 +51,10 @@ type problems struct {
 }
 
 func (p *problems) errorf(line int, option, format string, args ...any) {
-	p.errors = append(p.errors, Problem{File: p.file, Line: line, Option: option, Text: fmt.Sprintf(format, args...)})
+	e := Problem{File: p.file, Line: line, Option: option, Text: fmt.Sprintf(format, args...)}
+	if !slices.Contains(p.errors, e) { // one line can stand for both families
+		p.errors = append(p.errors, e)
+	}
 }
 
 func (p *problems) warnf(line int, option, format string, args ...any) {

@@ -57,8 +57,14 @@ func Failed(w io.Writer, name string, err error) int {
 		return ExitUsage
 	}
 	fmt.Fprintf(w, "%s: %v\n", name, err)
+	if _, ok := errors.AsType[usageError](err); ok {
+		return ExitUsage
+	}
 	return ExitFailure
 }
+
+// usageError is an error of the command line.
+type usageError struct{ error }
 
 // Signals returns a context that ends with SIGINT or SIGTERM, and has reload called for
 // every SIGHUP until stop.

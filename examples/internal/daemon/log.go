@@ -40,7 +40,7 @@ func NewLog(stderr io.Writer, path, form string, debug int) (*Log, error) {
 	case form == LogJSON, form == LogAuto:
 		l.Logger = slog.New(slog.NewJSONHandler(l, options))
 	default:
-		return nil, fmt.Errorf("-log %q: it is %s, %s or %s", form, LogAuto, LogText, LogJSON)
+		return nil, usageError{fmt.Errorf("-log %q: it is %s, %s or %s", form, LogAuto, LogText, LogJSON)}
 	}
 	return l, l.Set(path, debug)
 }

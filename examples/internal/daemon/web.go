@@ -23,7 +23,7 @@ type Page struct {
 func (f Flags) Page() (*Page, error) {
 	if f.HTTP == "" {
 		if f.Pprof {
-			return nil, errors.New("-pprof needs -http ADDRESS")
+			return nil, usageError{errors.New("-pprof needs -http ADDRESS")}
 		}
 		return &Page{}, nil
 	}
@@ -47,12 +47,20 @@ func (p *Page) Serve(ctx context.Context, program Program, stderr io.Writer, log
 		return
 	}
 	s := web.New(web.Config{Listener: p.ln, Snapshot: program.Status, Events: program.Events(), Pprof: p.pprof, Logger: log})
-	fmt.Fprintf(stderr, "its status page: http://%s\n", p.ln.Addr())
+	fmt.Fprintf(stderr, "its status page: http://%s%s\n", p.ln.Addr(), exposed(p.ln.Addr()))
 	go func() {
 		if err := s.Run(ctx); err != nil {
 			log.Error("no status page any more", "err", err)
 		}
 	}()
+}
+
+// exposed warns of an address that others can reach too.
+func exposed(a net.Addr) string {
+	if t, ok := a.(*net.TCPAddr); ok && !t.IP.IsLoopback() {
+		return " (anybody who can reach this address can read it: there is no password)"
+	}
+	return ""
 }
 
 // Close gives the address back. It may be called at any time.

@@ -41,6 +41,8 @@ type Server struct {
 	runner  *control.Runner
 	status  *statusd.Server
 	every   time.Duration // between two savings
+
+	complaints complaints // only by the Runner
 }
 
 // New takes the control socket and the control port. Run makes them work and
@@ -50,6 +52,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
+	s.complaints.log = s.log
 	s.status, err = statusd.Listen(statusd.Config{Path: s.Socket(), Snapshot: s.Status})
 	if err != nil {
 		return nil, err
@@ -122,6 +125,9 @@ func (s *Server) Events() *statusd.Server { return s.status }
 func (s *Server) publish(now time.Time, e mapserver.Event) {
 	if r, ok := e.(mapserver.Registered); ok && r.Change != mapserver.ChangeNew && r.Change != mapserver.ChangeMapping {
 		return
+	}
+	if r, ok := e.(mapserver.Refused); ok {
+		s.complaints.refused(now, r)
 	}
 	s.status.Publish(statusd.Describe(now, e.String(), e))
 }

@@ -51,6 +51,7 @@ type Node struct {
 	mu       sync.Mutex // what follow and Reload use
 	conf     *conf.Node // what is in force
 	seen     []multihome.Interface
+	missing  missing
 	database []control.DatabaseMapping
 
 	policy    *multihome.Policy // nil: there is none

@@ -107,19 +107,3 @@ func locatorsNow(cfg *conf.Node, ifs []multihome.Interface) []mapcache.Local {
 	locals, _ := locatorsOf(cfg, ifs)
 	return sendBy(cfg, locals, ifs)
 }
-
-// locators is locatorsNow, with a word about what cannot be used.
-func (n *Node) locators(ifs []multihome.Interface) []mapcache.Local {
-	locals, missing := locatorsOf(n.conf, ifs)
-	locals = sendBy(n.conf, locals, ifs)
-	for _, why := range missing {
-		n.log.Info("a locator is not up", "reason", why)
-	}
-	for _, l := range locals {
-		if l.Up {
-			return locals
-		}
-	}
-	n.log.Warn("no locator is up: nobody can reach this node until one is", "reasons", missing)
-	return locals
-}

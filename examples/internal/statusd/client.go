@@ -44,9 +44,12 @@ func (c *Client) ask(ctx context.Context, method, path string, content io.Reader
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
+		if e, ok := errors.AsType[*url.Error](err); ok {
+			err = e.Err // without an address that nobody wrote
+		}
 		switch { // EOF and the like: the program was just ending
 		case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
-			return nil, fmt.Errorf("nothing runs at %s (is lispmn started, with another control-socket?): %w", c.path, err)
+			return nil, fmt.Errorf("nothing runs at %s (is the program started, with another control-socket?): %w", c.path, err)
 		}
 		return nil, err
 	}

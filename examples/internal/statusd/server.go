@@ -45,6 +45,9 @@ type Server struct {
 	once    sync.Once
 }
 
+// elsewhere is what to do where there can be no socket.
+const elsewhere = "give another place with control-socket in the configuration"
+
 // maxSocketPath is how long the path of a unix socket can be.
 const maxSocketPath = 107
 
@@ -55,7 +58,7 @@ func Listen(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("control socket %q: the path must have 1 to %d octets", cfg.Path, maxSocketPath)
 	}
 	if err := os.MkdirAll(filepath.Dir(cfg.Path), 0o755); err != nil {
-		return nil, fmt.Errorf("control socket: %w", err)
+		return nil, fmt.Errorf("control socket: %w (%s)", err, elsewhere)
 	}
 	lock, err := takeLock(cfg.Path + ".lock")
 	if err != nil {
@@ -64,7 +67,7 @@ func Listen(cfg Config) (*Server, error) {
 	ln, err := listenUnix(cfg.Path)
 	if err != nil {
 		_ = lock.Close()
-		return nil, fmt.Errorf("control socket: %w (give another place with control-socket in the configuration)", err)
+		return nil, fmt.Errorf("control socket: %w (%s)", err, elsewhere)
 	}
 	s := &Server{cfg: cfg, lock: lock, ln: ln, events: newLog(), closing: make(chan struct{})}
 	mux := http.NewServeMux()

@@ -225,11 +225,11 @@ func (m model) eids() [][]string {
 		)
 	})
 	rows := make([][]string, 1, 1+len(es))
-	rows[0] = []string{"EID-PREFIX", "OUT bit/s", "packets/s", "IN bit/s", "packets/s", "OUT total", "IN total", "EXPIRES", "LOCATORS"}
+	rows[0] = []string{"EID-PREFIX", "OUT bit/s", "packets/s", "IN bit/s", "packets/s", "OUT total", "IN total", "EXPIRES", "LOCATORS pri/wgt"}
 	for _, e := range es {
 		to := make([]string, 0, max(1, len(e.entry.RLOCs)))
 		for _, r := range e.entry.RLOCs {
-			to = append(to, r.Addr.String())
+			to = append(to, fmt.Sprintf("%v %d/%d", r.Addr, r.Priority, r.Weight))
 		}
 		if len(to) == 0 {
 			to = append(to, cmp.Or(e.entry.Action, "negative"))
@@ -244,7 +244,7 @@ func (m model) eids() [][]string {
 		}
 		rows = append(rows, []string{
 			name, amount(8 * e.outRate.octets), amount(e.outRate.packets), amount(8 * e.inRate.octets), amount(e.inRate.packets),
-			amount(float64(e.entry.Out.Octets)) + "B", amount(float64(e.entry.In.Octets)) + "B", expires, strings.Join(to, " "),
+			amount(float64(e.entry.Out.Octets)) + "B", amount(float64(e.entry.In.Octets)) + "B", expires, strings.Join(to, ", "),
 		})
 	}
 	return rows

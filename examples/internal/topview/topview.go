@@ -9,9 +9,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
+	"golang.org/x/term"
 
 	"github.com/xtrkit/xtrkit/examples/internal/daemon"
 	"github.com/xtrkit/xtrkit/examples/internal/statusd"
@@ -44,6 +46,9 @@ func Main(ctx context.Context, args []string, socket string, stdout, stderr io.W
 	client := statusd.NewClient(socket)
 	if _, err := client.Status(ctx); err != nil {
 		return daemon.Failed(stderr, "lispmn top", err)
+	}
+	if len(more) == 0 && !term.IsTerminal(int(os.Stdin.Fd())) {
+		return daemon.Failed(stderr, "lispmn top", errors.New("this is no terminal (lispconf show stats and show map-cache tell as much)"))
 	}
 	opts := append([]tea.ProgramOption{tea.WithContext(ctx), tea.WithOutput(stdout)}, more...)
 	if _, err := tea.NewProgram(model{ask: func() (statusd.Status, error) {

@@ -30,7 +30,7 @@ func node(n uint64) statusd.Status {
 	entry := func(prefix string, as ...netip.Addr) statusd.Entry {
 		e := statusd.Entry{Prefix: netip.MustParsePrefix(prefix), Created: started, Expires: started.Add(time.Hour)}
 		for _, a := range as {
-			e.RLOCs = append(e.RLOCs, statusd.RLOC{Addr: a, State: "up"})
+			e.RLOCs = append(e.RLOCs, statusd.RLOC{Addr: a, State: "up", Priority: 1, Weight: 100})
 		}
 		return e
 	}
@@ -65,10 +65,10 @@ func TestDraw(t *testing.T) {
 		"203.0.113.20  up     12.1ms  8.00 M     1.00 k     800       1          3.00 MB    300 B     2",
 		"203.0.113.30  up     -       0          0          0         0          0 B        0 B       1",
 		"",
-		"EID-PREFIX      OUT bit/s  packets/s  IN bit/s  packets/s  OUT total  IN total  EXPIRES  LOCATORS",
-		"192.0.2.5/32    7.92 M     900        0         0          2.97 MB    0 B       59m57s   203.0.113.20",
-		"192.0.2.4/32    80.0 k     100        800       1          30.0 kB    300 B     59m57s   203.0.113.20",
-		"192.0.2.3/32    0          0          0         0          0 B        0 B       59m57s   203.0.113.30",
+		"EID-PREFIX      OUT bit/s  packets/s  IN bit/s  packets/s  OUT total  IN total  EXPIRES  LOCATORS pri/wgt",
+		"192.0.2.5/32    7.92 M     900        0         0          2.97 MB    0 B       59m57s   203.0.113.20 1/100",
+		"192.0.2.4/32    80.0 k     100        800       1          30.0 kB    300 B     59m57s   203.0.113.20 1/100",
+		"192.0.2.3/32    0          0          0         0          0 B        0 B       59m57s   203.0.113.30 1/100",
 		"192.0.2.128/25  0          0          0         0          0 B        0 B       59m57s   negative",
 		"",
 		"sorted by rate (s)  pause (p)  quit (q)",
