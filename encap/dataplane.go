@@ -104,8 +104,8 @@ func (f *Forwarder) discover(d mapcache.Discovery) {
 }
 
 // Usage calls report for each remote locator that carried packets since the
-// last call. Map-cache entries are marked as used by the packets themselves, so
-// the Key of a report is zero.
+// last call. Map-cache entries are marked as used by the packets themselves, and
+// have their counters in Meters (Config.Meter), so the Key of a report is zero.
 func (f *Forwarder) Usage(report func(mapcache.Usage)) {
 	f.usageMu.Lock()
 	defer f.usageMu.Unlock()
