@@ -22,6 +22,7 @@ import (
 // of its IPv6 EID pass: none of these is lost, and what belongs to an EID comes and
 // goes with it.
 func TestEIDsChange(t *testing.T) {
+	t.Parallel()
 	for _, plane := range []string{"user", "ebpf"} {
 		t.Run(plane, func(t *testing.T) {
 			if err := ebpf.Probe(); plane == "ebpf" && err != nil {

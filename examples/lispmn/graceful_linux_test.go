@@ -63,7 +63,7 @@ func steady(t *testing.T, flows []*probe.Flow) {
 // find no room when nothing could be carried over and a mapping takes 200 ms.
 // Without -graceful nothing stays.
 func TestGraceful(t *testing.T) {
-	d := testLab(t, demoOptions{})
+	d := loneLab(t, demoOptions{})
 	ownBPFFS(t)
 	do(t, d, startMapServer)
 	for _, s := range []site{siteA, siteB} {

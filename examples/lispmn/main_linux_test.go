@@ -5,10 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,17 +25,31 @@ import (
 	"github.com/xtrkit/xtrkit/internal/netlab"
 )
 
+// atOnce is how many tests run at the same time, at least: they wait for timers of
+// the protocol nearly all the time.
+const atOnce = 4
+
 // TestMain makes the test binary lispmn when the demo starts it as a child, and
 // otherwise runs the tests in namespaces of their own.
 func TestMain(m *testing.M) {
 	if os.Getenv(envChild) == "1" {
 		os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 	}
+	if runtime.GOMAXPROCS(0) < atOnce {
+		_ = flag.Set("test.parallel", strconv.Itoa(atOnce)) // the command line comes after
+	}
 	netlab.Main(m)
 }
 
-// testLab builds the network of the demo.
+// testLab builds the network of the demo for a test that runs beside others.
 func testLab(t *testing.T, opt demoOptions) *demoLab {
+	t.Helper()
+	t.Parallel()
+	return loneLab(t, opt)
+}
+
+// loneLab is testLab for a test that measures time.
+func loneLab(t *testing.T, opt demoOptions) *demoLab {
 	t.Helper()
 	netlab.Require(t, netlab.Veth, netlab.IPv6, netlab.PolicyRouting, netlab.TUN, netlab.PacketSockets)
 	d, err := newDemoLab(t.Context(), opt, io.Discard)
@@ -65,6 +82,7 @@ func do(t *testing.T, d *demoLab, steps ...func(context.Context, *demoLab) ([]st
 
 // TestDemo runs the whole demo as the command does, and looks into its captures.
 func TestDemo(t *testing.T) {
+	t.Parallel()
 	netlab.Require(t, netlab.Veth, netlab.IPv6, netlab.PolicyRouting, netlab.TUN, netlab.PacketSockets)
 	dir := filepath.Join(t.TempDir(), "captures")
 	var out, errs bytes.Buffer

@@ -178,6 +178,7 @@ const marksOn = "firewall-marks { mask = 0xffff unusable = fallback }\n"
 // onBoth runs a test with packets forwarded in the kernel, if it lets us, and in
 // user space. It is given a line of the configuration.
 func onBoth(t *testing.T, f func(t *testing.T, plane string)) {
+	t.Parallel()
 	for _, plane := range []string{"ebpf", "user"} {
 		t.Run(plane, func(t *testing.T) {
 			if err := ebpf.Probe(); err != nil && plane == "ebpf" {

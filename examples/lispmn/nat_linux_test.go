@@ -23,6 +23,7 @@ func requireNATLab(t *testing.T) {
 // TestNAT runs the demo of NATs as the command does: real NATs, two RTRs, and
 // connections that go on while a NAT forgets, an RTR dies and a node moves.
 func TestNAT(t *testing.T) {
+	t.Parallel()
 	requireNATLab(t)
 	var out, errs bytes.Buffer
 	code := runDemo(t.Context(), demoOptions{json: true, nat: true}, &out, &errs)
@@ -41,6 +42,7 @@ func TestNAT(t *testing.T) {
 // TestNATDiagnosis: a node behind a NAT that cannot work says why, in its status
 // and in one line of its log.
 func TestNATDiagnosis(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name    string
 		servers func(t *testing.T, d *demoLab)

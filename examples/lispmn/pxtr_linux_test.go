@@ -15,6 +15,7 @@ import (
 // TestPxTR runs the demo of proxies: a host without LISP and an EID talk, out by
 // the PETR and in by the PITR, also over a handover.
 func TestPxTR(t *testing.T) {
+	t.Parallel()
 	netlab.Require(t, netlab.Veth, netlab.IPv6, netlab.PolicyRouting, netlab.TUN, netlab.PacketSockets)
 	var out, errs bytes.Buffer
 	code := runDemo(t.Context(), demoOptions{json: true, pxtr: true}, &out, &errs)
