@@ -185,6 +185,7 @@ type overlay struct {
 	proxyITR bool
 	proxyETR eidSet
 	relay    bool
+	answers  bool // its device has nothing but our own ICMP errors
 	ethernet func(remote netip.AddrPort, frame []byte)
 	queues   []Device // Device first
 	writers  []deviceWriter
@@ -205,6 +206,7 @@ func newOverlay(o Overlay) (*overlay, error) {
 		return nil, errors.New("no EIDs")
 	}
 	v := &overlay{device: o.Device, iid: o.InstanceID, headers: dataHeaders(o.InstanceID), proxyITR: o.ProxyITR, relay: o.Relay, ethernet: o.Ethernet}
+	_, v.answers = o.Device.(*relayDevice)
 	own, err := newOwnEIDs(o.EIDs, len(o.ProxyETR) > 0)
 	if err != nil {
 		return nil, err

@@ -67,6 +67,8 @@ func (e *egress) admit(o *overlay, b []byte, p *inner) DropReason {
 	switch {
 	case !p.routable():
 		return DropScope
+	case o.answers && e.locals.owns(p.src) && !e.locals.owns(p.dst):
+		return DropNone // an ICMP error that was made here
 	case !o.isOurs(p.src) && (!o.proxyITR || e.locals.owns(p.src)):
 		// Also what a locator sends: the outer packets of a tunnel that
 		// strayed into the device would otherwise be tunnelled again, forever.
@@ -424,7 +426,16 @@ func (e *egress) native(o *overlay, b []byte, p *inner) {
 
 // answer tells the source of the packet, through the device, why it was not
 // forwarded. mtu is only used with icmpTooBig.
+//
+// The error comes from the address that the packet went to, like those of the
+// kernel's own tunnels: the node may have no other address that its own stack
+// would take an error from.
 func (e *egress) answer(o *overlay, b []byte, p *inner, kind icmpKind, mtu int) {
+	e.answerFrom(p.dst, o, b, p, kind, mtu)
+}
+
+// answerFrom is answer as a router does it: from is an address of its own.
+func (e *egress) answerFrom(from netip.Addr, o *overlay, b []byte, p *inner, kind icmpKind, mtu int) {
 	if e.f.icmpLimit == nil || !mayAnswer(b, p) {
 		return
 	}
@@ -432,7 +443,7 @@ func (e *egress) answer(o *overlay, b []byte, p *inner, kind icmpKind, mtu int) 
 		e.f.c.icmpLimited.Add(1)
 		return
 	}
-	e.icmp[0] = appendICMP(e.icmp[0][:Headroom], b, p, kind, mtu)
+	e.icmp[0] = appendICMP(e.icmp[0][:Headroom], b, p, from, kind, mtu)
 	if err := o.writers[0].write(e.icmp[:]); err != nil {
 		e.f.drop(DropDevice)
 		return

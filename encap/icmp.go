@@ -2,6 +2,7 @@ package encap
 
 import (
 	"encoding/binary"
+	"net/netip"
 )
 
 // icmpKind is what an ICMP error says; the wire values differ by family.
@@ -11,6 +12,7 @@ const (
 	icmpUnreachable icmpKind = iota // host or address unreachable
 	icmpProhibited                  // the mapping system denies the flow
 	icmpTooBig                      // Fragmentation Needed, Packet Too Big
+	icmpTimeExceeded                // TTL or hop limit exceeded in transit
 )
 
 // Most octets of an ICMP error: RFC 1812 §4.3.2.3 and RFC 4443 §2.4 (c).
@@ -86,27 +88,23 @@ func ipv6Transport(b []byte) (proto uint8, at int, ok bool) {
 }
 
 // appendICMP appends to out a complete IP packet with an ICMP error about the
-// packet b, which must be one that mayAnswer allows, and returns it. mtu is only
-// used with icmpTooBig.
-//
-// The error comes from the address that the packet went to, like those of the
-// kernel's own tunnels: the node may have no other address that its own stack
-// would take an error from.
-func appendICMP(out []byte, b []byte, p *inner, kind icmpKind, mtu int) []byte {
+// packet b, which must be one that mayAnswer allows, and returns it. from must be of
+// its family. mtu is only used with icmpTooBig.
+func appendICMP(out []byte, b []byte, p *inner, from netip.Addr, kind icmpKind, mtu int) []byte {
 	b = b[:p.length]
 	if p.v6 {
-		return appendICMPv6(out, b, p, kind, mtu)
+		return appendICMPv6(out, b, p, from, kind, mtu)
 	}
 	quote := b[:min(len(b), icmp4MaxLen-ipv4HeaderLen-8)]
 	start := len(out)
-	src, dst := p.dst.As4(), p.src.As4()
+	src, dst := from.As4(), p.src.As4()
 	out = append(out,
 		0x45, 0xc0, 0, 0, // precedence internetwork control (RFC 1812 §4.3.2.5)
 		0, 0, 0, 0,
 		icmpTTL, protoICMP, 0, 0)
 	out = append(out, src[:]...)
 	out = append(out, dst[:]...)
-	code := byte(0)
+	typ, code := byte(3), byte(0)
 	switch kind {
 	case icmpUnreachable:
 		code = 1 // host unreachable
@@ -114,8 +112,10 @@ func appendICMP(out []byte, b []byte, p *inner, kind icmpKind, mtu int) []byte {
 		code = 13
 	case icmpTooBig:
 		code = 4
+	case icmpTimeExceeded:
+		typ = 11
 	}
-	out = append(out, 3, code, 0, 0, 0, 0, 0, 0)
+	out = append(out, typ, code, 0, 0, 0, 0, 0, 0)
 	out = append(out, quote...)
 	ip := out[start:]
 	binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
@@ -128,10 +128,10 @@ func appendICMP(out []byte, b []byte, p *inner, kind icmpKind, mtu int) []byte {
 	return out
 }
 
-func appendICMPv6(out []byte, b []byte, p *inner, kind icmpKind, mtu int) []byte {
+func appendICMPv6(out []byte, b []byte, p *inner, from netip.Addr, kind icmpKind, mtu int) []byte {
 	quote := b[:min(len(b), icmp6MaxLen-ipv6HeaderLen-8)]
 	start := len(out)
-	src, dst := p.dst.As16(), p.src.As16()
+	src, dst := from.As16(), p.src.As16()
 	out = append(out, 0x60, 0, 0, 0, 0, 0, protoICMPv6, icmpTTL)
 	out = append(out, src[:]...)
 	out = append(out, dst[:]...)
@@ -143,6 +143,8 @@ func appendICMPv6(out []byte, b []byte, p *inner, kind icmpKind, mtu int) []byte
 		code = 1
 	case icmpTooBig:
 		typ, code = 2, 0
+	case icmpTimeExceeded:
+		typ, code = 3, 0
 	}
 	out = append(out, typ, code, 0, 0, 0, 0, 0, 0)
 	out = append(out, quote...)
@@ -152,6 +154,6 @@ func appendICMPv6(out []byte, b []byte, p *inner, kind icmpKind, mtu int) []byte
 	if kind == icmpTooBig {
 		binary.BigEndian.PutUint32(msg[4:], uint32(max(mtu, minIPv6MTU)))
 	}
-	binary.BigEndian.PutUint16(msg[2:], ^fold(sum(pseudoSum(p.dst, p.src, protoICMPv6, len(msg)), msg)))
+	binary.BigEndian.PutUint16(msg[2:], ^fold(sum(pseudoSum(from, p.src, protoICMPv6, len(msg)), msg)))
 	return out
 }

@@ -25,6 +25,8 @@ func TestICMP(t *testing.T) {
 		{"IPv4 too big", false, icmpTooBig, 1464, 1472, 3, 4, 1464, 576},
 		{"IPv4 unreachable", false, icmpUnreachable, 0, 10, 3, 1, 0, 20 + 8 + 38},
 		{"IPv4 prohibited", false, icmpProhibited, 0, 10, 3, 13, 0, 20 + 8 + 38},
+		{"IPv4 time exceeded", false, icmpTimeExceeded, 0, 1472, 11, 0, 0, 576},
+		{"IPv6 time exceeded", true, icmpTimeExceeded, 0, 10, 3, 0, 0, 40 + 8 + 58},
 		{"IPv6 too big", true, icmpTooBig, 1444, 1472, 2, 0, 1444, 1280},
 		{"IPv6 too big, never below 1280", true, icmpTooBig, 1000, 1472, 2, 0, 1280, 1280},
 		{"IPv6 unreachable", true, icmpUnreachable, 0, 10, 1, 3, 0, 40 + 8 + 58},
@@ -41,7 +43,7 @@ func TestICMP(t *testing.T) {
 			var p inner
 			require.Equal(t, DropNone, parseInner(b, &p))
 			require.True(t, mayAnswer(b, &p))
-			out := appendICMP(make([]byte, Headroom), b, &p, tt.kind, tt.mtu)
+			out := appendICMP(make([]byte, Headroom), b, &p, p.dst, tt.kind, tt.mtu)
 			require.NotNil(t, out)
 			out = out[Headroom:]
 			require.Len(t, out, tt.wantLength)
@@ -142,8 +144,8 @@ func FuzzICMP(f *testing.F) {
 		if parseInner(b, &p) != DropNone || !mayAnswer(b, &p) {
 			return
 		}
-		for kind := range icmpTooBig + 1 {
-			out := appendICMP(nil, b, &p, kind, mtu)
+		for kind := range icmpTimeExceeded + 1 {
+			out := appendICMP(nil, b, &p, p.dst, kind, mtu)
 			require.Equal(t, DropNone, parseInner(out, &q))
 			require.Equal(t, len(out), q.length)
 			require.Equal(t, p.src, q.dst)

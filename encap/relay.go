@@ -3,6 +3,7 @@ package encap
 import (
 	"io"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/xtrkit/xtrkit/mapcache"
@@ -159,9 +160,6 @@ func (t *localTable) rooms() (smallest, largest int) {
 // become tos and ttl (draft-ermagan-lisp-nat-traversal-19 §5.3.1). Its source or
 // its destination must be registered here: an RTR is no relay for everybody.
 func (g *ingress) sendOn(in *Incoming, o *overlay, b []byte, p *inner, tos, ttl uint8) DropReason {
-	if ttl <= 1 {
-		return DropTTL // it ends here, as at any router
-	}
 	r := &g.relays
 	if r.egress == nil {
 		r.egress = newEgress(g.f)
@@ -171,6 +169,10 @@ func (g *ingress) sendOn(in *Incoming, o *overlay, b []byte, p *inner, tos, ttl 
 	if !r.begun {
 		e.begin()
 		r.begun = true
+	}
+	if ttl <= 1 { // it ends here, as at any router
+		e.expired(in, o, b, p)
+		return DropTTL
 	}
 	setTOSTTL(b, p, tos, ttl-1)
 	buf := r.room(in, b)
@@ -201,6 +203,24 @@ func (g *ingress) sendOn(in *Incoming, o *overlay, b []byte, p *inner, tos, ttl 
 	}
 	e.decided(o, buf, p, hash, &d)
 	return DropNone
+}
+
+// expired tells the source of a packet that its TTL has ended here, from the address
+// that it came to, so that traceroute shows the RTR. Without an address of the
+// packet's family nothing can be said. Nor is it said to everybody: one of the
+// packet's ends must be registered here.
+func (e *egress) expired(in *Incoming, o *overlay, b []byte, p *inner) {
+	from := in.Local
+	if !from.IsValid() || from.Is6() != p.v6 {
+		i := slices.IndexFunc(e.locals.locals, func(l mapcache.Local) bool { return l.Up && l.Addr.Is6() == p.v6 })
+		if i < 0 {
+			return
+		}
+		from = e.locals.locals[i].Addr
+	}
+	if o.answers && (e.view.BehindNAT(o.iid, p.src) || e.view.BehindNAT(o.iid, p.dst)) {
+		e.answerFrom(from, o, b, p, icmpTimeExceeded, 0)
+	}
 }
 
 // room returns the buffer that holds the packet b at Headroom: the one it was
