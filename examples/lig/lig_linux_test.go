@@ -162,8 +162,10 @@ func TestField(t *testing.T) {
 		{"to the locator that is said", "b", "-source 10.0.2.2 2001:db8::1", []string{"2001:db8::1/128"}, []string{"10.0.1.2"}, 1},
 		// Our own EIDs, that is (6835i-6-1): as the mapping system has them.
 		{"self", "b", "self", []string{"192.0.2.2/32", "2001:db8::2/128"}, []string{"10.0.2.2", "10.0.2.2"}, 2},
-		{"self at every Map-Resolver", "a", "-all self", []string{"192.0.2.1/32", "192.0.2.1/32", "2001:db8::1/128", "2001:db8::1/128"},
-			[]string{"10.0.1.2", "fd00:1::2", "10.0.1.2", "fd00:1::2"}, 1},
+		{
+			"self at every Map-Resolver", "a", "-all self",
+			[]string{"192.0.2.1/32", "192.0.2.1/32", "2001:db8::1/128", "2001:db8::1/128"}, []string{"10.0.1.2", "fd00:1::2", "10.0.1.2", "fd00:1::2"}, 1,
+		},
 		{"three times", "c", "-m 10.0.3.2 -c 3 192.0.2.1", []string{"192.0.2.1/32", "192.0.2.1/32", "192.0.2.1/32"}, []string{"10.0.1.2", "10.0.1.2", "10.0.1.2"}, 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
