@@ -48,10 +48,7 @@ func TestRelaySuperPackets(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			x := newRelay(t)
-			n := 100*tt.size + 7 // more than the RTR sends at once
-			if n > 60000 {
-				n = 60000
-			}
+			n := min(100*tt.size+7, 60000) // more packets than the RTR sends at once
 			whole := packetSpec{src: tt.src, dst: tt.dst, ttl: 64, tos: 2, df: true, proto: tt.proto, payloadLen: n}.build()
 			header := len(whole) - n
 			in := from(nat1, rtr4, encapsulated(0, 0, 0, leaveUnfinished(t, clone(whole))))
