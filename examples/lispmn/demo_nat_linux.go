@@ -285,27 +285,40 @@ func natPing(from, to site) func(context.Context, *demoLab) ([]string, error) {
 			f.check(r.Received == r.Sent, "%s: %d of %d pings were lost %v", to.eid[family], r.Sent-r.Received, r.Sent, r.Errors)
 			f.check(r.Duplicates == 0, "%s: %d answers came twice", to.eid[family], r.Duplicates)
 		}
-		relayed, err := d.relayed(ctx)
+		relayed, byKernel, err := d.relayed(ctx)
 		if err != nil {
 			return seen, err
 		}
 		f.check(relayed > 0, "no RTR has relayed anything")
-		return append(seen, fmt.Sprintf("the RTRs have relayed %d packets so far", relayed)), f.err()
+		text := fmt.Sprintf("the RTRs have relayed %d packets so far", relayed)
+		if byKernel != nil {
+			f.check(*byKernel > 0, "all that was relayed took the slow path")
+			text += fmt.Sprintf(", %d of them in the kernel", *byKernel)
+		}
+		return append(seen, text), f.err()
 	}
 }
 
-// relayed counts what all RTRs that run have sent on.
-func (d *demoLab) relayed(ctx context.Context) (n uint64, err error) {
+// relayed counts what all RTRs that run have sent on, and how much of it the kernel
+// has; nil if it forwards nothing.
+func (d *demoLab) relayed(ctx context.Context) (n uint64, byKernel *uint64, err error) {
 	for _, s := range natRTRs {
 		if c := d.children[s.name]; c != nil && !c.ended() {
 			st, err := c.ready(ctx)
 			if err != nil {
-				return n, err
+				return n, byKernel, err
 			}
 			n += st.RTR.Traffic.Encapsulated.Packets
+			if k := st.RTR.Traffic.Kernel; k != nil {
+				sum := k.Encapsulated.Packets
+				if byKernel != nil {
+					sum += *byKernel
+				}
+				byKernel = &sum
+			}
 		}
 	}
-	return n, nil
+	return n, byKernel, nil
 }
 
 // natTransfer sends data over TCP.

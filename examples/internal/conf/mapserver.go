@@ -22,8 +22,11 @@ type MapServerNode struct {
 	Resolver      []ResolverEntry
 	LISPSEC       MapServerSEC
 	NAT           MapServerNAT
-	RTR           *RTR // nil: a Map-Server and Map-Resolver; else an RTR and nothing else
+	RTR           *RTR // nil: a Map-Server and Map-Resolver alone
 }
+
+// ServesSites reports whether it is a Map-Server or Map-Resolver, be it an RTR or not.
+func (m *MapServerNode) ServesSites() bool { return len(m.Sites)+len(m.Resolver) > 0 }
 
 // ResolverEntry is an EID-Prefix that other Map-Servers have.
 type ResolverEntry struct {
@@ -85,7 +88,9 @@ func (r *reader) mapServer(g *group, m *MapServerNode) {
 	case "MS":
 	case "RTR":
 		r.rtr(g, m)
-		return
+		if g.has("control-iface") {
+			g.errorf("control-iface", "an RTR takes control messages at all addresses, and so does its Map-Server: leave it out")
+		}
 	case "MN", "XTR":
 		g.errorf("operating-mode", "this file is for a node: start lispmn with it")
 	default:
@@ -99,8 +104,13 @@ func (r *reader) mapServer(g *group, m *MapServerNode) {
 	}
 	r.mapServerSecurity(g, m)
 	r.mapServerNAT(g, m)
-	if len(m.Sites)+len(m.Resolver) == 0 && len(r.probs.errors) == 0 {
+	switch {
+	case len(r.probs.errors) > 0:
+	case m.RTR == nil && !m.ServesSites():
 		r.probs.errorf(0, "", "there is no lisp-site: nobody could register")
+	case m.RTR != nil && !m.ServesSites() && len(m.RTR.MapServers) == 0 && !m.RTR.LispersNet:
+		g.errorf("operating-mode", "an RTR needs an rtr-ms-node { address = ... key = ... } for each Map-Server whose nodes it serves, "+
+			"or lisp-site sections, to be that Map-Server itself")
 	}
 }
 

@@ -37,6 +37,7 @@ type RTR struct {
 	MapResolvers []netip.Addr
 	Locators     []LocatorSource // by interface; empty: all addresses of the host
 	IIDs         []uint32        // whose packets it relays
+	Dataplane    Dataplane
 	RequireKey   bool
 	LispersNet   bool
 }
@@ -239,12 +240,11 @@ func (r *reader) rtr(g *group, m *MapServerNode) {
 	if len(c.IIDs) == 0 {
 		c.IIDs = []uint32{0}
 	}
-	if len(c.MapServers) == 0 && !c.LispersNet && len(r.probs.errors) == 0 {
-		g.errorf("operating-mode", "an RTR needs an rtr-ms-node { address = ... key = ... } for each Map-Server whose nodes it serves")
-	}
+	c.Dataplane = r.dataplane(g)
 }
 
-// openServer reads the text of a file of lispms, which is a Map-Server or an RTR.
+// openServer reads the text of a file of lispms, which is a Map-Server, or an RTR, or
+// both: an RTR with sites is their Map-Server.
 func (r *reader) openServer(src string) *group {
 	root := parse(src, r.getenv, r.probs)
 	r.override(root, r.set)
@@ -256,6 +256,9 @@ func (r *reader) openServer(src string) *group {
 				who = roleRTR
 			}
 		}
+	}
+	if who == roleRTR && slices.ContainsFunc(root.items, func(it item) bool { return it.name == "lisp-site" || it.name == "resolver-entry" }) {
+		who |= roleMS
 	}
 	return check(root, known, who, r.probs)
 }

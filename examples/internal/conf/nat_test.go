@@ -68,7 +68,6 @@ func TestMapServerNAT(t *testing.T) {
 		rtrNodes + "ms-rtr-node { name = one address = 203.0.113.11 }":                     "there is an RTR one already",
 		rtrNodes + "ms-advertised-rtrs-set = s":                                            "there is no ms-rtrs-set with the name s",
 		rtrNodes + "ms-rtrs-set { name = s rtrs = { three } }\nms-advertised-rtrs-set = s": "there is no ms-rtr-node three",
-		"operating-mode = RTR":                                                             "an RTR needs an rtr-ms-node",
 	} {
 		_, err := ParseMapServer(t.Context(), "f", src+minimalServer, hermetic())
 		assert.ErrorContains(t, err, want, src)
@@ -107,16 +106,18 @@ func TestRTR(t *testing.T) {
 			{Interface: "eth0", Family: 4, Priority: 1, Weight: 100},
 			{Interface: "eth1", Family: 6, Priority: 2, Weight: 50},
 		},
-		IIDs: []uint32{0, 7}, RequireKey: true, LispersNet: true,
+		IIDs: []uint32{0, 7}, Dataplane: DataplaneAuto, RequireKey: true, LispersNet: true,
 	}, *m.RTR)
 	assert.Empty(t, m.Warnings)
 	assert.Equal(t, "/tmp/s", m.ControlSocket)
 	assert.Equal(t, 2, m.Debug)
 
 	for src, want := range map[string]string{
-		"rtr-iids = { many }":                                   "'many' is not an instance",
-		"rtr-ms-node { key = k }":                               "rtr-ms-node.address: is missing",
-		"map-resolver = { here! }":                              "map-resolver",
+		"":                         "an RTR needs an rtr-ms-node",
+		"dataplane = magic":        "dataplane",
+		"rtr-iids = { many }":      "'many' is not an instance",
+		"rtr-ms-node { key = k }":  "rtr-ms-node.address: is missing",
+		"map-resolver = { here! }": "map-resolver",
 		"rtr-ifaces { rtr-iface { ip_version = 4 } }":           "iface: is missing",
 		"rtr-ifaces { rtr-iface { iface = a ip_version = 5 } }": "neither 4 nor 6",
 	} {
@@ -125,4 +126,25 @@ func TestRTR(t *testing.T) {
 	}
 	_, err = ParseNode(t.Context(), "f", "operating-mode = RTR", hermetic())
 	assert.ErrorContains(t, err, "start lispms with it")
+}
+
+// TestRTRWithSites: an RTR with sites is their Map-Server, too.
+func TestRTRWithSites(t *testing.T) {
+	m, err := ParseMapServer(t.Context(), "f", "operating-mode = RTR\nstate-file = /s\ndataplane = user\n"+rtrNodes+minimalServer, hermetic())
+	require.NoError(t, err)
+	require.NotNil(t, m.RTR)
+	assert.True(t, m.ServesSites())
+	assert.Empty(t, m.RTR.MapServers, "its own needs no word")
+	assert.Equal(t, DataplaneUser, m.RTR.Dataplane)
+	assert.Equal(t, "/s", m.StateFile)
+	assert.Len(t, m.NAT.RTRs, 2)
+	assert.Empty(t, m.Warnings)
+
+	m, err = ParseMapServer(t.Context(), "f", "operating-mode = RTR\nrtr-ms-node { address = 198.51.100.1 }\nstate-file = /s\ncontrol-iface = eth0", hermetic())
+	require.NoError(t, err)
+	assert.False(t, m.ServesSites())
+	assert.Len(t, m.Warnings, 2, "without sites it is an RTR alone")
+
+	_, err = ParseMapServer(t.Context(), "f", "operating-mode = RTR\ncontrol-iface = eth0\n"+minimalServer, hermetic())
+	assert.ErrorContains(t, err, "an RTR takes control messages at all addresses, and so does its Map-Server")
 }

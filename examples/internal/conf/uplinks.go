@@ -24,16 +24,21 @@ const (
 )
 
 func uplinkOptions(o options) {
-	o["dataplane"] = option{role: roleXTR}
+	o["dataplane"] = option{role: roleXTR | roleRTR}
 	o["graceful"] = flag().of(roleXTR)
 	o["uplink-mode"] = option{role: roleXTR}
 	o["rloc-probing"].sub["rloc-probe-prefer-rtt"] = flag()
 }
 
+// dataplane reads where packets are forwarded.
+func (r *reader) dataplane(g *group) Dataplane {
+	return Dataplane(r.oneOf(g, "dataplane", string(DataplaneAuto), []string{string(DataplaneAuto), string(DataplaneEBPF), string(DataplaneUser)}))
+}
+
 // uplinks reads how several uplinks are used.
 func (r *reader) uplinks(g *group, n *Node) {
 	n.UplinkMode = UplinkMode(r.oneOf(g, "uplink-mode", string(UplinkFull), []string{string(UplinkFull), string(UplinkLegacy)}))
-	n.Dataplane = Dataplane(r.oneOf(g, "dataplane", string(DataplaneAuto), []string{string(DataplaneAuto), string(DataplaneEBPF), string(DataplaneUser)}))
+	n.Dataplane = r.dataplane(g)
 	n.Graceful = g.on("graceful", false)
 	if n.Graceful && n.Dataplane == DataplaneUser {
 		g.warnf("graceful", "is of no use with dataplane = user: packets stop when the node ends")

@@ -59,6 +59,9 @@ func TestParse(t *testing.T) {
 	_, code, done := c.Parse([]string{"-m", "192.0.2.1"}, io.Discard)
 	assert.True(t, done, "not for a Map-Server")
 	assert.Equal(t, ExitUsage, code)
+	f, _, done := c.Parse([]string{"-dataplane", "user"}, io.Discard)
+	assert.False(t, done, "an RTR forwards")
+	assert.Equal(t, []conf.Setting{{Name: "dataplane", Values: []string{"user"}}}, f.Settings)
 }
 
 func TestLog(t *testing.T) {

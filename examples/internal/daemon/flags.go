@@ -44,7 +44,7 @@ func (s setting) Set(text string) error {
 type Command struct {
 	Name, File string // the name of the program, and where its file is if nobody says
 	Synopsis   string
-	// Node adds the options of LISPmob's lispd that a Map-Server has no use for.
+	// Node adds the options of LISPmob's lispd that a Map-Server or RTR has no use for.
 	Node bool
 }
 
@@ -67,7 +67,7 @@ func (c Command) FlagSet(f *Flags) *flag.FlagSet {
 		{"p", "control-port", "send control messages from UDP port `PORT`"},
 		{"r", "map-request-retries", "repeat an unanswered Map-Request `N` times"},
 	} {
-		if c.Node || s.name == "d" {
+		if c.Node || s.name == "d" || s.name == "dataplane" {
 			fs.Var(setting{s.option, s.name == "m", &f.Settings}, s.name, s.usage)
 		}
 	}

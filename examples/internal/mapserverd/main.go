@@ -4,11 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 
 	"github.com/xtrkit/xtrkit/examples/internal/conf"
 	"github.com/xtrkit/xtrkit/examples/internal/daemon"
-	"github.com/xtrkit/xtrkit/examples/internal/rtrd"
 )
 
 var command = daemon.Command{Name: "lispms", File: "/etc/lispms.conf", Synopsis: `Usage: lispms [-f FILE] [options]         run a Map-Server
@@ -16,8 +14,9 @@ var command = daemon.Command{Name: "lispms", File: "/etc/lispms.conf", Synopsis:
 
 lispms is a LISP Map-Server and Map-Resolver (RFC 9301). It reads files like
 those of an OpenOverlayRouter with operating-mode = MS, or RTR, which makes it an
-RTR for nodes behind NATs (draft-ermagan-lisp-nat-traversal-19). SIGHUP has it open its log
-file anew, SIGINT and SIGTERM end it. lispconf shows what it does.
+RTR for nodes behind NATs (draft-ermagan-lisp-nat-traversal-19), and with sites both.
+SIGHUP has it open its log file anew, SIGINT and SIGTERM end it. lispconf shows what
+it does.
 `}
 
 // Main is the program lispms. It returns the exit code.
@@ -60,11 +59,11 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return daemon.Failed(stderr, "lispms", err)
 	}
 	defer page.Close()
-	s, what, err := newProgram(ctx, cfg, log.Logger)
+	s, err := New(ctx, Config{Conf: cfg, Version: daemon.Version(), Logger: log.Logger})
 	if err != nil {
 		return daemon.Failed(stderr, "lispms", err)
 	}
-	fmt.Fprintf(stderr, "lispms: %s; see lispconf -s %s show\n", what, s.Socket())
+	fmt.Fprintf(stderr, "lispms: %s; see lispconf -s %s show\n", s.what(), s.Socket())
 	if err := daemon.DropCapabilities(); err != nil {
 		log.Warn("goes on with all capabilities", "err", err)
 	}
@@ -76,19 +75,18 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return daemon.ExitOK
 }
 
-// program is what lispms is: a Map-Server or an RTR.
-type program interface {
-	daemon.Program
-	Socket() string
-	Run(ctx context.Context) error
-}
-
-// newProgram makes what the file says.
-func newProgram(ctx context.Context, cfg *conf.MapServerNode, log *slog.Logger) (p program, what string, err error) {
-	if cfg.RTR != nil {
-		p, err = rtrd.New(ctx, rtrd.Config{Conf: cfg, Version: daemon.Version(), Logger: log})
-		return p, fmt.Sprintf("relays for nodes behind NATs, for %d Map-Servers", len(cfg.RTR.MapServers)), err
+// what says what the server does, for the one who has started it.
+func (s *Server) what() string {
+	sites := fmt.Sprintf("serves %d sites", len(s.cfg.Conf.Sites))
+	if s.rtr == nil {
+		return sites
 	}
-	p, err = New(ctx, Config{Conf: cfg, Version: daemon.Version(), Logger: log})
-	return p, fmt.Sprintf("serves %d sites", len(cfg.Sites)), err
+	relays := fmt.Sprintf("relays for nodes behind NATs, for %d Map-Servers", len(s.cfg.Conf.RTR.MapServers))
+	switch {
+	case s.core == nil:
+		return relays
+	case len(s.cfg.Conf.RTR.MapServers) == 0:
+		return sites + ", and relays for their nodes behind NATs"
+	}
+	return sites + ", and " + relays + " and itself"
 }

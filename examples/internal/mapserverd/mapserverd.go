@@ -1,6 +1,7 @@
 // Package mapserverd puts a Map-Server and Map-Resolver together from
 // control/mapserver and control.Runner, configured by conf and seen through
-// statusd. lispms is this and a command line, and the demo of lispmn runs the same.
+// statusd, and an RTR from rtrd, or both of them. lispms is this and a command line,
+// and the demo of lispmn runs the same.
 package mapserverd
 
 import (
@@ -10,7 +11,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"runtime"
 	"slices"
 	"time"
@@ -18,6 +18,7 @@ import (
 	"github.com/xtrkit/xtrkit/control"
 	"github.com/xtrkit/xtrkit/control/mapserver"
 	"github.com/xtrkit/xtrkit/examples/internal/conf"
+	"github.com/xtrkit/xtrkit/examples/internal/rtrd"
 	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 	"github.com/xtrkit/xtrkit/lisp"
 )
@@ -32,12 +33,14 @@ type Config struct {
 	Logger  *slog.Logger // nil: silent
 }
 
-// Server is a running Map-Server. Its methods are safe for concurrent use.
+// Server is a running Map-Server, or RTR, or both. Its methods are safe for concurrent
+// use.
 type Server struct {
 	cfg     Config
 	log     *slog.Logger
 	started time.Time
-	core    *mapserver.Server
+	core    *mapserver.Server // nil: an RTR alone
+	rtr     *rtrd.RTR         // nil: a Map-Server alone
 	runner  *control.Runner
 	status  *statusd.Server
 	every   time.Duration // between two savings
@@ -57,48 +60,87 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
+	undo := []func() error{s.status.Close}
 	defer func() {
 		if err != nil {
-			_ = s.status.Close()
+			for _, f := range slices.Backward(undo) {
+				_ = f()
+			}
 		}
 	}()
 	addrs, err := ownAddresses(cfg.Conf.ControlIface)
 	if err != nil {
 		return nil, err
 	}
-	s.core, err = mapserver.New(mapserver.Config{
-		Sites: sites(cfg.Conf), Resolver: resolver(cfg.Conf), LISPSEC: lispSec(&cfg.Conf.LISPSEC), Locals: addrs, NAT: natConfig(&cfg.Conf.NAT), Logger: cfg.Logger,
-	})
+	shared, err := newSharedKey(cfg.Conf, addrs)
 	if err != nil {
 		return nil, err
 	}
-	s.load(s.started)
-	listen := control.ListenConfig{Sockets: workers()}
-	if cfg.Conf.ControlIface != "" {
+	if cfg.Conf.RTR != nil {
+		s.rtr, err = rtrd.New(ctx, rtrd.Config{
+			Conf: cfg.Conf.RTR, File: cfg.Conf.File, MapServers: shared.mapServers(addrs), Publish: s.status.Publish, Logger: cfg.Logger,
+		})
+		if err != nil {
+			return nil, err
+		}
+		undo = append(undo, s.rtr.Close)
+	}
+	if cfg.Conf.ServesSites() || s.rtr == nil {
+		nat := natConfig(&cfg.Conf.NAT)
+		nat.RTRs = append(nat.RTRs, shared.rtrs(s.rtr)...)
+		s.core, err = mapserver.New(mapserver.Config{
+			Sites: sites(cfg.Conf), Resolver: resolver(cfg.Conf), LISPSEC: lispSec(&cfg.Conf.LISPSEC), Locals: addrs, NAT: nat, Logger: cfg.Logger,
+		})
+		if err != nil {
+			return nil, err
+		}
+		s.load(s.started)
+	}
+	conn, err := s.listen(ctx, addrs)
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, conn.Close)
+	s.runner, err = control.NewRunner(s.runnerConfig(conn))
+	if err != nil {
+		return nil, err
+	}
+	if s.rtr != nil {
+		s.rtr.Begin(s.started, s.runner)
+	}
+	return s, nil
+}
+
+// listen takes the control port.
+func (s *Server) listen(ctx context.Context, addrs []netip.Addr) (*control.UDPConn, error) {
+	listen := control.ListenConfig{SharePort: s.rtr != nil}
+	if s.core != nil {
+		listen.Sockets = workers()
+	}
+	if s.cfg.Conf.ControlIface != "" {
 		for _, a := range addrs {
 			listen.Addrs = append(listen.Addrs, netip.AddrPortFrom(a, lisp.ControlPort))
 		}
 	}
-	conn, err := control.Listen(ctx, listen)
-	if err != nil {
-		return nil, err
-	}
-	s.runner, err = control.NewRunner(control.RunnerConfig{
-		Conn:      conn,
-		Cores:     map[control.Role]control.Core{control.RoleMapServer: s.core},
-		NewWorker: func() control.Worker { return s.core.NewWorker() },
-		AfterStep: func(now time.Time) {
+	return control.Listen(ctx, listen)
+}
+
+// runnerConfig puts together what is there.
+func (s *Server) runnerConfig(conn control.Conn) control.RunnerConfig {
+	c := control.RunnerConfig{Conn: conn, Cores: make(map[control.Role]control.Core), Logger: s.cfg.Logger}
+	if s.core != nil {
+		c.Cores[control.RoleMapServer] = s.core
+		c.NewWorker = func() control.Worker { return s.core.NewWorker() }
+		c.AfterStep = func(now time.Time) {
 			for e, ok := s.core.NextEvent(); ok; e, ok = s.core.NextEvent() {
 				s.publish(now, e)
 			}
-		},
-		Logger: cfg.Logger,
-	})
-	if err != nil {
-		_ = conn.Close()
-		return nil, err
+		}
 	}
-	return s, nil
+	if s.rtr != nil {
+		s.rtr.Join(&c)
+	}
+	return c
 }
 
 // workers is how many sockets share each address, and goroutines answer: one
@@ -195,8 +237,11 @@ func resolver(c *conf.MapServerNode) []mapserver.ResolverEntry {
 	return es
 }
 
-// Run serves until the context ends, and returns nil then.
+// Run serves until the context ends, and returns nil then; or an error when a part
+// fails, which ends the others.
 func (s *Server) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	served := make(chan error, 1)
 	go func() { served <- s.status.Run(context.WithoutCancel(ctx)) }()
 	saving, stop := context.WithCancel(ctx)
@@ -205,66 +250,23 @@ func (s *Server) Run(ctx context.Context) error {
 		defer close(saved)
 		s.saveOften(saving)
 	}()
+	// What forwards ends after what controls it.
+	relaying, stopRelaying := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopRelaying()
+	relayed := make(chan error, 1)
+	if s.rtr == nil {
+		relayed <- nil
+	} else {
+		go func() {
+			relayed <- s.rtr.Run(relaying)
+			cancel()
+		}()
+	}
 	err := s.runner.Run(ctx)
 	stop()
 	<-saved
-	err = errors.Join(err, s.save()) // the Runner has ended: nobody else uses the core
+	stopRelaying()
+	err = errors.Join(err, <-relayed, s.save()) // the Runner has ended: nobody else uses the core
 	_ = s.status.Close()
 	return errors.Join(err, <-served)
-}
-
-// Status returns the present state of the server.
-func (s *Server) Status(context.Context) (statusd.Status, error) {
-	now := time.Now()
-	m := &statusd.MapServer{Refused: map[string]uint64{}}
-	st := statusd.Status{Program: "lispms", Version: s.cfg.Version, PID: os.Getpid(), Started: s.started, Time: now, MapServer: m}
-	for _, site := range s.core.Sites(now) {
-		out := statusd.Site{Name: site.Name}
-		for _, p := range site.Prefixes {
-			out.Prefixes = append(out.Prefixes, p.Prefix.String())
-		}
-		m.Sites = append(m.Sites, out)
-	}
-	for _, r := range s.core.Registrations(now) {
-		m.Registrations = append(m.Registrations, entry(r))
-	}
-	for _, e := range s.core.History() {
-		m.History = append(m.History, statusd.Past{Time: e.Time, Text: e.Event.String()})
-	}
-	for _, u := range s.core.MapServers() {
-		m.MapServers = append(m.MapServers, statusd.MapServerHealth{Addr: u.Addr, Health: u.Health.String()})
-	}
-	c := s.core.Stats()
-	m.Counters = map[string]uint64{
-		"map-registers": c.Registers, "accepted": c.Accepted, "refreshes": c.Refreshes, "duplicates": c.Duplicates,
-		"map-notifies": c.Notifies, "map-requests": c.Requests, "map-replies": c.Replies, "negative-replies": c.Negatives, "forwarded": c.Forwards,
-		"moves": c.Moves, "unsolicited-map-notifies": c.UnsolicitedNotifies, "map-notify-acks": c.NotifyAcks, "map-notifies-unanswered": c.NotifiesUnanswered,
-	}
-	for r, n := range c.Dropped {
-		if n > 0 {
-			m.Refused[mapserver.Reason(r).String()] = n
-		}
-	}
-	return st, nil
-}
-
-func entry(r mapserver.Registration) statusd.SiteEntry {
-	e := statusd.SiteEntry{Site: r.Site, IID: r.IID, Prefix: r.EID}
-	for _, x := range r.XTRs {
-		if x.Current && !e.From.IsValid() {
-			e.From, e.Expires = x.From, x.Expiry
-		}
-	}
-	for _, l := range r.RLOCs {
-		ip, ok := l.RLOC.IP()
-		if !ok {
-			continue
-		}
-		out := statusd.RLOC{Addr: ip, Priority: l.Priority, Weight: l.Weight, State: "up"}
-		if !l.Reachable {
-			out.State = "down"
-		}
-		e.RLOCs = append(e.RLOCs, out)
-	}
-	return e
 }

@@ -1,6 +1,6 @@
-// Package rtrd puts a Re-encapsulating Tunnel Router for nodes behind NATs
-// together from natt, control and encap, configured by conf and seen through
-// statusd. lispms is this if its file says operating-mode = RTR.
+// Package rtrd is the part of lispms that makes it a Re-encapsulating Tunnel Router for
+// nodes behind NATs, put together from natt, control and encap, and configured by conf:
+// if its file says operating-mode = RTR. A Map-Server may be in the same process.
 package rtrd
 
 import (
@@ -15,118 +15,83 @@ import (
 
 	"github.com/xtrkit/xtrkit/control"
 	"github.com/xtrkit/xtrkit/encap"
+	"github.com/xtrkit/xtrkit/encap/ebpf"
 	"github.com/xtrkit/xtrkit/examples/internal/conf"
 	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 	"github.com/xtrkit/xtrkit/lisp"
+	"github.com/xtrkit/xtrkit/mapcache"
 	"github.com/xtrkit/xtrkit/multihome"
 	"github.com/xtrkit/xtrkit/natt"
 )
 
-// DefaultSocket is where the status is served if the configuration says nothing.
-const DefaultSocket = "/run/lispms.sock"
-
 // Config makes an RTR.
 type Config struct {
-	Conf    *conf.MapServerNode // with RTR
-	Version string              // told in the status
-	Logger  *slog.Logger        // nil: silent
+	Conf *conf.RTR
+	File string // that it is from
+	// MapServers are those of the same process, which need not be configured.
+	MapServers []natt.RTRMapServer
+	// Publish shows an event.
+	Publish func(statusd.Event)
+	Logger  *slog.Logger // nil: silent
 }
 
-// RTR is a running RTR. Its methods are safe for concurrent use.
+// RTR is an RTR behind the control port of somebody else. Status and what Join adds are
+// for the loop of its Runner; the other methods are safe for concurrent use.
 type RTR struct {
-	cfg     Config
-	log     *slog.Logger
-	started time.Time
+	cfg Config
+	log *slog.Logger
 
 	kernel    *multihome.Netlink
 	uplinks   *multihome.State // only by the goroutine that watches, once Run was called
-	core      *natt.RTR        // this and engine only within runner.Do
+	core      *natt.RTR        // this and engine only on the loop
 	engine    *control.Engine
 	forwarder *encap.Forwarder
+	fast      *ebpf.Dataplane // nil: all packets go through the forwarder
 	runner    *control.Runner
-	status    *statusd.Server
+	locals    []mapcache.Local // at the start
 }
 
-// New takes the control socket and the ports. Run makes them work and gives them
-// back.
+// New takes what the RTR needs from the system, but for the control port. Join and
+// Begin are to follow, then Run, which gives it back, or Close instead.
 func New(ctx context.Context, cfg Config) (_ *RTR, err error) {
-	r := &RTR{cfg: cfg, log: cfg.Logger, started: time.Now()}
+	r := &RTR{cfg: cfg, log: cfg.Logger}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
-	var undo []func() error
+	if r.cfg.Publish == nil {
+		r.cfg.Publish = func(statusd.Event) {}
+	}
 	defer func() {
 		if err != nil {
-			for _, f := range slices.Backward(undo) {
-				_ = f()
-			}
+			err = errors.Join(err, r.Close())
 		}
 	}()
-	if r.status, err = statusd.Listen(statusd.Config{Path: r.Socket(), Snapshot: r.Status}); err != nil {
-		return nil, err
-	}
-	undo = append(undo, r.status.Close)
-	undo = append(undo, r.closeKernel)
 	change, err := r.openKernel(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if r.core, err = natt.NewRTR(coreConfig(cfg.Conf.RTR, r.log)); err != nil {
-		return nil, err
-	}
-	resolvers := make([]netip.AddrPort, 0, len(cfg.Conf.RTR.MapResolvers))
-	for _, a := range cfg.Conf.RTR.MapResolvers {
-		resolvers = append(resolvers, netip.AddrPortFrom(a, lisp.ControlPort))
-	}
-	if r.engine, err = control.New(control.Config{MapResolvers: resolvers, Logger: r.log}); err != nil {
-		return nil, err
-	}
-	conn, err := control.Listen(ctx, control.ListenConfig{SharePort: true})
-	if err != nil {
-		return nil, err
-	}
-	undo = append(undo, conn.Close)
-	underlay, err := encap.NewUDP(encap.UDPConfig{NATPort: natPort(cfg.Conf.RTR), Logger: r.log})
-	if err != nil {
-		return nil, err
-	}
-	undo = append(undo, underlay.Close)
-	native, err := encap.NewNative()
-	if err != nil {
-		return nil, err
-	}
-	undo = append(undo, native.Close)
-	icmp, err := encap.NewICMP()
-	if err != nil {
-		return nil, permission(err)
-	}
-	for _, c := range icmp {
-		undo = append(undo, c.Close)
-	}
-	var overlays []encap.Overlay
-	for _, iid := range cfg.Conf.RTR.IIDs {
-		overlays = append(overlays, encap.Overlay{InstanceID: iid, Relay: true})
-	}
-	r.forwarder, err = encap.NewForwarder(encap.Config{
-		Overlays: overlays, View: r.engine.Cache().View, Meter: r.engine.Cache().NewMeter, Underlay: underlay, Native: native, ICMP: icmp, Logger: r.log,
-		Control: func(d lisp.Datagram) { r.runner.HandleData(d) },
-	})
-	if err != nil {
-		return nil, err
-	}
-	r.runner, err = control.NewRunner(control.RunnerConfig{
-		Conn: conn, Engine: r.engine, Cores: map[control.Role]control.Core{control.RoleRTR: r.core},
-		Dataplane: r.forwarder, OnEvent: r.onEvent, AfterStep: r.publish, Logger: r.log,
-	})
-	if err != nil {
-		return nil, err
-	}
-	locals := r.locators(change.Interfaces)
-	if len(locals) == 0 {
+	if r.locals = r.locators(change.Interfaces); len(r.locals) == 0 {
 		return nil, errors.New("an RTR needs an address: name interfaces that have one in rtr-ifaces")
 	}
-	r.runner.SetLocals(r.started, locals)
-	return r, nil
+	if r.core, err = natt.NewRTR(coreConfig(&cfg, r.log)); err != nil {
+		return nil, err
+	}
+	if r.engine, err = control.New(control.Config{MapResolvers: resolvers(&cfg, r.locals), Logger: r.log}); err != nil {
+		return nil, err
+	}
+	return r, r.openDataplane()
+}
+
+// Close gives back what New took. It may be called more than once, and after Run.
+func (r *RTR) Close() error {
+	var errs []error
+	if r.fast != nil {
+		errs = append(errs, r.fast.Close())
+	}
+	if r.forwarder != nil {
+		errs = append(errs, r.forwarder.Close())
+	}
+	return errors.Join(append(errs, r.closeKernel())...)
 }
 
 func permission(err error) error {
@@ -136,18 +101,27 @@ func permission(err error) error {
 	return err
 }
 
+// Addrs are the addresses that nodes reached the RTR by when it was made.
+func (r *RTR) Addrs() []netip.Addr {
+	as := make([]netip.Addr, len(r.locals))
+	for i, l := range r.locals {
+		as[i] = l.Addr
+	}
+	return as
+}
+
 // natPort is what packets to nodes behind NATs leave from. xTRs of lispers.net
 // open their NAT for the data port.
-func natPort(c *conf.RTR) uint16 {
-	if c.LispersNet && len(c.MapServers) == 0 {
+func natPort(cfg *Config) uint16 {
+	if cfg.Conf.LispersNet && len(cfg.Conf.MapServers)+len(cfg.MapServers) == 0 {
 		return lisp.DataPort
 	}
 	return lisp.ControlPort
 }
 
-func coreConfig(c *conf.RTR, log *slog.Logger) natt.RTRConfig {
-	out := natt.RTRConfig{RequireKey: c.RequireKey, LispersNet: c.LispersNet, Logger: log}
-	for _, s := range c.MapServers {
+func coreConfig(cfg *Config, log *slog.Logger) natt.RTRConfig {
+	out := natt.RTRConfig{RequireKey: cfg.Conf.RequireKey, LispersNet: cfg.Conf.LispersNet, Logger: log}
+	for _, s := range cfg.Conf.MapServers {
 		ms := natt.RTRMapServer{Addr: s.Addr}
 		if s.Key.Secret != "" {
 			ms.Key = lisp.Key{ID: s.Key.ID, Algorithm: lisp.Algorithm(s.Key.Type), Secret: []byte(s.Key.Secret)}
@@ -157,57 +131,63 @@ func coreConfig(c *conf.RTR, log *slog.Logger) natt.RTRConfig {
 		}
 		out.MapServers = append(out.MapServers, ms)
 	}
+	out.MapServers = append(out.MapServers, cfg.MapServers...)
 	return out
 }
 
-// onEvent shows what happens.
-func (r *RTR) onEvent(e control.Event) {
-	r.status.Publish(statusd.Describe(e.When(), e.String(), e))
+// resolvers are who is asked for mappings: with a Map-Server in the same process, that
+// one, unless the file says otherwise.
+func resolvers(cfg *Config, locals []mapcache.Local) []netip.AddrPort {
+	as := cfg.Conf.MapResolvers
+	if len(as) == 0 && len(cfg.MapServers) > 0 {
+		as = []netip.Addr{locals[0].Addr}
+	}
+	out := make([]netip.AddrPort, 0, len(as))
+	for _, a := range as {
+		out = append(out, netip.AddrPortFrom(a, lisp.ControlPort))
+	}
+	return out
 }
 
-// publish shows the events of the machine.
-func (r *RTR) publish(now time.Time) {
-	for e, ok := r.core.NextEvent(); ok; e, ok = r.core.NextEvent() {
-		r.status.Publish(statusd.Describe(now, e.String(), e))
+// Join adds the RTR to what a Runner is made of, whose Conn has to share its port
+// (control.ListenConfig.SharePort). Begin is to follow when that is made.
+func (r *RTR) Join(c *control.RunnerConfig) {
+	if c.Cores == nil {
+		c.Cores = make(map[control.Role]control.Core)
+	}
+	c.Cores[control.RoleRTR], c.Engine, c.Dataplane = r.core, r.engine, r.plane()
+	c.OnEvent = func(e control.Event) { r.cfg.Publish(statusd.Describe(e.When(), e.String(), e)) }
+	after := c.AfterStep
+	c.AfterStep = func(now time.Time) {
+		if after != nil {
+			after(now)
+		}
+		for e, ok := r.core.NextEvent(); ok; e, ok = r.core.NextEvent() {
+			r.cfg.Publish(statusd.Describe(now, e.String(), e))
+		}
 	}
 }
 
-// Run relays until the context ends, and returns nil then; or an error when a
-// part fails, which ends the others.
+// Begin says whose loop it is.
+func (r *RTR) Begin(now time.Time, runner *control.Runner) {
+	r.runner = runner
+	runner.SetLocals(now, slices.Clone(r.locals))
+}
+
+// Run relays and follows the interfaces until the context ends, and returns nil then;
+// or an error when a part fails. The Runner has to run for as long.
 func (r *RTR) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	served := make(chan error, 1)
-	go func() { served <- r.status.Run(context.WithoutCancel(ctx)) }()
 	forwarded := make(chan error, 1)
 	go func() {
 		forwarded <- r.forwarder.Run(context.WithoutCancel(ctx))
 		cancel()
 	}()
-	watched := make(chan error, 1)
-	go func() {
-		watched <- multihome.Watch(ctx, r.kernel, r.uplinks, func(now time.Time, c multihome.Change) error {
-			r.runner.SetLocals(now, r.locators(c.Interfaces))
-			return nil
-		})
-		cancel()
-	}()
-	errControl := r.runner.Run(ctx)
-	cancel()
-	errWatch := <-watched
-	errClose := errors.Join(r.forwarder.Close(), r.closeKernel())
-	errForward := <-forwarded
-	_ = r.status.Close()
-	return errors.Join(errControl, errWatch, errForward, errClose, <-served)
+	errWatch := multihome.Watch(ctx, r.kernel, r.uplinks, func(now time.Time, c multihome.Change) error {
+		r.runner.SetLocals(now, r.locators(c.Interfaces))
+		return nil
+	})
+	errClose := r.Close()
+	return errors.Join(errWatch, errClose, <-forwarded)
 }
-
-// Socket is the path of the unix socket with the status.
-func (r *RTR) Socket() string {
-	if r.cfg.Conf.ControlSocket != "" {
-		return r.cfg.Conf.ControlSocket
-	}
-	return DefaultSocket
-}
-
-// Events tells what happens.
-func (r *RTR) Events() *statusd.Server { return r.status }

@@ -3,11 +3,11 @@ package rtrd
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"time"
 
-	"github.com/xtrkit/xtrkit/examples/internal/conf"
 	"github.com/xtrkit/xtrkit/mapcache"
 	"github.com/xtrkit/xtrkit/multihome"
 )
@@ -54,7 +54,7 @@ func (r *RTR) locators(ifs []multihome.Interface) []mapcache.Local {
 			IfIndex: i.Index, Addr: addrs[0], Priority: priority, Weight: weight, Up: use != multihome.LinkDown,
 		})
 	}
-	named := r.cfg.Conf.RTR.Locators
+	named := r.cfg.Conf.Locators
 	for _, i := range ifs {
 		if len(named) == 0 {
 			add(i, false, 1, 100)
@@ -69,12 +69,8 @@ func (r *RTR) locators(ifs []multihome.Interface) []mapcache.Local {
 	}
 	for _, s := range named {
 		if !slices.ContainsFunc(ifs, func(i multihome.Interface) bool { return i.Name == s.Interface }) {
-			r.log.Warn("there is no such interface", "rtr_iface", s.Interface, "where", where(r.cfg.Conf, s))
+			r.log.Warn("there is no such interface", "rtr_iface", s.Interface, "where", fmt.Sprintf("%s:%d", r.cfg.File, s.Line))
 		}
 	}
 	return ls
-}
-
-func where(c *conf.MapServerNode, s conf.LocatorSource) string {
-	return conf.Problem{File: c.File, Line: s.Line}.String()
 }
