@@ -9,10 +9,10 @@ import (
 type icmpKind uint8
 
 const (
-	icmpUnreachable icmpKind = iota // host or address unreachable
-	icmpProhibited                  // the mapping system denies the flow
-	icmpTooBig                      // Fragmentation Needed, Packet Too Big
-	icmpTimeExceeded                // TTL or hop limit exceeded in transit
+	icmpUnreachable  icmpKind = iota // host or address unreachable
+	icmpProhibited                   // the mapping system denies the flow
+	icmpTooBig                       // Fragmentation Needed, Packet Too Big
+	icmpTimeExceeded                 // TTL or hop limit exceeded in transit
 )
 
 // Most octets of an ICMP error: RFC 1812 §4.3.2.3 and RFC 4443 §2.4 (c).

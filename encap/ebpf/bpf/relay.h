@@ -75,7 +75,7 @@ static __always_inline int relay(struct __sk_buff *skb, __u32 at, __u32 inner, s
 	if (ecn < 0)
 		return finish(DROP_ECN);
 	if (ttl < 2)
-		return finish(DROP_TTL); /* it ends here, as at any router */
+		return finish(SLOW_HEADER); /* it ends here, as at any router, and the slow path says so */
 	count_segments(skb, inner, p, &n);
 
 	/* From here on the packet is ours. */
