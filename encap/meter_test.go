@@ -59,3 +59,46 @@ func TestEntryCounters(t *testing.T) {
 	assert.Equal(t, s.Locators[0].Out, Counter{outB.Packets + outC.Packets, outB.Octets + outC.Octets})
 	assert.Equal(t, s.Locators[0].In, Counter{inB.Packets + inC.Packets + 1, inB.Octets + inC.Octets + 128}, "one is of an unknown source")
 }
+
+// Sources of one batch are told apart, and large sends in one piece count as the
+// packets that they are, out and in.
+func TestEntryCountersOfABatch(t *testing.T) {
+	a := newA(t, &memNet{}, rlocB4)
+	a.learn(t, 0, eidC4+"/32", rlocB4)
+	var in []Incoming
+	for i := range 3 * maxTallies {
+		src := []string{eidB4, eidC4, eidC4}[i%3]
+		in = append(in, from(rlocB4, rlocA4, encapsulated(0, 0, 0, packetSpec{src: src, dst: eidA4, payloadLen: 10}.build())))
+	}
+	a.device.out = make(chan []byte, len(in))
+	require.Len(t, a.pull(in...), len(in))
+	_, inB := a.counted(t, eidB4)
+	_, inC := a.counted(t, eidC4)
+	assert.Equal(t, Counter{maxTallies, 38 * maxTallies}, inB)
+	assert.Equal(t, Counter{2 * maxTallies, 2 * 38 * maxTallies}, inC)
+	a.push(numbered(eidB4, 1), numbered(eidC4, 1), numbered(eidC4, 2), numbered(eidB4, 2), numbered(eidC4, 3))
+	outB, _ := a.counted(t, eidB4)
+	outC, _ := a.counted(t, eidC4)
+	assert.Equal(t, Counter{2, 76}, outB)
+	assert.Equal(t, Counter{3, 114}, outC)
+
+	x, _ := newVirtio(t, rlocB4)
+	s := stream{src: eidA4, dst: eidB4, ack: 9, window: 77, payload: make([]byte, 10*1000)}
+	buf, n := s.super(t, 1000)
+	e := x.metered()
+	e.begin()
+	e.virtioPacket(x.overlays[0], buf, n)
+	e.flush()
+	super := from(rlocB4, rlocA4, nil)
+	for _, p := range s.reverse().cut(t, 1000) {
+		super.Bytes = append(super.Bytes, encapsulated(0, 0, 0, p)...)
+	}
+	super.Segment, super.HasTOS = len(super.Bytes)/10, false
+	newIngress(x.Forwarder, x.underlay).receive([]Incoming{super})
+	out, arrived := x.counted(t, eidB4)
+	want := x.Stats().Locators[0]
+	assert.EqualValues(t, 10, out.Packets)
+	assert.Equal(t, want.Out, out)
+	assert.EqualValues(t, 10, arrived.Packets)
+	assert.Equal(t, want.In, arrived)
+}
