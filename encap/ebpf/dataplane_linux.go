@@ -39,7 +39,8 @@ type Dataplane struct {
 
 	settings bpfSettings
 	locals   localSet
-	fixed    []*attachment // at devices and LANs
+	fixed    []*attachment       // at devices
+	lans     map[int]*attachment // by ifindex
 	heir     heir
 	further  map[int]*attachment     // at devices that came later, by ifindex
 	uplinks  map[place]*attachment   // at uplinks
@@ -93,6 +94,7 @@ func New(cfg Config) (*Dataplane, error) {
 	d := &Dataplane{
 		cfg: cfg, f: cfg.Forwarder, objs: objs,
 		further:  make(map[int]*attachment),
+		lans:     make(map[int]*attachment),
 		uplinks:  make(map[place]*attachment),
 		reported: make(map[uint32]localTraffic),
 		pairs:    make(map[mapcache.Locator]map[netip.Addr]bool),

@@ -33,6 +33,9 @@ func Cleanup(...string) (int, error) { return 0, nil }
 // Carried returns nothing.
 func (d *Dataplane) Carried() []mapcache.Mapping { return nil }
 
+// SetLANs fails: it needs Linux.
+func (d *Dataplane) SetLANs([]LAN) error { return unsupported() }
+
 // AddDevice fails: it needs Linux.
 func (d *Dataplane) AddDevice(uint32, string) error { return unsupported() }
 

@@ -76,16 +76,24 @@ func (d *Dataplane) takeOver() error {
 	for len(d.heir.places) > 0 {
 		p := d.heir.places[0]
 		a, err := attach(d.cfg.Attach, p.at, p.prog, d.pins())
-		if err != nil {
-			return err
+		if err != nil && p.at.egress {
+			return err // to be tried again
 		}
-		d.fixed, d.heir.places = append(d.fixed, a), d.heir.places[1:]
+		d.heir.places = d.heir.places[1:]
+		switch {
+		case err != nil:
+			return err
+		case p.at.egress:
+			d.fixed = append(d.fixed, a)
+		default:
+			d.lans[p.at.ifindex] = a
+		}
 	}
 	return nil
 }
 
 func (d *Dataplane) attachments() []*attachment {
-	return slices.Concat(d.fixed, slices.Collect(maps.Values(d.further)), slices.Collect(maps.Values(d.uplinks)))
+	return slices.Concat(d.fixed, slices.Collect(maps.Values(d.lans)), slices.Collect(maps.Values(d.further)), slices.Collect(maps.Values(d.uplinks)))
 }
 
 // settle removes what is left of an earlier process, once our programs are in its

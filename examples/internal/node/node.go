@@ -220,8 +220,11 @@ func (n *Node) Run(ctx context.Context) error {
 		watched <- multihome.Watch(ctx, n.kernel, n.uplinks, n.follow)
 		cancel()
 	}()
+	var lans sync.WaitGroup
+	lans.Go(func() { n.followLANs(ctx) })
 	errControl := n.runner.Run(ctx)
 	cancel()
+	lans.Wait()
 	if n.cfg.Conf.Closed.MapVersions {
 		n.remember()
 	}
