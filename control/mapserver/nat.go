@@ -22,7 +22,9 @@ type NAT struct {
 
 	// LispersNet also answers the Info-Requests of lispers.net, which are not
 	// authenticated, and tells of mappings with RTRs of priority 254 what
-	// lispers.net tells: the RTRs get the node's own locators, others the RTRs.
+	// lispers.net tells: the RTRs get the node's own locators, others the RTRs, and
+	// who asks by the N bit all. What a node behind a NAT asks, shown by its
+	// Info-Requests, is asked in the server's name, and the answer passed on.
 	LispersNet bool
 }
 
@@ -36,8 +38,9 @@ type RTR struct {
 
 // nat is NAT traversal as Workers read it.
 type nat struct {
-	info *natt.Server
-	rtrs map[netip.Addr]lisp.Key
+	info   *natt.Server
+	rtrs   map[netip.Addr]lisp.Key
+	askers *natAskers // nil without LispersNet
 }
 
 // compileNAT checks the configuration.
@@ -61,6 +64,9 @@ func (s *Server) compileNAT(cfg *NAT) error {
 				return fmt.Errorf("%w: site %q: RTR %v is not in NAT.RTRs", ErrConfig, st.name, a)
 			}
 		}
+	}
+	if cfg.LispersNet {
+		s.nat.askers = &natAskers{seed: s.limits.seed}
 	}
 	var err error
 	if s.nat.info, err = natt.NewServer(natt.ServerConfig{
@@ -108,6 +114,9 @@ func (w *Worker) handleInfo(d lisp.Datagram) bool {
 	}
 	w.buf = b
 	w.stats.infoReplies.Add(1)
+	if a.Host != "" {
+		w.noteInfoSource(d.Remote)
+	}
 	w.send(netip.AddrPortFrom(d.Local.Addr(), lisp.ControlPort), d.Remote, d.IfIndex, start)
 	w.event(func() Event {
 		return InfoAnswered{Time: w.now, Site: a.Site, IID: a.IID, EID: a.EID, Host: a.Host, Global: d.Remote, RTRs: a.RTRs}

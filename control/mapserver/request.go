@@ -54,7 +54,9 @@ func (w *Worker) handleECM(d lisp.Datagram) bool {
 		return true
 	}
 	w.stats.requests.Add(1)
-	w.asker = d.Remote.Addr()
+	if m.Reserved&lisp.RequestReservedNAT == 0 {
+		w.asker = d.Remote.Addr()
+	}
 	switch {
 	case m.Probe:
 		w.drop(ReasonProbe, lisp.TypeMapRequest, d)
@@ -63,7 +65,7 @@ func (w *Worker) handleECM(d lisp.Datagram) bool {
 		w.drop(ReasonNoRecords, lisp.TypeMapRequest, d)
 		return true
 	}
-	return w.resolve(d, m, inner.Source.Port())
+	return w.resolve(d, m, w.throughNAT(d, m, inner.Source.Port()))
 }
 
 // resolve answers each record of a Map-Request, or forwards the request once.

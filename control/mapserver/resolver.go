@@ -301,6 +301,9 @@ func (w *Worker) handleMapReply(d lisp.Datagram) bool {
 			return true
 		}
 	}
+	if w.passReply(d) {
+		return true
+	}
 	w.drop(ReasonUnexpected, lisp.TypeMapReply, d)
 	return false
 }

@@ -20,7 +20,7 @@ type Worker struct {
 	ticks  int64
 	result Result
 	path   natt.Path  // that the Map-Register came by, if by an RTR
-	asker  netip.Addr // who sent the Map-Request
+	asker  netip.Addr // who sent the Map-Request; invalid if it wants all locators
 
 	changes *changes      // of Step; nil when there are none
 	free    chan *changes // that the writer is done with
