@@ -83,6 +83,7 @@ type demoLab struct {
 	captures []*netlab.Capture
 	log      *eventLog
 	streams  *streams // of the demos of handovers and of NATs
+	quiet    time.Duration
 	sites    []site
 
 	pings     []pingReport
@@ -99,7 +100,7 @@ func newDemoLab(ctx context.Context, opt demoOptions, live io.Writer) (*demoLab,
 		return nil, err
 	}
 	d := &demoLab{
-		opt: opt, dir: dir, lab: netlab.New(context.WithoutCancel(ctx)),
+		opt: opt, dir: dir, quiet: quiet, lab: netlab.New(context.WithoutCancel(ctx)),
 		hosts: map[string]*netlab.Host{}, children: map[string]*child{}, links: map[string]*netlab.Link{}, log: newEventLog(live),
 	}
 	core := d.lab.Router("core")

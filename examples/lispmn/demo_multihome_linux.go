@@ -192,7 +192,7 @@ type change func(ctx context.Context, d *demoLab) error
 func handover(do change) func(context.Context, *demoLab) ([]string, error) {
 	return func(ctx context.Context, d *demoLab) (seen []string, err error) {
 		select {
-		case <-time.After(quiet):
+		case <-time.After(d.quiet):
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}

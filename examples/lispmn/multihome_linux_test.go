@@ -84,7 +84,11 @@ func awaitRegistered(t *testing.T, d *demoLab, mark int, s site) {
 // TestHandoverTimes: the Map-Server is 20 ms away, each way. Uplinks are pulled
 // out, the second one while SMRs are held back by the limits of the protocol.
 func TestHandoverTimes(t *testing.T) {
-	d := strict(t, loneLab(t, demoOptions{multihome: true}))
+	lab := testLab
+	if testing.Verbose() { // somebody looks at the times
+		lab = loneLab
+	}
+	d := strict(t, lab(t, demoOptions{multihome: true}))
 	d.links["ms/eth0"].SetDelay(20 * time.Millisecond)
 	require.NoError(t, d.attachMore(multiA, 1, multiA.more[1]))
 	do(t, d, registerMultihomed, startStreams)
