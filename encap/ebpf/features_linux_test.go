@@ -211,40 +211,6 @@ func TestPathMTU(t *testing.T) {
 	judge(t, n, &before, &conformanceCase{drop: encap.DropTooBig, slow: "size"})
 }
 
-// The kernel's own VXLAN-GPE device is a peer, on either port; what it leaves to a
-// network card does no harm.
-func TestKernelGPEDevice(t *testing.T) {
-	for _, format := range []mapcache.Format{mapcache.FormatGPE, mapcache.FormatVXLANGPE} {
-		t.Run(format.String(), func(t *testing.T) {
-			p := newPair(t, netlab.LinkConfig{}, [2]backend{inKernel, ""}, 9, format, nil)
-			h := p.link.B.Host
-			h.MustRun("ip", "link", "add", "vx", "type", "vxlan", "external", "gpe", "dstport", fmt.Sprint(format.Port()), "udp6zerocsumrx", "udp6zerocsumtx")
-			h.MustRun("ip", "link", "set", "vx", "mtu", "1400", "up")
-			for _, f := range families {
-				h.MustRun("ip", "addr", "add", host(f.b), "dev", "lo", "nodad")
-				kind := "ip"
-				if addr(f.rlocA).Is6() {
-					kind = "ip6"
-				}
-				h.MustRun("ip", "route", "add", host(f.a), "encap", kind, "id", "9", "dst", f.rlocA, "hoplimit", "64", "dev", "vx", "src", f.b)
-			}
-			a := p.link.A.Host
-			for _, f := range families {
-				for _, octets := range []int{1, 1300} {
-					exchange(t, a, h, f.a, f.b, octets)
-					exchange(t, h, a, f.b, f.a, octets)
-				}
-				transfer(t, a, h, f.a, f.b, 4<<20)
-				transfer(t, h, a, f.b, f.a, 4<<20)
-			}
-			s := p.nodes[0].stats()
-			assert.Equal(t, s.Encapsulated, s.KernelEncapsulated)
-			assert.Equal(t, s.Decapsulated, s.KernelDecapsulated)
-			assert.Equal(t, [encap.NumDropReasons]uint64{}, s.Drops)
-		})
-	}
-}
-
 // From the change on no packet goes to a locator that is gone, while 4000 mappings
 // are changed and a flow goes on.
 func TestChurn(t *testing.T) {

@@ -68,7 +68,8 @@ func nodeStatus() statusd.Status {
 			}},
 			Traffic: statusd.Traffic{
 				Encapsulated: statusd.Counter{Packets: 997, Octets: 99700}, Held: 3, Drops: map[string]uint64{"ttl": 3},
-				Locators: []statusd.LocatorTraffic{{Addr: addr("203.0.113.20"), In: statusd.Counter{Packets: 1052, Octets: 105200}, Out: statusd.Counter{Packets: 997, Octets: 99700}}},
+				UserSpace: "ebpf: BPF takes root",
+				Locators:  []statusd.LocatorTraffic{{Addr: addr("203.0.113.20"), In: statusd.Counter{Packets: 1052, Octets: 105200}, Out: statusd.Counter{Packets: 997, Octets: 99700}}},
 			},
 			Control: map[string]uint64{"map-registers-sent": 9}, ControlDrops: map[string]uint64{"unknown nonce": 1},
 		},
@@ -87,7 +88,7 @@ func rtrStatus() statusd.Status {
 			MapCache: nodeStatus().Node.MapCache,
 			Traffic: statusd.Traffic{
 				Encapsulated: statusd.Counter{Packets: 9, Octets: 900}, Drops: map[string]uint64{"ttl": 3},
-				Kernel: &statusd.KernelTraffic{Encapsulated: statusd.Counter{Packets: 5, Octets: 500}, Slow: map[string]uint64{"miss": 4}},
+				Kernel: &statusd.KernelTraffic{Encapsulated: statusd.Counter{Packets: 5, Octets: 500}, AllSlow: true, Slow: map[string]uint64{"miss": 4}},
 			},
 			Counters: map[string]uint64{"map-registers-relayed": 9}, Refused: map[string]uint64{"rate": 1},
 		},

@@ -64,6 +64,12 @@ func trafficTable(w io.Writer, t *statusd.Traffic) {
 		rows.row("decapsulated by the kernel", counter(k.Decapsulated))
 	}
 	rows.end()
+	if t.UserSpace != "" {
+		fmt.Fprintf(w, "Packets are forwarded in user space: %s\n", t.UserSpace)
+	}
+	if t.Kernel != nil && t.Kernel.AllSlow {
+		fmt.Fprintln(w, "The kernel leaves all packets to user space now: a closed network, a policy, or a map-cache that does not fit")
+	}
 	if t.Kernel != nil {
 		counts(w, "Packets that the kernel left to user space", t.Kernel.Slow)
 	}

@@ -15,19 +15,19 @@ import (
 var _ plane = (*ebpf.Dataplane)(nil)
 
 // useKernel decides where packets are forwarded, and says why not in the kernel.
-func useKernel(cfg *conf.Node, log *slog.Logger) (bool, error) {
+func useKernel(cfg *conf.Node, log *slog.Logger) (inKernel bool, why string, err error) {
 	if cfg.Dataplane == conf.DataplaneUser {
-		return false, nil
+		return false, "dataplane = user", nil
 	}
-	err := ebpf.Probe()
+	err = ebpf.Probe()
 	switch {
 	case err == nil:
-		return true, nil
+		return true, "", nil
 	case cfg.Dataplane == conf.DataplaneEBPF:
-		return false, fmt.Errorf("%w (dataplane = auto forwards in user space then)", err)
+		return false, "", fmt.Errorf("%w (dataplane = auto forwards in user space then)", err)
 	}
 	log.Info("packets are forwarded in user space", "why", err)
-	return false, nil
+	return false, err.Error(), nil
 }
 
 // openFastPath puts the kernel's data plane before the Forwarder.
@@ -69,13 +69,15 @@ func (n *Node) plane() plane {
 // traffic is what both paths have counted.
 func (n *Node) traffic() statusd.Traffic {
 	if n.fast == nil {
-		return traffic(n.forwarder.Stats())
+		t := traffic(n.forwarder.Stats())
+		t.UserSpace = n.whyUser
+		return t
 	}
 	s := n.fast.Stats()
 	t := traffic(s.Stats)
 	t.Kernel = &statusd.KernelTraffic{
 		Encapsulated: statusd.Counter(s.KernelEncapsulated), Decapsulated: statusd.Counter(s.KernelDecapsulated),
-		Entries: s.Entries, Slow: make(map[string]uint64),
+		Entries: s.Entries, AllSlow: s.AllSlow, Slow: make(map[string]uint64),
 	}
 	for r, c := range s.Slow {
 		if c > 0 {

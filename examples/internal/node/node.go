@@ -58,7 +58,8 @@ type Node struct {
 	device    *tun.Interface
 	engine    *control.Engine // only within runner.Do
 	forwarder *encap.Forwarder
-	fast      *ebpf.Dataplane // nil: all packets go through the forwarder
+	fast      *ebpf.Dataplane // nil: all packets go through the forwarder, ...
+	whyUser   string          // ... for this reason
 	linger    time.Duration   // how long packets go on without us
 	runner    *control.Runner
 	status    *statusd.Server
@@ -106,7 +107,8 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	undo = append(undo, conn.Close)
-	inKernel, err := useKernel(cfg.Conf, n.log)
+	var inKernel bool
+	inKernel, n.whyUser, err = useKernel(cfg.Conf, n.log)
 	if err != nil {
 		return nil, err
 	}

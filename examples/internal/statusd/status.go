@@ -130,6 +130,8 @@ type Traffic struct {
 	Locators        []LocatorTraffic  `json:"locators"`
 	Drops           map[string]uint64 `json:"drops"`            // by reason, without zeros
 	Kernel          *KernelTraffic    `json:"kernel,omitempty"` // missing: all in user space
+	// UserSpace is why the kernel does not forward packets.
+	UserSpace string `json:"userSpace,omitempty"`
 }
 
 // KernelTraffic is the part of the traffic that did not enter user space.
@@ -138,6 +140,9 @@ type KernelTraffic struct {
 	Decapsulated Counter           `json:"decapsulated"`
 	Entries      int               `json:"entries"` // of the map-cache that are in the kernel
 	Slow         map[string]uint64 `json:"slow"`    // packets that were left to user space, by reason, without zeros
+	// AllSlow: all packets are left to user space now, because of a closed network, a
+	// policy, or a map-cache that does not fit.
+	AllSlow bool `json:"allSlow,omitempty"`
 }
 
 // Counter counts inner packets and their octets.
