@@ -146,7 +146,7 @@ func (e *Engine) handleNAT(now time.Time, d lisp.Datagram) bool {
 			return true
 		}
 	}
-	return false
+	return d.Local.Port() == lisp.DataPort && e.handleDataProbe(now, d)
 }
 
 // stepNAT passes on what a machine has made of the last thing that happened to it.

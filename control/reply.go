@@ -133,7 +133,8 @@ func (e *Engine) markProbed(records []lisp.EIDRecord, d lisp.Datagram, local map
 
 // chooseITRRLOC chooses where a Map-Reply goes and what it leaves from: the
 // ITR-RLOC that the request itself came from, else the first of the address
-// family it came by, else the first we can send to.
+// family it came by, else the first we can send to. An RTR answers probes from behind
+// a NAT where they come from.
 func (e *Engine) chooseITRRLOC(d lisp.Datagram, m *lisp.MapRequest) (netip.Addr, mapcache.Local, bool) {
 	var best netip.Addr
 	var from mapcache.Local
@@ -160,6 +161,12 @@ func (e *Engine) chooseITRRLOC(d lisp.Datagram, m *lisp.MapRequest) (netip.Addr,
 		}
 		if rank > bestRank {
 			best, from, bestRank = ip, local, rank
+		}
+	}
+	if remote := d.Remote.Addr().Unmap(); e.rtr && m.Probe && bestRank < 3 && (bestRank == 0 || best.IsPrivate()) && !remote.IsPrivate() {
+		// Nodes behind NATs probe their RTR, but know no address of theirs to answer to.
+		if local, ok := e.replyLocal(d.Local.Addr(), remote); ok && usableUnicast(remote) {
+			return remote, local, true
 		}
 	}
 	return best, from, bestRank > 0
