@@ -56,7 +56,7 @@ func TestNATDiagnosis(t *testing.T) {
 				s.key = "a guess"
 				return d.natConfig(s)
 			},
-			"Info-Request unanswered: Map-Server unreachable or not NAT-capable",
+			"Info-Request unanswered: Map-Server unreachable or not NAT-capable, or it refuses our key or EID-Prefix (check both, and its log)",
 		},
 		{
 			"no RTR is known", func(t *testing.T, d *demoLab) {
