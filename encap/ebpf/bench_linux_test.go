@@ -2,6 +2,7 @@ package ebpf
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -48,16 +49,17 @@ func BenchmarkPacket(b *testing.B) {
 				set(b, c.metered)
 				verdict, _ := tw.run(b, c.prog(), ethernet(c.frame))
 				require.EqualValues(b, redirected, verdict)
-				ns := 0.0
+				took := make([]time.Duration, 0, b.N)
 				b.ResetTimer()
 				for range b.N {
 					_, d, err := c.prog().Benchmark(ethernet(c.frame), 1, nil)
 					if err != nil {
 						b.Fatal(err)
 					}
-					ns += float64(d.Nanoseconds())
+					took = append(took, d)
 				}
-				b.ReportMetric(ns/float64(b.N), "kernel-ns/packet")
+				slices.Sort(took) // the median: others want the processor too
+				b.ReportMetric(float64(took[len(took)/2].Nanoseconds()), "kernel-ns/packet")
 			})
 		}
 	}

@@ -31,9 +31,15 @@ type hostIndex struct {
 	next  []uint32 // by entry id
 }
 
-// hashEID is eid_hash of lisp.c.
+// hashEID is eid_hash of mapcache.h.
 func hashEID(e *bpfEid, seed uint32) uint32 {
-	a, b, c := e.Scope+seed, e.Addr[0], e.Addr[1]
+	last, w := 0, e.Addr
+	if familyOf(*e) == 6 {
+		last = 3
+	}
+	low := networkOrder32(w[last]) & 0xfff
+	w[last] &^= networkOrder32(0xfff)
+	a, b, c := e.Scope+seed, w[0], w[1]
 	for _, r := range [2][3]int{{4, 6, 8}, {16, 19, 4}} {
 		a = (a - c) ^ bits.RotateLeft32(c, r[0])
 		c += b
@@ -42,13 +48,18 @@ func hashEID(e *bpfEid, seed uint32) uint32 {
 		c = (c - b) ^ bits.RotateLeft32(b, r[2])
 		b += a
 	}
-	a, b = a+e.Addr[2], b+e.Addr[3]
+	a, b = a+w[2], b+w[3]
 	for _, r := range [2][3]int{{14, 11, 25}, {16, 4, 14}} {
 		c = (c ^ b) - bits.RotateLeft32(b, r[0])
 		a = (a ^ c) - bits.RotateLeft32(c, r[1])
 		b = (b ^ a) - bits.RotateLeft32(a, r[2])
 	}
-	return (c ^ b) - bits.RotateLeft32(b, 24)
+	return (c ^ b) - bits.RotateLeft32(b, 24) + low
+}
+
+// networkOrder32 turns a word to network order, or back.
+func networkOrder32(w uint32) uint32 {
+	return binary.NativeEndian.Uint32(binary.BigEndian.AppendUint32(nil, w))
 }
 
 func (h *hostIndex) chain(e *bpfEid) uint32 {

@@ -46,6 +46,13 @@ type bpfEntry struct {
 	Used uint32
 }
 
+type bpfFewAddresses struct {
+	_       structs.HostLayout
+	Count   uint32
+	Address [4]bpfAddress
+	NatPort [4]uint32
+}
+
 type bpfInstance struct {
 	_        structs.HostLayout
 	Ifindex  uint32
@@ -137,6 +144,7 @@ const (
 	bpfMapDevices      = "devices"
 	bpfMapEntries      = "entries"
 	bpfMapEntryTraffic = "entry_traffic"
+	bpfMapFew          = "few"
 	bpfMapHosts        = "hosts"
 	bpfMapInstances    = "instances"
 	bpfMapLocals       = "locals"
@@ -220,6 +228,7 @@ type bpfMapSpecs struct {
 	Devices      *ebpf.MapSpec `ebpf:"devices"`
 	Entries      *ebpf.MapSpec `ebpf:"entries"`
 	EntryTraffic *ebpf.MapSpec `ebpf:"entry_traffic"`
+	Few          *ebpf.MapSpec `ebpf:"few"`
 	Hosts        *ebpf.MapSpec `ebpf:"hosts"`
 	Instances    *ebpf.MapSpec `ebpf:"instances"`
 	Locals       *ebpf.MapSpec `ebpf:"locals"`
@@ -273,6 +282,7 @@ type bpfMaps struct {
 	Devices      *ebpf.Map `ebpf:"devices"`
 	Entries      *ebpf.Map `ebpf:"entries"`
 	EntryTraffic *ebpf.Map `ebpf:"entry_traffic"`
+	Few          *ebpf.Map `ebpf:"few"`
 	Hosts        *ebpf.Map `ebpf:"hosts"`
 	Instances    *ebpf.Map `ebpf:"instances"`
 	Locals       *ebpf.Map `ebpf:"locals"`
@@ -293,6 +303,7 @@ func (m *bpfMaps) Close() error {
 		m.Devices,
 		m.Entries,
 		m.EntryTraffic,
+		m.Few,
 		m.Hosts,
 		m.Instances,
 		m.Locals,

@@ -13,6 +13,8 @@ import (
 const (
 	maxLocals = 8  // MAX_LOCALS
 	maxPorts  = 64 // MAX_PORTS
+
+	manyAddresses = 1 << 31 // more than FEW
 )
 
 // localSet is our own locators as the programs know them.
@@ -85,6 +87,8 @@ func (d *Dataplane) setLocals(ways []encap.LocalPath) error {
 	}
 	markBest(ways, &lists)
 
+	few := bpfFewAddresses{Count: manyAddresses}
+	note(d.objs.Few.Put(uint32(0), few)) // until all is as it will be
 	// A new address counts as ours before packets are sent from it, an old one
 	// until none is.
 	for a := range next.addrs {
@@ -103,6 +107,16 @@ func (d *Dataplane) setLocals(ways []encap.LocalPath) error {
 		if !next.owns(a) {
 			note(d.objs.Addresses.Delete(addressOf(a)))
 		}
+	}
+	if len(next.addrs) <= len(few.Address) {
+		i := 0
+		for a, port := range next.addrs {
+			few.Address[i], few.NatPort[i] = addressOf(a), uint32(port)
+			i++
+		}
+		note(d.objs.Few.Put(uint32(0), few)) // the count last
+		few.Count = uint32(i)
+		note(d.objs.Few.Put(uint32(0), few))
 	}
 	note(d.setInstances()) // the MTU of the devices may have followed the uplinks
 	note(d.takeOver())

@@ -112,6 +112,8 @@ __global __u32 choose_local(__u32 list, __u32 ifindex, __u32 hash)
 	__u64 best_log = 0, best_weight = 1;
 	__u32 at = MAX_LOCALS, i;
 
+	if (ls && ls->count == 1 && (ifindex ? ls->local[0].ifindex == ifindex : ls->local[0].best))
+		return 0;
 	for (i = 0; ls && i < MAX_LOCALS; i++) {
 		struct local *l = &ls->local[i];
 

@@ -57,11 +57,34 @@ static __always_inline int abandoned(const struct settings *st)
 #include "mapcache.h"
 #include "meter.h"
 
+/* our_port returns the port that a NAT lets in to one of our locators, 0 if there is
+ * none; and -1 if an address is none of our locators. */
+__global int our_port(const struct address *a)
+{
+	struct few_addresses *f = bpf_map_lookup_elem(&few, &(__u32){ 0 });
+	__u32 i;
+
+	if (!a || !f)
+		return -1;
+	if (f->count > FEW) {
+		__u32 *port = bpf_map_lookup_elem(&addresses, a);
+
+		return port ? *port : -1;
+	}
+	for (i = 0; i < FEW; i++) {
+		if (i >= f->count)
+			break;
+		if (f->address[i].v6 == a->v6 && same(f->address[i].addr, a->addr))
+			return f->nat_port[i];
+	}
+	return -1;
+}
+
 static __always_inline int is_ours(const __u32 *addr, __u8 v6)
 {
 	struct address k = { .v6 = v6, .addr = { addr[0], addr[1], addr[2], addr[3] } };
 
-	return bpf_map_lookup_elem(&addresses, &k) != NULL;
+	return our_port(&k) >= 0;
 }
 
 /* carries_data: what is in a packet goes to a data port. The slow path counts the
@@ -72,7 +95,11 @@ static __always_inline int carries_data(struct __sk_buff *skb, __u32 at, const s
 
 	if (p->next != IPPROTO_UDP || p->frag & 0x1fff || p->len < p->header_len + UDP_LISP_LEN)
 		return 0;
-	return bpf_skb_load_bytes(skb, at + p->header_len + 2, &port, 2) || port == bpf_htons(LISP_PORT) || port == bpf_htons(VXLAN_GPE_PORT);
+	if (p->proto == IPPROTO_UDP && p->transport == p->header_len) /* find_ports has seen it */
+		port = bpf_htons(p->ports & 0xffff);
+	else if (bpf_skb_load_bytes(skb, at + p->header_len + 2, &port, 2))
+		return 1;
+	return port == bpf_htons(LISP_PORT) || port == bpf_htons(VXLAN_GPE_PORT);
 }
 
 /* may_enter says whether a packet may enter the overlay (encap.admit). */
@@ -209,7 +236,7 @@ static __always_inline int put_outer4(struct __sk_buff *skb, __u32 at, const str
 	o.ip[2] = bpf_htonl((__u32)p->ttl << 24 | IPPROTO_UDP << 16);
 	o.ip[3] = w->local->addr[0];
 	o.ip[4] = w->remote->addr[0];
-	o.ip[2] |= bpf_htonl((__u16)~bpf_ntohs(fold(bpf_csum_diff(NULL, 0, o.ip, 20, 0))));
+	o.ip[2] |= bpf_htonl((__u16)~bpf_ntohs(sum20(o.ip)));
 	put_udp(o.udp, w, p->len);
 	return bpf_skb_store_bytes(skb, at, &o, sizeof(o), BPF_F_RECOMPUTE_CSUM);
 }
@@ -364,9 +391,9 @@ static __always_inline __u32 parse_outer(struct __sk_buff *skb, __u32 at, struct
 		a->src.addr[0] = h[3];
 		a->dst.addr[0] = h[4];
 	}
-	__u32 *nat_port = bpf_map_lookup_elem(&addresses, &a->dst);
+	int nat_port = our_port(&a->dst);
 
-	if (!nat_port)
+	if (nat_port < 0)
 		return SLOW_NOT_DATA;
 	if (!v6 && bpf_ntohs(*(__u16 *)(b + 6)) & 0x3fff)
 		return SLOW_FRAGMENT;
@@ -374,11 +401,11 @@ static __always_inline __u32 parse_outer(struct __sk_buff *skb, __u32 at, struct
 		return SLOW_NOT_DATA;
 	__u16 port = bpf_ntohl(udp[0]) & 0xffff;
 
-	if (port != LISP_PORT && port != *nat_port && (port != VXLAN_GPE_PORT || !vxlan_gpe))
+	if (port != LISP_PORT && port != nat_port && (port != VXLAN_GPE_PORT || !vxlan_gpe))
 		return SLOW_NOT_DATA;
 	if (port == VXLAN_GPE_PORT)
 		a->next = 0xff; /* a Next Protocol has to be there */
-	if (!v6 && fold(bpf_csum_diff(NULL, 0, h, 20, 0)) != 0xffff)
+	if (!v6 && sum20(h) != 0xffff)
 		return SLOW_HEADER;
 	if (!a->ttl || skb->len != at + total || bpf_ntohl(udp[1]) >> 16 != total - a->len)
 		return SLOW_HEADER;

@@ -18,13 +18,18 @@ static __always_inline int same(const __u32 *a, const __u32 *b)
 	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3];
 }
 
-/* eid_hash is that of hosts: hashEID in Go. */
+/* eid_hash is that of hosts: hashEID in Go. Neighbours have chains that are
+ * neighbours, and share a line of the processor's cache. */
 static __always_inline __u32 eid_hash(const struct eid *e)
 {
-	__u32 a = e->scope + flow_seed, b = e->addr[0], c = e->addr[1];
+	const __u32 low = bpf_htonl(0xfff);
+	int v6 = (bpf_ntohl(e->scope) & 0xff) == 6;
+	__u32 a = e->scope + flow_seed, b = v6 ? e->addr[0] : e->addr[0] & ~low, c = e->addr[1];
 
 	MIX(a, b, c);
-	return jhash_final(a + e->addr[2], b + e->addr[3], c);
+	a += e->addr[2];
+	b += e->addr[3] & ~low;
+	return jhash_final(a, b, c) + bpf_ntohl((v6 ? e->addr[3] : e->addr[0]) & low);
 }
 
 /* find_host returns the entry of a single EID; 0 if there is none. */

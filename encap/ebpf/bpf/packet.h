@@ -62,6 +62,12 @@ static __always_inline __u16 fold(__u64 sum)
 	return (sum & 0xffff) + (sum >> 16);
 }
 
+/* sum20 is the ones' complement sum of an IPv4 header without options. */
+static __always_inline __u16 sum20(const __u32 *h)
+{
+	return fold((__u64)h[0] + h[1] + h[2] + h[3] + h[4]);
+}
+
 /* parse reads the IP header at an offset. Anything odd about it is SLOW_HEADER. */
 __global __u32 parse(struct __sk_buff *skb, __u32 at, struct packet *p)
 {
@@ -82,7 +88,7 @@ __global __u32 parse(struct __sk_buff *skb, __u32 at, struct packet *p)
 		p->next = b[9];
 		p->src.addr[0] = h[3];
 		p->dst.addr[0] = h[4];
-		p->sum_ok = p->header_len == 20 && fold(bpf_csum_diff(NULL, 0, h, 20, 0)) == 0xffff;
+		p->sum_ok = p->header_len == 20 && sum20(h) == 0xffff;
 		if (p->header_len < 20 || p->len < p->header_len)
 			return SLOW_HEADER;
 	} else if (b[0] >> 4 == 6) {

@@ -209,6 +209,21 @@ struct {
 	__type(value, __u32);
 } addresses SEC(".maps");
 
+/* The same again if there are few, which is quicker than a hash table. */
+#define FEW 4
+struct few_addresses {
+	__u32 count; /* more than FEW: the table has to be asked */
+	struct address address[FEW];
+	__u32 nat_port[FEW];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct few_addresses);
+} few SEC(".maps");
+
 /* The locator that packets from an outer source are counted for. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
