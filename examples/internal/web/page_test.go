@@ -3,6 +3,7 @@ package web
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"image/png"
 	"net/netip"
 	"os"
@@ -21,12 +22,13 @@ import (
 
 // browser starts a headless Chromium, and fails the test for each complaint of a page:
 // an exception, an error on its console, something that its own policy forbids.
-func browser(t *testing.T) context.Context {
+func browser(t *testing.T, more ...chromedp.ExecAllocatorOption) context.Context {
 	t.Helper()
 	if _, err := exec.LookPath("chromium"); err != nil && os.Getenv("XTRKIT_REQUIRE_CHROMIUM") == "" {
 		t.Skip("needs chromium (apt-get install chromium)")
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath("chromium"), chromedp.WindowSize(1200, 1400))
+	options = append(options, more...)
 	if os.Geteuid() == 0 {
 		options = append(options, chromedp.NoSandbox) // it refuses to run as root with one
 	}
@@ -153,6 +155,62 @@ func TestMapServerPage(t *testing.T) {
 	broken.Store(true)
 	wait(ctx, t, `document.getElementById("health").textContent === "context deadline exceeded"`)
 }
+
+// TestLooks: on a desk and on a telephone, by day and by night, nothing is cut off or
+// too pale to be read.
+func TestLooks(t *testing.T) {
+	for name, scheme := range map[string]string{"light": "1", "dark": "0"} {
+		t.Run(name, func(t *testing.T) {
+			ctx := browser(t, chromedp.Flag("blink-settings", "preferredColorScheme="+scheme))
+			source := make(events, 1)
+			base, _ := serve(t, Config{Events: source, Snapshot: func(context.Context) (statusd.Status, error) {
+				st := example()
+				st.Node.MapCache[0].RLOCs = append(st.Node.MapCache[0].RLOCs, statusd.RLOC{
+					Addr: netip.MustParseAddr("2001:db8:1234:5678:9abc:def0:1234:5678"), Priority: 255, Weight: 100, State: "down",
+				})
+				return st, nil
+			}})
+			source <- statusd.Event{Seq: 1, Time: started, Text: "map-reply for 2001:db8:1234:5678:9abc:def0:1234:5678/128 from 203.0.113.20:4342"}
+			run(ctx, t, chromedp.Navigate(base))
+			run(ctx, t, chromedp.WaitVisible(chromedp.CSS("#events li")))
+			dark := run(ctx, t, chromedp.Evaluate[bool](`matchMedia("(prefers-color-scheme: dark)").matches`))
+			require.Equal(t, name == "dark", dark)
+			for _, width := range []int64{1200, 400} {
+				run(ctx, t, chromedp.EmulateViewport(width, 1800))
+				over := run(ctx, t, chromedp.Evaluate[int](`document.documentElement.scrollWidth - innerWidth`))
+				assert.LessOrEqual(t, over, 0, "%d pixels wide: the page is not to be moved sideways", width)
+				shoot(ctx, t, fmt.Sprintf("%s-%d.png", name, width))
+			}
+			// WCAG 2.2, 1.4.3: 4.5 to 1.
+			pale := run(ctx, t, chromedp.Evaluate[[]string](contrast))
+			assert.Empty(t, pale)
+		})
+	}
+}
+
+// contrast lists the texts whose colour is too near to the one behind it.
+const contrast = `(() => {
+	const numbers = c => c.match(/[\d.]+/g).map(Number);
+	const light = c => {
+		const [r, g, b] = numbers(c).slice(0, 3).map(v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+		return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+	};
+	const behind = e => {
+		for (; e; e = e.parentElement) {
+			const c = getComputedStyle(e).backgroundColor, n = numbers(c);
+			if (n.length < 4 || n[3] === 1) return c;
+		}
+		return "rgb(255, 255, 255)";
+	};
+	const pale = [];
+	for (const e of document.querySelectorAll("body *")) {
+		if (!e.checkVisibility() || ![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue;
+		const [a, b] = [light(getComputedStyle(e).color), light(behind(e))].sort((x, y) => y - x);
+		const ratio = (a + 0.05) / (b + 0.05);
+		if (ratio < 4.5) pale.push(e.tagName + " " + e.textContent.trim().slice(0, 30) + " " + ratio.toFixed(1));
+	}
+	return pale;
+})()`
 
 // shoot keeps a picture of the page (go test -artifacts) and sees that something is on it.
 func shoot(ctx context.Context, t *testing.T, name string) {
