@@ -89,6 +89,11 @@
 // with the process, and what remains is removed by the next Create, or by
 // [Cleanup].
 //
+// With Config.Linger all of it outlives the process, so that a data plane in the kernel
+// can go on, and the next Create takes it over. So that a host whose process does not
+// come back is not cut off, the addresses have a lifetime then, which [Interface.Renew]
+// renews: with them go the routes and the choice of the EID as a source.
+//
 // # Limits
 //
 // Linux only; elsewhere Create returns an error that wraps errors.ErrUnsupported.

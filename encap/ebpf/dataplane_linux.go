@@ -37,6 +37,8 @@ type Dataplane struct {
 	pairs map[mapcache.Locator]map[netip.Addr]bool
 	eids  map[uint32][]netip.Prefix // ours, by instance
 
+	routes   routes
+	ways     []encap.LocalPath // by SetLocals
 	settings bpfSettings
 	locals   localSet
 	fixed    []*attachment       // at devices
@@ -100,7 +102,11 @@ func New(cfg Config) (*Dataplane, error) {
 		pairs:    make(map[mapcache.Locator]map[netip.Addr]bool),
 		eids:     make(map[uint32][]netip.Prefix),
 	}
+	if d.routes, err = newRoutes(); err != nil {
+		return nil, errors.Join(fmt.Errorf("ebpf: routes: %w", err), objs.Close())
+	}
 	if d.heir, err = d.inherit(); err != nil {
+		d.routes.handle.Close()
 		return nil, errors.Join(fmt.Errorf("ebpf: %w", err), objs.Close())
 	}
 	if d.tables, err = newKernelTables(&cfg, objs); err != nil {
@@ -167,10 +173,10 @@ func (d *Dataplane) setInstances() error {
 }
 
 // isSlow tells whether packets to a locator take the slow path: to one of ours, to
-// one of which pairs are known to choose by, or in a format for which a UDP checksum
-// has to be computed.
+// one of which pairs are known to choose by, or that no route leads to, or in a format
+// for which a UDP checksum has to be computed.
 func (d *Dataplane) isSlow(l *mapcache.Locator) bool {
-	if d.locals.owns(l.Addr) || len(d.pairs[*l]) > 0 {
+	if d.locals.owns(l.Addr) || len(d.pairs[*l]) > 0 || d.routes.none[l.Addr] {
 		return true
 	}
 	if l.Format == mapcache.FormatLISP {
@@ -353,11 +359,15 @@ func (d *Dataplane) Usage(report func(mapcache.Usage)) {
 		}
 		if u, ok := d.since(now, id, l, localTraffic{out, in}); ok {
 			report(u)
+			if u.PacketsOut > 0 {
+				d.routes.use(l.Addr)
+			}
 		}
 	})
 	if err != nil {
 		d.cfg.Logger.Warn("counters of locators", "err", err)
 	}
+	d.checkRoutes()
 	if d.meter != nil {
 		d.meter.each(d.mirror.entryIDs.next, func(id uint32, t localTraffic) {
 			if int(id) < len(d.mirror.keys) && d.mirror.keys[id].family != 0 {
@@ -432,6 +442,7 @@ func (d *Dataplane) Close() error {
 		return nil
 	}
 	d.closed = true
+	d.routes.handle.Close()
 	var errs []error
 	end := (*attachment).detach
 	if d.cfg.Persist {

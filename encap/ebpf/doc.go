@@ -28,6 +28,10 @@
 // which outlive a killed process, work on with what the map-cache last said, and
 // are replaced by the next start or removed by [Cleanup].
 //
+// With Config.Persist the programs go on when the process ends, until nobody has called
+// Usage for Config.Linger, and the next New takes their place without a gap, whatever
+// its version: see [Dataplane.Carried]. That takes Linux 5.14.
+//
 // [Probe] tells whether the kernel lets us, and why not. It takes root: in a user
 // namespace the kernel refuses BPF. Linux 6.3 is needed for tunnels between the IP
 // versions (before, arriving ones take the slow path), 5.15 at least for the rest.

@@ -51,6 +51,7 @@ func (d *Dataplane) SetLocals(ls []mapcache.Local) error {
 }
 
 func (d *Dataplane) setLocals(ways []encap.LocalPath) error {
+	d.ways = ways
 	var errs []error
 	note := func(err error) {
 		if err != nil {

@@ -10,7 +10,7 @@ const (
 	SlowHeader    SlowReason = iota // an IP header that is not as usual; padding; data in data
 	SlowMiss                        // no mapping is known in the kernel
 	SlowEntry                       // a mapping without locators, a closed network, or a table is full
-	SlowLocator                     // none is up, or it wants a checksum or NAT
+	SlowLocator                     // none is up, no route leads to it, or it wants a checksum
 	SlowSize                        // does not fit the path, or the device
 	SlowSource                      // the source is not an EID of ours, or not one of the outer source
 	SlowFlags                       // the data header says something

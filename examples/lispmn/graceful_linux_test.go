@@ -38,6 +38,7 @@ func startFlows(t *testing.T, d *demoLab) []*probe.Flow {
 		for family := range 2 {
 			to, err := d.hosts[ends[1].name].ListenPacket("udp", net.JoinHostPort(ends[1].eid[family], "0"))
 			require.NoError(t, err)
+			roomy(t, to)
 			from, err := d.hosts[ends[0].name].ListenPacket("udp", net.JoinHostPort(ends[0].eid[family], "0"))
 			require.NoError(t, err)
 			f := probe.StartFlow(from, to, to.LocalAddr(), time.Millisecond)
@@ -46,6 +47,18 @@ func startFlows(t *testing.T, d *demoLab) []*probe.Flow {
 		}
 	}
 	return flows
+}
+
+// roomy lets a socket hold what arrives while its reader has no processor.
+func roomy(t *testing.T, c net.PacketConn) {
+	t.Helper()
+	raw, err := c.(*net.UDPConn).SyscallConn()
+	require.NoError(t, err)
+	var errSet error
+	require.NoError(t, raw.Control(func(fd uintptr) {
+		errSet = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20)
+	}))
+	require.NoError(t, errSet)
 }
 
 // steady waits until all flows carry what is sent from now on.
