@@ -278,6 +278,7 @@ func TestMisuse(t *testing.T) {
 		var out bytes.Buffer
 		assert.Equal(t, tc.code, run(t.Context(), append([]string{"-s", tc.socket}, strings.Fields(tc.args)...), &out, &out), tc.args)
 		assert.Contains(t, out.String(), tc.says, tc.args)
+		assert.NotContains(t, out.String(), "http://", "nobody has written that")
 	}
 }
 

@@ -251,6 +251,11 @@ func TestSecondDaemon(t *testing.T) {
 	assert.Contains(t, second(other), "UDP port 4342 is in use")
 	assert.Contains(t, second(strings.ReplaceAll(other, "interface = eth0", "interface = eth9")), "UDP port 4342 is in use")
 	assert.Contains(t, second(strings.Replace(other, "priority_v4 = 1", "priority_v4 = 1\nfrobnicate = 1", 1)), "unknown option")
+	top := d.hosts["b"].Self(t.Context(), "top", "-socket", b.socket())
+	top.Env = append(os.Environ(), envChild+"=1")
+	out, err := top.CombinedOutput()
+	require.Error(t, err)
+	assert.Contains(t, string(out), "lispmn top: this is no terminal (lispconf show stats and show map-cache tell as much)")
 	require.NoError(t, b.stop(), "the first node is as it was")
 	require.NoError(t, d.checkClean(siteB))
 }
