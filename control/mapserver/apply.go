@@ -39,6 +39,10 @@ func (s *Server) apply(now time.Time, ticks int64, u *Update) {
 		s.answered(now, ticks, u.healthy)
 		return
 	}
+	if u.set != s.set() && !s.stillFits(u) {
+		s.refuse(now, u, ReasonNotConfigured)
+		return
+	}
 	x := s.association(u)
 	if x == nil {
 		if s.full(s.xtrs.len()) {

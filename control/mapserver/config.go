@@ -10,10 +10,8 @@ import (
 	"log/slog"
 	"math"
 	"net/netip"
-	"slices"
+	"sync/atomic"
 	"time"
-
-	"github.com/gaissmai/bart"
 
 	"github.com/xtrkit/xtrkit/lisp"
 	"github.com/xtrkit/xtrkit/natt"
@@ -178,18 +176,25 @@ const (
 	DenyTemporary      // negative reply: Send-Map-Request, 1 minute
 )
 
-// site is a compiled Site.
+// site is a compiled Site. It stays the same when the Site changes.
 type site struct {
-	name   string
+	name    string
+	current atomic.Pointer[siteTerms]
+
+	idle int // the writer's own: how many of its xTRs are idle
+}
+
+// siteTerms is what can change of a Site. It is immutable.
+type siteTerms struct {
 	keys   []lisp.Key
 	wrap   lisp.WrapID
 	proxy  bool
 	replay ReplayMode
 	deny   Deny
 	info   natt.SiteInfo
-
-	idle int // the writer's own: how many of its xTRs are idle
 }
+
+func (st *site) terms() *siteTerms { return st.current.Load() }
 
 // sitePrefix is a configured prefix as the trie holds it. It must not have a
 // Clone method: bart would copy it on every change.
@@ -199,73 +204,9 @@ type sitePrefix struct {
 	servers []*upstream // instead of both, of a ResolverEntry
 }
 
-// compileSites builds the instances; they are immutable but for the published
-// registrations.
-func compileSites(sites []Site) (map[uint32]*instance, map[string]*site, error) {
-	instances := make(map[uint32]*instance)
-	byName := make(map[string]*site)
-	for i := range sites {
-		in := &sites[i]
-		if in.Name == "" {
-			return nil, nil, fmt.Errorf("%w: site %d has no name", ErrConfig, i)
-		}
-		if byName[in.Name] != nil {
-			return nil, nil, fmt.Errorf("%w: two sites named %q", ErrConfig, in.Name)
-		}
-		if in.Replay > ReplayOff || in.Deny > DenyTemporary {
-			return nil, nil, fmt.Errorf("%w: site %q: unknown replay mode or denial", ErrConfig, in.Name)
-		}
-		for _, k := range in.Keys {
-			if k.Algorithm == lisp.AlgorithmNone || len(k.Secret) == 0 {
-				return nil, nil, fmt.Errorf("%w: site %q: key %d has no algorithm or no secret", ErrConfig, in.Name, k.ID)
-			}
-		}
-		st := &site{
-			name: in.Name, keys: slices.Clone(in.Keys), wrap: cmp.Or(in.OTKWrap, lisp.WrapAES), proxy: in.ProxyReply, replay: in.Replay, deny: in.Deny,
-		}
-		st.info = natt.SiteInfo{Name: st.name, Keys: st.keys, RTRs: slices.Clone(in.RTRs)}
-		if st.wrap > lisp.WrapAES {
-			return nil, nil, fmt.Errorf("%w: site %q: key wrap %d", ErrConfig, in.Name, st.wrap)
-		}
-		byName[in.Name] = st
-		for _, p := range in.Prefixes {
-			if !p.Prefix.IsValid() || p.Prefix.Addr().Is4In6() || p.IID > 0xffffff {
-				return nil, nil, fmt.Errorf("%w: site %q: EID-Prefix [%d]%v", ErrConfig, in.Name, p.IID, p.Prefix)
-			}
-			inst := instances[p.IID]
-			if inst == nil {
-				inst = newInstance(p.IID)
-				instances[p.IID] = inst
-			}
-			prefix := p.Prefix.Masked()
-			if other, ok := inst.sites.Get(prefix); ok {
-				return nil, nil, fmt.Errorf("%w: EID-Prefix [%d]%v belongs to %q and %q",
-					ErrConfig, p.IID, prefix, other.site.name, in.Name)
-			}
-			inst.sites.Insert(prefix, &sitePrefix{site: st, more: p.AcceptMoreSpecifics})
-		}
-	}
-	return instances, byName, nil
-}
-
-func newInstance(iid uint32) *instance {
-	return &instance{iid: iid, sites: new(bart.Table[*sitePrefix]), regs: new(regTrie), dead: new(regTrie)}
-}
-
 // New makes a Server. The error wraps ErrConfig and says which site is wrong.
 func New(cfg Config) (*Server, error) {
-	instances, byName, err := compileSites(cfg.Sites)
-	if err != nil {
-		return nil, err
-	}
 	cfg.Experimental.MaxSubscriptions = cmp.Or(cfg.Experimental.MaxSubscriptions, DefaultMaxSubscriptions)
-	if err := cfg.LISPSEC.check(); err != nil {
-		return nil, err
-	}
-	upstreams, err := compileResolver(&cfg, instances)
-	if err != nil {
-		return nil, err
-	}
 	if cfg.HealthInterval == 0 {
 		cfg.HealthInterval = DefaultHealthInterval
 	}
@@ -307,14 +248,11 @@ func New(cfg Config) (*Server, error) {
 		cfg.ID = binary.BigEndian.Uint64(seeds[8:])
 	}
 	s := &Server{
-		cfg:       cfg,
-		log:       cfg.Logger.With("component", "mapserver"),
-		instances: instances,
-		sites:     byName,
-		upstreams: upstreams,
-		healthAt:  math.MaxInt64,
-		xtrs:      newXTRs(),
-		limits:    newLimits(cfg.RatePerSource, cfg.RateTotal, binary.BigEndian.Uint64(seeds[:8])),
+		cfg:      cfg,
+		log:      cfg.Logger.With("component", "mapserver"),
+		healthAt: math.MaxInt64,
+		xtrs:     newXTRs(),
+		limits:   newLimits(cfg.RatePerSource, cfg.RateTotal, binary.BigEndian.Uint64(seeds[:8])),
 	}
 	for _, a := range cfg.Locals {
 		switch a = a.Unmap(); {
@@ -328,12 +266,12 @@ func New(cfg Config) (*Server, error) {
 	if len(s.locals) == 0 {
 		s.haveIPv4, s.haveIPv6 = true, true
 	}
-	if cfg.HealthInterval > 0 && slices.ContainsFunc(upstreams, func(u *upstream) bool { return u.checked }) {
-		s.healthAt = 0
-	}
+	s.settings.Store(new(settings))
 	s.worker = s.NewWorker()
-	if err := s.compileNAT(&cfg.NAT); err != nil {
+	d, err := s.compile(&cfg)
+	if err != nil {
 		return nil, err
 	}
+	s.putInForce(d)
 	return s, nil
 }

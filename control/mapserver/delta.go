@@ -122,8 +122,8 @@ func (s *Server) Changes() (changes []Delta, complete bool) {
 // the order of instance and EID-Prefix. The Server must not be used meanwhile.
 func (s *Server) Snapshot() iter.Seq[Delta] {
 	return func(yield func(Delta) bool) {
-		for _, iid := range slices.Sorted(maps.Keys(s.instances)) {
-			inst := s.instances[iid]
+		for _, iid := range slices.Sorted(maps.Keys(s.set().instances)) {
+			inst := s.set().instances[iid]
 			for r := range inst.all() {
 				for _, c := range r.claims() {
 					if !yield(s.delta(c, true)) {
@@ -167,14 +167,14 @@ func (inst *instance) all() iter.Seq[*registration] {
 // Merged changes are not repeated by Changes. The error wraps ErrDelta.
 func (s *Server) Merge(now time.Time, d Delta) (bool, error) {
 	ticks := s.toTicks(now)
-	st := s.sites[d.Site]
+	st := s.set().sites[d.Site]
 	if st == nil {
 		return false, fmt.Errorf("%w: no site %q", ErrDelta, d.Site)
 	}
 	if !d.EID.IsValid() || d.EID != d.EID.Masked() {
 		return false, fmt.Errorf("%w: EID-Prefix %v", ErrDelta, d.EID)
 	}
-	inst := s.instances[d.IID]
+	inst := s.set().instances[d.IID]
 	if sp, ok := inst.siteOf(d.EID); !ok || sp.site != st {
 		return false, fmt.Errorf("%w: %s is not of site %q", ErrDelta, eidString(d.IID, d.EID), d.Site)
 	}

@@ -143,6 +143,17 @@ type Withdrawn struct {
 	XTRID lisp.XTRID
 }
 
+// Removed is a registration that ends because its EID-Prefix is not configured any
+// more, or is another site's: see Server.Reconfigure.
+type Removed struct {
+	Time  time.Time
+	Site  string
+	IID   uint32
+	EID   netip.Prefix
+	From  netip.Addr // the last source
+	XTRID lisp.XTRID
+}
+
 // Expired is a registration that was not refreshed in time.
 type Expired struct {
 	Time  time.Time
@@ -240,6 +251,7 @@ func (Registered) event()       {}
 func (Refused) event()          {}
 func (InfoAnswered) event()     {}
 func (Withdrawn) event()        {}
+func (Removed) event()          {}
 func (Expired) event()          {}
 func (Moved) event()            {}
 func (NotifyAcked) event()      {}
@@ -311,6 +323,10 @@ func (e Withdrawn) String() string {
 
 func (e Expired) String() string {
 	return fmt.Sprintf("expired %s of site %s last registered by %s%s", eidString(e.IID, e.EID), e.Site, e.From, xtrString(e.XTRID))
+}
+
+func (e Removed) String() string {
+	return fmt.Sprintf("removed %s of site %s last registered by %s%s", eidString(e.IID, e.EID), e.Site, e.From, xtrString(e.XTRID))
 }
 
 func (e Moved) String() string {

@@ -259,7 +259,7 @@ func healthAnswer(t testing.TB, b *bench, which []byte) []byte {
 	if len(which) == 0 {
 		return nil
 	}
-	u := b.s.upstreams[int(which[0])%len(b.s.upstreams)]
+	u := b.s.set().upstreams[int(which[0])%len(b.s.set().upstreams)]
 	m, err := (&lisp.MapReply{Nonce: lisp.Nonce(u.nonce), Records: []lisp.EIDRecord{record("0.0.0.0/1", 15)}}).MarshalBinary()
 	require.NoError(t, err)
 	return m
@@ -268,7 +268,7 @@ func healthAnswer(t testing.TB, b *bench, which []byte) []byte {
 func liveClaims(b *bench) int {
 	n := 0
 	ticks := b.s.toTicks(b.now)
-	for _, inst := range b.s.instances {
+	for _, inst := range b.s.set().instances {
 		for _, r := range inst.regs.All() {
 			n += len(r.current(ticks, nil))
 		}

@@ -66,7 +66,7 @@ func (w *Worker) unprotect(d lisp.Datagram, n lisp.Nonce) (Reason, bool) {
 	if err := s.DecodeFromBytes(w.ecm.Security); err != nil {
 		return ReasonMalformed, false
 	}
-	c := &w.s.cfg.LISPSEC
+	c := w.set.lispsec
 	if s.Wrap == lisp.WrapNull && !c.protectedPath(d.Remote.Addr()) {
 		return ReasonUnprotectedPath, false
 	}
@@ -180,10 +180,10 @@ func (w *Worker) forwardProtected(d lisp.Datagram, m *lisp.MapRequest, iid uint3
 	if to == d.Local.Addr() || slices.Contains(w.s.locals, to) {
 		return false
 	}
-	wrap := r.site.wrap
+	wrap := r.site.terms().wrap
 	key, ok := w.keyOfETR(signers, to)
 	switch {
-	case wrap == lisp.WrapNull && !w.s.cfg.LISPSEC.protectedPath(to):
+	case wrap == lisp.WrapNull && !w.set.lispsec.protectedPath(to):
 		w.dropProtected(ReasonUnprotectedPath, d)
 		return true
 	case !ok:
@@ -218,7 +218,7 @@ func (w *Worker) forwardProtected(d lisp.Datagram, m *lisp.MapRequest, iid uint3
 // shares keys with ITRs, and as it came otherwise (RFC 9303 §6.6). It is not ok
 // if the request is to be dropped.
 func (w *Worker) passOn(d lisp.Datagram, n lisp.Nonce, to netip.AddrPort) ([]byte, bool) {
-	c := &w.s.cfg.LISPSEC
+	c := w.set.lispsec
 	if len(w.ecm.Security) == 0 || w.ecm.Security[0] != lisp.ADTypeLISPSEC {
 		return nil, true
 	}
@@ -276,7 +276,7 @@ func (f *finding) around(p netip.Prefix) netip.Prefix {
 		p = netip.PrefixFrom(p.Addr(), p.Addr().BitLen())
 	}
 	return hole(p, f.reg.key.prefix.Bits(), func(q netip.Prefix) bool {
-		return contains(f.inst.sites, q, f.within) || f.inst.regs.contains(q, f.reg.key.prefix)
+		return contains(f.inst.table(), q, f.within) || f.inst.regs.contains(q, f.reg.key.prefix)
 	})
 }
 

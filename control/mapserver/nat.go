@@ -43,25 +43,25 @@ type nat struct {
 	askers *natAskers // nil without LispersNet
 }
 
-// compileNAT checks the configuration.
-func (s *Server) compileNAT(cfg *NAT) error {
-	s.nat.rtrs = make(map[netip.Addr]lisp.Key, len(cfg.RTRs))
+// compileNAT checks the configuration of NAT traversal.
+func (d *draft) compileNAT(s *Server, cfg *NAT) error {
+	d.nat.rtrs = make(map[netip.Addr]lisp.Key, len(cfg.RTRs))
 	addrs := make([]netip.Addr, 0, len(cfg.RTRs))
 	for _, r := range cfg.RTRs {
 		a := r.Addr.Unmap()
-		if _, twice := s.nat.rtrs[a]; twice || !s.worker.sendable(a, lisp.Datagram{Remote: netip.AddrPortFrom(a, 0)}) {
+		if _, twice := d.nat.rtrs[a]; twice || !s.worker.sendable(a, lisp.Datagram{Remote: netip.AddrPortFrom(a, 0)}) {
 			return fmt.Errorf("%w: RTR %v", ErrConfig, r.Addr)
 		}
 		if _, err := (natt.Path{RTR: a, Local: a}).Append(nil, a, nil, r.Key); err != nil {
 			return fmt.Errorf("%w: RTR %v: %w", ErrConfig, r.Addr, err)
 		}
-		s.nat.rtrs[a] = r.Key
+		d.nat.rtrs[a] = r.Key
 		addrs = append(addrs, a)
 	}
-	for _, st := range s.sites {
-		for _, a := range st.info.RTRs {
-			if _, ok := s.nat.rtrs[a.Unmap()]; !ok {
-				return fmt.Errorf("%w: site %q: RTR %v is not in NAT.RTRs", ErrConfig, st.name, a)
+	for name, terms := range d.terms {
+		for _, a := range terms.info.RTRs {
+			if _, ok := d.nat.rtrs[a.Unmap()]; !ok {
+				return fmt.Errorf("%w: site %q: RTR %v is not in NAT.RTRs", ErrConfig, name, a)
 			}
 		}
 	}
@@ -69,7 +69,7 @@ func (s *Server) compileNAT(cfg *NAT) error {
 		s.nat.askers = &natAskers{seed: s.limits.seed}
 	}
 	var err error
-	if s.nat.info, err = natt.NewServer(natt.ServerConfig{
+	if d.nat.info, err = natt.NewServer(natt.ServerConfig{
 		Site: s.siteInfo, RTRs: addrs, TTL: cfg.TTL, LispersNet: cfg.LispersNet,
 	}); err != nil {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
@@ -79,15 +79,15 @@ func (s *Server) compileNAT(cfg *NAT) error {
 
 // siteInfo finds whose EID-Prefix it is, for Info-Requests.
 func (s *Server) siteInfo(iid uint32, eid netip.Prefix) (natt.SiteInfo, bool) {
-	inst := s.instances[iid]
+	inst := s.set().instances[iid]
 	if inst == nil {
 		return natt.SiteInfo{}, false
 	}
-	_, sp, ok := inst.sites.LookupPrefixLPM(eid)
+	_, sp, ok := inst.table().LookupPrefixLPM(eid)
 	if !ok || sp.site == nil {
 		return natt.SiteInfo{}, false
 	}
-	return sp.site.info, true
+	return sp.site.terms().info, true
 }
 
 // handleInfo answers an Info-Request to the control port. It reports whether the
@@ -107,7 +107,7 @@ func (w *Worker) handleInfo(d lisp.Datagram) bool {
 		d.Local = w.localFor(d.Remote.Addr(), d)
 	}
 	start := len(w.buf)
-	b, a := w.s.nat.info.Answer(w.buf, d)
+	b, a := w.set.nat.info.Answer(w.buf, d)
 	if a.Reason != natt.ServerAnswered {
 		w.refuseInfo(d, a)
 		return true
@@ -163,8 +163,8 @@ func (w *Worker) handleRelayed(d lisp.Datagram, in lisp.Inner) {
 
 // admitRTR reports whether somebody may relay Map-Registers.
 func (w *Worker) admitRTR(a netip.Addr) bool {
-	_, ok := w.s.nat.rtrs[a]
-	return ok || len(w.s.nat.rtrs) == 0
+	_, ok := w.set.nat.rtrs[a]
+	return ok || len(w.set.nat.rtrs) == 0
 }
 
 // relayedOld looks at the Map-Register in w.register for how early drafts relay
@@ -172,7 +172,7 @@ func (w *Worker) admitRTR(a netip.Addr) bool {
 // message may go on.
 func (w *Worker) relayedOld(d lisp.Datagram) bool {
 	m := &w.register
-	if m.RTR && m.XTRIDPresent && !w.path.IsValid() && len(w.s.nat.rtrs) > 0 {
+	if m.RTR && m.XTRIDPresent && !w.path.IsValid() && len(w.set.nat.rtrs) > 0 {
 		if !w.admitRTR(d.Remote.Addr()) {
 			w.refuse(ReasonRTR, nil, d, nil)
 			return false
@@ -191,7 +191,7 @@ func (w *Worker) relayedOld(d lisp.Datagram) bool {
 // Map-Register, into what the RTR takes.
 func (w *Worker) wrap(d lisp.Datagram, start int) bool {
 	w.scratch = append(w.scratch[:0], w.buf[start:]...)
-	b, err := w.path.Append(w.buf[:start], d.Local.Addr(), w.scratch, w.s.nat.rtrs[w.path.RTR])
+	b, err := w.path.Append(w.buf[:start], d.Local.Addr(), w.scratch, w.set.nat.rtrs[w.path.RTR])
 	if err != nil {
 		// The node's own idea of its address may be anything.
 		w.drop(ReasonMalformed, lisp.TypeMapNotify, d)
@@ -223,7 +223,7 @@ func (s *Server) pathTo(c *claim, addr netip.Addr) (p natt.Path, ok bool) {
 		return natt.Path{}, true
 	}
 	p, ok = s.paths[c.xtr]
-	if _, rtr := s.nat.rtrs[addr]; rtr && ok {
+	if _, rtr := s.set().nat.rtrs[addr]; rtr && ok {
 		p.RTR = addr
 	} else if ok && p.RTR != addr {
 		p = natt.Path{} // another interface of it, which is behind no NAT
@@ -244,7 +244,7 @@ func (c *claim) announced(ls []lisp.RLOCRecord) []lisp.RLOCRecord {
 
 // unsolicitedMessage is a Map-Notify as its receiver gets it.
 func (s *Server) unsolicitedMessage(p *notifyPeer, m *lisp.MapNotify, key lisp.Key) ([]byte, error) {
-	shared := s.nat.rtrs[p.path.RTR]
+	shared := s.set().nat.rtrs[p.path.RTR]
 	m.RTRAuth = p.path.IsValid() && p.path.Variant == natt.Old && len(shared.Secret) > 0
 	b, err := m.AppendSigned(nil, key)
 	if err != nil || !p.path.IsValid() {

@@ -410,7 +410,7 @@ func (s *Server) acknowledged(now time.Time, ticks int64, u *Update) {
 
 // key finds a key of the site.
 func (st *site) key(id uint8, alg lisp.Algorithm) (lisp.Key, bool) {
-	for _, k := range st.keys {
+	for _, k := range st.terms().keys {
 		if k.ID == id && k.Algorithm == alg {
 			return k, true
 		}

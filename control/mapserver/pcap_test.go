@@ -106,8 +106,8 @@ func oorSite(t testing.TB, b *bench, all []lisp.Datagram) {
 		require.NoError(t, err)
 		m := parse[*lisp.MapRequest](t, in.Payload)
 		iid, p, _ := m.Records[0].Prefix()
-		inst := b.s.instances[iid]
-		lpm, sp, ok := inst.sites.LookupPrefixLPM(p)
+		inst := b.s.set().instances[iid]
+		lpm, sp, ok := inst.table().LookupPrefixLPM(p)
 		if !ok || sp.site.name == "nine" || sp.site.name == "four" {
 			continue
 		}

@@ -118,7 +118,7 @@ func (w *Worker) subscribe(d lisp.Datagram, m *lisp.MapRequest) bool {
 	}
 	iid, about, ok := m.Records[0].Prefix()
 	sourceIID, source, okSource := m.SourceEID.EID()
-	inst, from := w.s.instances[iid], w.s.instances[sourceIID]
+	inst, from := w.set.instances[iid], w.set.instances[sourceIID]
 	if !ok || !okSource || inst == nil || from == nil || about.Addr().Is4In6() {
 		return false
 	}
@@ -144,7 +144,7 @@ func (w *Worker) subscribe(d lisp.Datagram, m *lisp.MapRequest) bool {
 	if q.key, ok = c.site.key(c.keyID, c.algorithm); !ok || !q.end && !w.addressed(q, m, d, c) {
 		return false
 	}
-	if f := w.lookup(iid, q.about.prefix); f.site == nil || f.site.deny != DenyNone || len(f.servers) > 0 {
+	if f := w.lookup(iid, q.about.prefix); f.site == nil || f.site.terms().deny != DenyNone || len(f.servers) > 0 {
 		return false
 	}
 	w.result.Update = &Update{Urgent: true, from: d.Remote, subscribe: q}

@@ -72,7 +72,7 @@ func (w *Worker) handleRefresh(d lisp.Datagram) bool {
 		}
 	}
 	u := w.s.updates.get()
-	u.from, u.holder = d.Remote, who
+	u.from, u.holder, u.set = d.Remote, who, w.set
 	u.nonce = binary.BigEndian.Uint64(b[4:])
 	u.algorithm, u.xtr.keyID = lisp.Algorithm(b[13]), b[12]
 	u.flags = registerFlags(word)
@@ -175,7 +175,7 @@ func (w *Worker) recordPrefix(b []byte) (*instance, netip.Prefix, bool) {
 		a = netip.AddrFrom16([16]byte(b[2:ipv6Len]))
 	default:
 	}
-	inst := w.s.instances[iid]
+	inst := w.set.instances[iid]
 	if inst == nil || !a.IsValid() || length > a.BitLen() {
 		return nil, netip.Prefix{}, false
 	}
@@ -200,8 +200,8 @@ func (w *Worker) verified(u *Update, msg []byte) bool {
 // authenticator is the key of u as the Worker keeps it.
 func (w *Worker) authenticator(u *Update) *lisp.Authenticator {
 	st := u.refresh[0].site
-	for i := range st.keys {
-		k := &st.keys[i]
+	for i := range st.terms().keys {
+		k := &st.terms().keys[i]
 		if k.ID != u.xtr.keyID || k.Algorithm != u.algorithm {
 			continue
 		}

@@ -44,6 +44,7 @@ type Update struct {
 
 	notify lisp.Datagram // signed Map-Notify to send when applied; may be empty
 	local  netip.Addr    // where the Map-Register came to
+	set    *settings     // that it was verified by
 
 	assoc    *xtrState // of a refresh
 	recycled bool      // comes from an updatePool
@@ -86,7 +87,7 @@ func (w *Worker) takeApart(d lisp.Datagram) {
 			return
 		}
 		p = p.Masked()
-		inst := w.s.instances[iid]
+		inst := w.set.instances[iid]
 		sp, ok := inst.siteOf(p)
 		if !ok {
 			w.refuse(ReasonNotConfigured, &registerItem{key: regKey{&instance{iid: iid}, p}}, d, nil)
@@ -126,7 +127,7 @@ next:
 // verify finds the site's key that the message names and checks the digest.
 func (st *site) verify(msg []byte, m *lisp.MapRegister) (lisp.Key, Reason, error) {
 	reason, err := ReasonKey, lisp.ErrAuth
-	for _, k := range st.keys {
+	for _, k := range st.terms().keys {
 		switch {
 		case k.ID != m.Auth.KeyID:
 			continue
@@ -137,7 +138,7 @@ func (st *site) verify(msg []byte, m *lisp.MapRegister) (lisp.Key, Reason, error
 			continue
 		}
 		// Where nonces count, a digest must cover the xTR-ID that they belong to.
-		k.StrictTrailer = k.StrictTrailer || st.replay == ReplayStrict || k.Algorithm == lisp.AlgorithmHMACSHA256HKDF
+		k.StrictTrailer = k.StrictTrailer || st.terms().replay == ReplayStrict || k.Algorithm == lisp.AlgorithmHMACSHA256HKDF
 		if err = lisp.Verify(msg, k); err == nil {
 			return k, 0, nil
 		}
@@ -159,6 +160,7 @@ func (w *Worker) accept(d lisp.Datagram, m *lisp.MapRegister, key lisp.Key) {
 		nonce:       uint64(m.Nonce),
 		fingerprint: fingerprint(m),
 		path:        w.path,
+		set:         w.set,
 	}
 	for _, f := range [...]struct {
 		set bool
@@ -202,7 +204,7 @@ func (w *Worker) accept(d lisp.Datagram, m *lisp.MapRegister, key lisp.Key) {
 	}
 	local, remote := notifyPath(d)
 	start := len(w.buf)
-	rtrAuth := w.path.Variant == natt.Old && w.path.IsValid() && len(w.s.nat.rtrs[w.path.RTR].Secret) > 0
+	rtrAuth := w.path.Variant == natt.Old && w.path.IsValid() && len(w.set.nat.rtrs[w.path.RTR].Secret) > 0
 	b, err := appendNotify(w.buf, m, key, rtrAuth)
 	if err != nil {
 		// Its records were just decoded, so that they always encode.

@@ -147,14 +147,14 @@ func (x *xtrState) judge(now, silence int64, alg lisp.Algorithm, nonce, fingerpr
 	if !x.enforced(alg) || !x.known || nonce > x.nonce.Load() {
 		return verdictNew, false
 	}
-	if x.site.replay == ReplayAuto && alg != lisp.AlgorithmHMACSHA256HKDF && now-x.seen >= silence {
+	if x.site.terms().replay == ReplayAuto && alg != lisp.AlgorithmHMACSHA256HKDF && now-x.seen >= silence {
 		return verdictNew, true
 	}
 	return verdictReplay, false
 }
 
 func (x *xtrState) enforced(alg lisp.Algorithm) bool {
-	switch x.site.replay {
+	switch x.site.terms().replay {
 	case ReplayStrict:
 		return true
 	case ReplayOff:

@@ -219,7 +219,7 @@ func TestIdleXTRsAreBounded(t *testing.T) {
 			assert.Zero(t, x.claims)
 		}
 	}
-	assert.Equal(t, idle, b.s.sites["a"].idle)
+	assert.Equal(t, idle, b.s.set().sites["a"].idle)
 
 	// The newest is still protected against a replay with an older nonce.
 	x := lisp.XTRID{byte((maxIdle + maxClaimsPerEID + extra - 1) >> 8), byte((maxIdle + maxClaimsPerEID + extra - 1) & 0xff), 1}

@@ -152,22 +152,22 @@ type finding struct {
 
 // lookup decides in the order of RFC 9301 §8.3: configured? policy? registered? proxy?
 func (w *Worker) lookup(iid uint32, p netip.Prefix) finding {
-	f := finding{inst: w.s.instances[iid]}
+	f := finding{inst: w.set.instances[iid]}
 	if f.inst == nil {
 		return f
 	}
-	lpm, sp, ok := f.inst.sites.LookupPrefixLPM(p)
+	lpm, sp, ok := f.inst.table().LookupPrefixLPM(p)
 	if !ok {
 		// Broader than what is configured, as a refresh of a negative entry may
 		// be: its first address decides.
 		host := netip.PrefixFrom(p.Addr(), p.Addr().BitLen())
-		if lpm, sp, ok = f.inst.sites.LookupPrefixLPM(host); !ok {
+		if lpm, sp, ok = f.inst.table().LookupPrefixLPM(host); !ok {
 			return f
 		}
 		p = host
 	}
 	f.site, f.within, f.servers = sp.site, lpm, sp.servers
-	if f.servers != nil || f.site.deny != DenyNone {
+	if f.servers != nil || f.site.terms().deny != DenyNone {
 		return f
 	}
 	reg := f.inst.match(w.ticks, p)
@@ -182,7 +182,7 @@ func (w *Worker) lookup(iid uint32, p netip.Prefix) finding {
 	}
 	f.reg = reg
 	w.claims = reg.current(w.ticks, w.claims[:0])
-	f.forward = !f.site.proxy
+	f.forward = !f.site.terms().proxy
 	for _, c := range w.claims {
 		if c.flags&(flagProxy|flagRelayed) != 0 { // a Map-Request doesn't get through a NAT
 			f.forward = false
@@ -202,11 +202,11 @@ func (w *Worker) negative(f finding, iid uint32, asked netip.Prefix, to netip.Ad
 		prefix = netip.PrefixFrom(asked.Addr(), 0).Masked()
 	case f.site == nil:
 		host := netip.PrefixFrom(asked.Addr(), asked.Addr().BitLen())
-		prefix = hole(host, 0, f.inst.sites.OverlapsPrefix)
+		prefix = hole(host, 0, f.inst.table().OverlapsPrefix)
 	default:
 		name = f.site.name
 		prefix = w.holeWithin(f, asked)
-		switch f.site.deny {
+		switch f.site.terms().deny {
 		case DenyPolicy:
 			rec.Action = lisp.ActionDropPolicyDenied
 		case DenyTemporary:
@@ -230,7 +230,7 @@ func (w *Worker) negative(f finding, iid uint32, asked netip.Prefix, to netip.Ad
 func (w *Worker) holeWithin(f finding, p netip.Prefix) netip.Prefix {
 	regs := f.inst.regs
 	taken := func(q netip.Prefix) bool {
-		return contains(f.inst.sites, q, f.within) || f.site.deny == DenyNone && regs.contains(q, netip.Prefix{})
+		return contains(f.inst.table(), q, f.within) || f.site.terms().deny == DenyNone && regs.contains(q, netip.Prefix{})
 	}
 	if p.Bits() < f.within.Bits() || taken(p) {
 		p = netip.PrefixFrom(p.Addr(), p.Addr().BitLen())
@@ -247,7 +247,7 @@ func (w *Worker) answer(f finding, iid uint32, asked netip.Prefix, to netip.Addr
 	regs := f.inst.regs
 	ttl := ^uint32(0)
 	var more []*registration
-	narrow := f.alone || contains(f.inst.sites, prefix, f.within)
+	narrow := f.alone || contains(f.inst.table(), prefix, f.within)
 	for p, r := range regs.Subnets(prefix) {
 		if narrow || len(more) > maxMoreSpecifics {
 			narrow = true

@@ -82,22 +82,21 @@ type healthCheck struct {
 	nonce uint64
 }
 
-// compileResolver adds the resolver's table to the instances.
-func compileResolver(cfg *Config, instances map[uint32]*instance) ([]*upstream, error) {
+// compileResolver adds the resolver's table to those of the instances.
+func (d *draft) compileResolver(cfg *Config) error {
 	known := make(map[netip.AddrPort]*upstream)
-	var all []*upstream
 	for _, e := range cfg.Resolver {
 		if !e.Prefix.IsValid() || e.Prefix.Addr().Is4In6() || e.IID > 0xffffff {
-			return nil, fmt.Errorf("%w: resolver: EID-Prefix [%d]%v", ErrConfig, e.IID, e.Prefix)
+			return fmt.Errorf("%w: resolver: EID-Prefix [%d]%v", ErrConfig, e.IID, e.Prefix)
 		}
 		if len(e.MapServers) == 0 {
-			return nil, fmt.Errorf("%w: resolver: no Map-Server for [%d]%v", ErrConfig, e.IID, e.Prefix)
+			return fmt.Errorf("%w: resolver: no Map-Server for [%d]%v", ErrConfig, e.IID, e.Prefix)
 		}
 		sp := &sitePrefix{}
 		for _, a := range e.MapServers {
 			a = unmap(a)
 			if !a.Addr().IsValid() || a.Addr().IsUnspecified() || a.Addr().IsMulticast() || a.Port() == 0 || slices.Contains(cfg.Locals, a.Addr()) {
-				return nil, fmt.Errorf("%w: resolver: Map-Server %v of [%d]%v", ErrConfig, a, e.IID, e.Prefix)
+				return fmt.Errorf("%w: resolver: Map-Server %v of [%d]%v", ErrConfig, a, e.IID, e.Prefix)
 			}
 			u := known[a]
 			if u == nil {
@@ -106,30 +105,26 @@ func compileResolver(cfg *Config, instances map[uint32]*instance) ([]*upstream, 
 					u.eid = netip.IPv6Unspecified()
 				}
 				known[a] = u
-				all = append(all, u)
+				d.upstreams = append(d.upstreams, u)
 			}
 			u.checked = u.checked || len(e.MapServers) > 1
 			sp.servers = append(sp.servers, u)
 		}
-		inst := instances[e.IID]
-		if inst == nil {
-			inst = newInstance(e.IID)
-			instances[e.IID] = inst
-		}
+		t := d.table(e.IID)
 		p := e.Prefix.Masked()
-		if _, ok := inst.sites.Get(p); ok {
-			return nil, fmt.Errorf("%w: EID-Prefix [%d]%v is configured twice", ErrConfig, e.IID, p)
+		if _, ok := t.Get(p); ok {
+			return fmt.Errorf("%w: EID-Prefix [%d]%v is configured twice", ErrConfig, e.IID, p)
 		}
-		inst.sites.Insert(p, sp)
+		t.Insert(p, sp)
 	}
-	return all, nil
+	return nil
 }
 
 // MapServers lists the Map-Servers of the resolver's table in the order of the
 // configuration. Safe for concurrent use.
 func (s *Server) MapServers() []MapServerStatus {
-	all := make([]MapServerStatus, 0, len(s.upstreams))
-	for _, u := range s.upstreams {
+	all := make([]MapServerStatus, 0, len(s.set().upstreams))
+	for _, u := range s.set().upstreams {
 		all = append(all, MapServerStatus{Addr: u.addr, Health: Health(u.health.Load())})
 	}
 	return all
@@ -176,7 +171,7 @@ func (w *Worker) chooseServer(d lisp.Datagram, nonce uint64, us []*upstream) (*u
 // mixed says that some belong to others: such a request can't be forwarded,
 // for its receiver would answer negatively for what isn't his.
 func (w *Worker) sameServers(m *lisp.MapRequest) (us []*upstream, mixed bool) {
-	if len(w.s.upstreams) == 0 {
+	if len(w.set.upstreams) == 0 {
 		return nil, false
 	}
 	for i := range m.Records {
@@ -215,7 +210,7 @@ func (s *Server) checkHealth(now time.Time, ticks int64) {
 		return
 	}
 	s.healthAt = math.MaxInt64
-	for _, u := range s.upstreams {
+	for _, u := range s.set().upstreams {
 		if !u.checked {
 			continue
 		}

@@ -24,18 +24,15 @@ const (
 
 // Server is the core: the registrations, their writer, and one built-in Worker.
 //
-// Handle, Apply, Advance, Deadline, Next, NextEvent, Changes, Merge, Snapshot,
-// Save and Load are for one goroutine at a time, the writer. NewWorker,
+// Handle, Apply, Advance, Deadline, Next, NextEvent, Changes, Merge, Snapshot, Save,
+// Load and Reconfigure are for one goroutine at a time, the writer. NewWorker,
 // Registrations and Stats are safe for concurrent use with it.
 type Server struct {
 	_ [0]sync.Mutex // not to be copied
 
 	cfg                Config
 	log                *slog.Logger
-	instances          map[uint32]*instance // immutable
-	sites              map[string]*site     // immutable
-	upstreams          []*upstream          // immutable
-	nat                nat                  // immutable
+	settings           atomic.Pointer[settings]
 	limits             *limits
 	locals             []netip.Addr
 	haveIPv4, haveIPv6 bool

@@ -44,7 +44,7 @@ func TestMemoryPerEID(t *testing.T) {
 
 // dead counts the registrations kept without a live claim.
 func (b *bench) dead() (n int) {
-	for _, inst := range b.s.instances {
+	for _, inst := range b.s.set().instances {
 		for range inst.dead.All() {
 			n++
 		}

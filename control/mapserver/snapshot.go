@@ -46,13 +46,13 @@ type SiteStatus struct {
 func (s *Server) Registrations(now time.Time) []Registration {
 	ticks := s.toTicks(now)
 	var all []Registration
-	for _, iid := range slices.Sorted(maps.Keys(s.instances)) {
-		for p, r := range s.instances[iid].regs.All() {
+	for _, iid := range slices.Sorted(maps.Keys(s.set().instances)) {
+		for p, r := range s.set().instances[iid].regs.All() {
 			current := r.current(ticks, nil)
 			if len(current) == 0 {
 				continue
 			}
-			reg := Registration{Site: r.site.name, IID: iid, EID: p, RLOCs: mergedRLOCs(current), Proxy: r.site.proxy}
+			reg := Registration{Site: r.site.name, IID: iid, EID: p, RLOCs: mergedRLOCs(current), Proxy: r.site.terms().proxy}
 			for _, c := range r.claims() {
 				if !c.live(ticks) {
 					continue
@@ -75,12 +75,12 @@ func (s *Server) Registrations(now time.Time) []Registration {
 func (s *Server) Sites(now time.Time) []SiteStatus {
 	ticks := s.toTicks(now)
 	byName := make(map[string]*SiteStatus)
-	for name := range s.sites {
+	for name := range s.set().sites {
 		byName[name] = &SiteStatus{Name: name}
 	}
-	for _, iid := range slices.Sorted(maps.Keys(s.instances)) {
-		inst := s.instances[iid]
-		for p, sp := range inst.sites.AllSorted() {
+	for _, iid := range slices.Sorted(maps.Keys(s.set().instances)) {
+		inst := s.set().instances[iid]
+		for p, sp := range inst.table().AllSorted() {
 			if sp.site == nil {
 				continue // of the resolver's table
 			}

@@ -14,13 +14,24 @@ import (
 // instance is one EID space: what is configured in it and what is registered.
 type instance struct {
 	iid   uint32
-	sites *bart.Table[*sitePrefix] // immutable
+	sites atomic.Pointer[siteTable] // each immutable
 
 	// regs is what workers read: the registrations that have a live claim.
 	regs *regTrie
 	// dead are those that have none, kept for late Deltas. It is the writer's own.
 	dead *regTrie
 }
+
+// siteTable is whose the EID-Prefixes of an instance are.
+type siteTable = bart.Table[*sitePrefix]
+
+func newInstance(iid uint32) *instance {
+	inst := &instance{iid: iid, regs: new(regTrie), dead: new(regTrie)}
+	inst.sites.Store(new(siteTable))
+	return inst
+}
+
+func (inst *instance) table() *siteTable { return inst.sites.Load() }
 
 // regKey names a registration.
 type regKey struct {
@@ -223,7 +234,7 @@ func (inst *instance) siteOf(p netip.Prefix) (*sitePrefix, bool) {
 	if inst == nil {
 		return nil, false
 	}
-	lpm, sp, ok := inst.sites.LookupPrefixLPM(p)
+	lpm, sp, ok := inst.table().LookupPrefixLPM(p)
 	if !ok || sp.site == nil || lpm.Bits() != p.Bits() && !sp.more {
 		return nil, false
 	}

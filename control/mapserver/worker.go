@@ -14,6 +14,7 @@ import (
 // at once, and beside the writer. It holds scratch memory, so keep it.
 type Worker struct {
 	s     *Server
+	set   *settings // in force, since the datagram at hand came
 	stats counters
 
 	now    time.Time
@@ -64,7 +65,7 @@ type Result struct {
 
 // NewWorker makes one more Worker. Safe for concurrent use.
 func (s *Server) NewWorker() *Worker {
-	w := &Worker{s: s, auth: make(map[*lisp.Key]*lisp.Authenticator), free: make(chan *changes, maxChanges)}
+	w := &Worker{s: s, set: s.set(), auth: make(map[*lisp.Key]*lisp.Authenticator), free: make(chan *changes, maxChanges)}
 	s.workersMu.Lock()
 	s.workers = append(s.workers, w)
 	s.workersMu.Unlock()
@@ -85,7 +86,7 @@ func (w *Worker) reset() {
 }
 
 func (w *Worker) handle(now time.Time, d lisp.Datagram) {
-	w.now, w.ticks = now, w.s.toTicks(now)
+	w.now, w.ticks, w.set = now, w.s.toTicks(now), w.s.set()
 	w.path, w.asker = natt.Path{}, netip.Addr{}
 	d.Remote = unmap(d.Remote)
 	d.Local = unmap(d.Local)
