@@ -3,6 +3,7 @@ package mapserver
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -139,9 +140,7 @@ func (d *draft) compileSite(i int, in *Site, known map[string]*site) error {
 func (s *Server) putInForce(d *draft) {
 	before := s.set()
 	d.instances = make(map[uint32]*instance)
-	for iid, inst := range before.instances {
-		d.instances[iid] = inst // what was registered in it may still have to expire
-	}
+	maps.Copy(d.instances, before.instances) // what was registered in it may still have to expire
 	for iid := range d.tables {
 		if d.instances[iid] == nil {
 			d.instances[iid] = newInstance(iid)

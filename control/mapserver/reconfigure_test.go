@@ -214,17 +214,17 @@ func TestReconfigureBesideWorkers(t *testing.T) {
 	done := make(chan struct{})
 	for i := range workers {
 		w := b.s.NewWorker()
+		var ms [][]byte
+		for n := range messages {
+			nonce, xtr := withNonce(lisp.Nonce(1+n)), withXTR(lisp.XTRID{0: byte(i), 15: 1})
+			ms = append(ms, register(t, key1, record("10.1.0.0/16", 10, "192.0.2.11"), nonce, xtr),
+				register(t, key1, iidRecord(7, "172.16.0.0/16", 10, "192.0.2.11"), nonce, xtr))
+		}
 		go func() {
 			defer func() { done <- struct{}{} }()
-			for n := range messages {
-				xtr := lisp.XTRID{0: byte(i), 15: 1}
-				for _, m := range [][]byte{
-					register(t, key1, record("10.1.0.0/16", 10, "192.0.2.11"), withNonce(lisp.Nonce(1+n)), withXTR(xtr)),
-					register(t, key1, iidRecord(7, "172.16.0.0/16", 10, "192.0.2.11"), withNonce(lisp.Nonce(1+n)), withXTR(xtr)),
-				} {
-					if r := w.Handle(b.now, lisp.Datagram{Local: msAddr, Remote: etr1, Bytes: m}); r.Update != nil {
-						updates <- r.Update
-					}
+			for _, m := range ms {
+				if r := w.Handle(b.now, lisp.Datagram{Local: msAddr, Remote: etr1, Bytes: m}); r.Update != nil {
+					updates <- r.Update
 				}
 			}
 		}()

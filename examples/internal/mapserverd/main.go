@@ -15,8 +15,8 @@ var command = daemon.Command{Name: "lispms", File: "/etc/lispms.conf", Synopsis:
 lispms is a LISP Map-Server and Map-Resolver (RFC 9301). It reads files like
 those of an OpenOverlayRouter with operating-mode = MS, or RTR, which makes it an
 RTR for nodes behind NATs (draft-ermagan-lisp-nat-traversal-19), and with sites both.
-SIGHUP has it open its log file anew, SIGINT and SIGTERM end it. lispconf shows what
-it does.
+SIGHUP has it read its file again, and what is registered stays; SIGINT and SIGTERM
+end it. lispconf shows what it does.
 `}
 
 // Main is the program lispms. It returns the exit code.
@@ -34,7 +34,10 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, "lispms", daemon.Version())
 		return daemon.ExitOK
 	}
-	cfg, err := conf.LoadMapServer(ctx, f.File, conf.Options{Override: f.Settings})
+	load := func(ctx context.Context) (*conf.MapServerNode, error) {
+		return conf.LoadMapServer(ctx, f.File, conf.Options{Override: f.Settings})
+	}
+	cfg, err := load(ctx)
 	if err != nil {
 		return daemon.Failed(stderr, "lispms", err)
 	}
@@ -47,11 +50,17 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		return daemon.Failed(stderr, "lispms", err)
 	}
-	ctx, stop := daemon.Signals(ctx, func(context.Context) {
-		if err := log.Set(cfg.LogFile, cfg.Debug); err != nil {
-			fmt.Fprintf(stderr, "lispms: %v\n", err)
+	made := make(chan *Server, 1)
+	ctx, stop := daemon.Signals(ctx, func(ctx context.Context) {
+		s := <-made
+		made <- s
+		defer daemon.Reloading(log.Logger)()
+		r, err := s.Reload(ctx)
+		if err != nil {
+			fmt.Fprintf(stderr, "lispms: all stays as it was: %v\n", err)
+			return
 		}
-		log.Info("sites are not read again: restart to change them")
+		fmt.Fprint(stderr, r)
 	})
 	defer stop()
 	page, err := f.Page()
@@ -59,10 +68,11 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return daemon.Failed(stderr, "lispms", err)
 	}
 	defer page.Close()
-	s, err := New(ctx, Config{Conf: cfg, Version: daemon.Version(), Logger: log.Logger})
+	s, err := New(ctx, Config{Conf: cfg, Load: load, Version: daemon.Version(), Logger: log.Logger, SetLog: log.Set})
 	if err != nil {
 		return daemon.Failed(stderr, "lispms", err)
 	}
+	made <- s
 	fmt.Fprintf(stderr, "lispms: %s; see lispconf -s %s show\n", s.what(), s.Socket())
 	if err := daemon.DropCapabilities(); err != nil {
 		log.Warn("goes on with all capabilities", "err", err)

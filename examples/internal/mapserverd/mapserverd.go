@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/xtrkit/xtrkit/control"
@@ -28,9 +29,13 @@ const DefaultSocket = "/run/lispms.sock"
 
 // Config makes a Server.
 type Config struct {
-	Conf    *conf.MapServerNode
+	Conf *conf.MapServerNode
+	// Load reads the configuration again, for Reload; nil: it cannot be.
+	Load    func(context.Context) (*conf.MapServerNode, error)
 	Version string       // told in the status
 	Logger  *slog.Logger // nil: silent
+	// SetLog changes where and how much is logged; nil: it cannot be.
+	SetLog func(path string, debug int) error
 }
 
 // Server is a running Map-Server, or RTR, or both. Its methods are safe for concurrent
@@ -46,17 +51,25 @@ type Server struct {
 	every   time.Duration // between two savings
 
 	complaints complaints // only by the Runner
+
+	addrs  []netip.Addr // of this host, at the start
+	shared sharedKey
+
+	mu   sync.Mutex          // for Reload
+	conf *conf.MapServerNode // what is in force
 }
 
 // New takes the control socket and the control port. Run makes them work and
 // gives them back.
 func New(ctx context.Context, cfg Config) (_ *Server, err error) {
-	s := &Server{cfg: cfg, log: cfg.Logger, started: time.Now(), every: saveInterval}
+	s := &Server{cfg: cfg, conf: cfg.Conf, log: cfg.Logger, started: time.Now(), every: saveInterval}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	s.complaints.log = s.log
-	s.status, err = statusd.Listen(statusd.Config{Path: s.Socket(), Snapshot: s.Status})
+	s.status, err = statusd.Listen(statusd.Config{Path: s.Socket(), Snapshot: s.Status, Actions: map[string]statusd.Action{
+		statusd.ActionReload: statusd.ActionOf(func(ctx context.Context, _ statusd.Nothing) (statusd.Reloaded, error) { return s.Reload(ctx) }),
+	}})
 	if err != nil {
 		return nil, err
 	}
@@ -68,17 +81,15 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 			}
 		}
 	}()
-	addrs, err := ownAddresses(cfg.Conf.ControlIface)
-	if err != nil {
+	if s.addrs, err = ownAddresses(cfg.Conf.ControlIface); err != nil {
 		return nil, err
 	}
-	shared, err := newSharedKey(cfg.Conf, addrs)
-	if err != nil {
+	if s.shared, err = newSharedKey(cfg.Conf, s.addrs); err != nil {
 		return nil, err
 	}
 	if cfg.Conf.RTR != nil {
 		s.rtr, err = rtrd.New(ctx, rtrd.Config{
-			Conf: cfg.Conf.RTR, File: cfg.Conf.File, MapServers: shared.mapServers(addrs), Publish: s.status.Publish, Logger: cfg.Logger,
+			Conf: cfg.Conf.RTR, File: cfg.Conf.File, MapServers: s.shared.mapServers(s.addrs), Publish: s.status.Publish, Logger: cfg.Logger,
 		})
 		if err != nil {
 			return nil, err
@@ -86,17 +97,12 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 		undo = append(undo, s.rtr.Close)
 	}
 	if cfg.Conf.ServesSites() || s.rtr == nil {
-		nat := natConfig(&cfg.Conf.NAT)
-		nat.RTRs = append(nat.RTRs, shared.rtrs(s.rtr)...)
-		s.core, err = mapserver.New(mapserver.Config{
-			Sites: sites(cfg.Conf), Resolver: resolver(cfg.Conf), LISPSEC: lispSec(&cfg.Conf.LISPSEC), Locals: addrs, NAT: nat, Logger: cfg.Logger,
-		})
-		if err != nil {
+		if s.core, err = mapserver.New(s.coreConfig(cfg.Conf)); err != nil {
 			return nil, err
 		}
 		s.load(s.started)
 	}
-	conn, err := s.listen(ctx, addrs)
+	conn, err := s.listen(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -112,13 +118,13 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 }
 
 // listen takes the control port.
-func (s *Server) listen(ctx context.Context, addrs []netip.Addr) (*control.UDPConn, error) {
+func (s *Server) listen(ctx context.Context) (*control.UDPConn, error) {
 	listen := control.ListenConfig{SharePort: s.rtr != nil}
 	if s.core != nil {
 		listen.Sockets = workers()
 	}
 	if s.cfg.Conf.ControlIface != "" {
-		for _, a := range addrs {
+		for _, a := range s.addrs {
 			listen.Addrs = append(listen.Addrs, netip.AddrPortFrom(a, lisp.ControlPort))
 		}
 	}
