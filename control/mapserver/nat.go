@@ -66,7 +66,9 @@ func (d *draft) compileNAT(s *Server, cfg *NAT) error {
 		}
 	}
 	if cfg.LispersNet {
-		s.nat.askers = &natAskers{seed: s.limits.seed}
+		if d.nat.askers = s.set().nat.askers; d.nat.askers == nil {
+			d.nat.askers = &natAskers{seed: s.limits.seed}
+		}
 	}
 	var err error
 	if d.nat.info, err = natt.NewServer(natt.ServerConfig{

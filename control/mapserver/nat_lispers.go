@@ -53,7 +53,7 @@ func (n *natAskers) source(a netip.AddrPort) *infoSource {
 
 // noteInfoSource remembers where an Info-Request came from that was answered.
 func (w *Worker) noteInfoSource(a netip.AddrPort) {
-	n := w.s.nat.askers
+	n := w.set.nat.askers
 	if n == nil {
 		return
 	}
@@ -67,7 +67,7 @@ func (w *Worker) noteInfoSource(a netip.AddrPort) {
 // come from, and none of them is its address. port is that of its inner header; the
 // one to answer is returned. What is forwarded asks in our name.
 func (w *Worker) throughNAT(d lisp.Datagram, m *lisp.MapRequest, port uint16) uint16 {
-	n := w.s.nat.askers
+	n := w.set.nat.askers
 	if n == nil || len(w.ecm.Security) > 0 || slices.ContainsFunc(m.ITRRLOCs, func(a lisp.Address) bool {
 		ip, ok := a.IP()
 		return ok && ip.Unmap() == d.Remote.Addr()
@@ -112,7 +112,7 @@ func inOurName(packet []byte, m *lisp.MapRequest, local netip.AddrPort) ([]byte,
 // reports whether it is for one.
 func (w *Worker) passReply(d lisp.Datagram) bool {
 	const end = 12 // of the nonce
-	n := w.s.nat.askers
+	n := w.set.nat.askers
 	if n == nil || len(d.Bytes) < end {
 		return false
 	}
