@@ -181,6 +181,11 @@ func NewRTR(cfg RTRConfig) (*RTR, error) {
 		sources: sourceBuckets{seed: binary.BigEndian.Uint64(seed[:]), rate: cfg.SourceRate},
 	}
 	r.setRLOCs(cfg.RLOCs)
+	for i := range servers {
+		if m := &servers[i]; len(m.Key.Secret) == 0 && !cfg.RequireKey {
+			r.log.Warn("no key is shared with the map-server: who can forge its address can have any node's packets", "map_server", m.Addr)
+		}
+	}
 	return r, nil
 }
 
