@@ -1,7 +1,6 @@
 package ebpf
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -34,14 +33,14 @@ func (d *Dataplane) inherit() (h heir, err error) {
 	if err == nil && d.cfg.Persist {
 		err = h.pins.open()
 	}
-	if errors.Is(err, unix.ENOPROTOOPT) && !d.cfg.Persist {
-		h.settled = true // before Linux 5.14: nobody could pin
+	var names []string
+	if err == nil {
+		names, err = h.pins.names()
+	}
+	if err != nil && !d.cfg.Persist {
+		h.settled = true // before Linux 5.14 nobody could pin, nor where we may not look
 		return h, nil
 	}
-	if err != nil {
-		return h, fmt.Errorf("pins: %w", err)
-	}
-	names, err := h.pins.names()
 	if err != nil {
 		return h, fmt.Errorf("pins: %w", err)
 	}
