@@ -24,3 +24,17 @@ func TestUplinkOptions(t *testing.T) {
 	_, err = node(t, "uplink-mode = best\n"+minimal)
 	require.ErrorContains(t, err, "f:1: uplink-mode")
 }
+
+func TestGraceful(t *testing.T) {
+	n, err := node(t, minimal)
+	require.NoError(t, err)
+	assert.False(t, n.Graceful)
+	n, err = node(t, "graceful = on\n"+minimal)
+	require.NoError(t, err)
+	assert.True(t, n.Graceful)
+	assert.Empty(t, n.Warnings)
+	n, err = node(t, "graceful = on\ndataplane = user\n"+minimal)
+	require.NoError(t, err)
+	require.Len(t, n.Warnings, 1)
+	assert.Contains(t, n.Warnings[0].Text, "packets stop when the node ends")
+}
