@@ -177,7 +177,7 @@ func (s *Server) publish(now time.Time, e mapserver.Event) {
 	if r, ok := e.(mapserver.Refused); ok {
 		s.complaints.refused(now, r)
 	}
-	s.status.Publish(statusd.Describe(now, e.String(), e))
+	s.status.Tell(now, e)
 }
 
 // ownAddresses lists the addresses of an interface, or of all but loopback ones.

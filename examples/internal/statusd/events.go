@@ -17,17 +17,34 @@ const keptEvents = 4096
 // concurrent use. Readers keep their own position, so a slow one costs
 // nothing; it misses what is no longer kept.
 type log struct {
-	mu   sync.Mutex
-	ring []Event
-	next uint64 // sequence number of the next event
-	more chan struct{}
+	mu     sync.Mutex
+	ring   []kept
+	next   uint64 // sequence number of the next event
+	more   chan struct{}
+	waited bool // somebody has more
+}
+
+// kept is an event, which is put into words when somebody reads it.
+type kept struct {
+	Event
+	typed fmt.Stringer // nil: Event says all
+}
+
+// event is the whole event.
+func (k *kept) event() Event {
+	if k.typed == nil {
+		return k.Event
+	}
+	e := Describe(k.Time, k.typed.String(), k.typed)
+	e.Seq = k.Seq
+	return e
 }
 
 func newLog() *log {
 	return &log{next: 1, more: make(chan struct{})}
 }
 
-func (l *log) add(e Event) {
+func (l *log) add(e kept) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e.Seq = l.next
@@ -37,21 +54,31 @@ func (l *log) add(e Event) {
 	} else {
 		l.ring[(e.Seq-1)%keptEvents] = e
 	}
-	close(l.more)
-	l.more = make(chan struct{})
+	if l.waited {
+		close(l.more)
+		l.more, l.waited = make(chan struct{}), false
+	}
 }
 
 // after returns the kept events with a sequence number above seq, and a
 // channel that is closed when there are more.
 func (l *log) after(seq uint64) ([]Event, <-chan struct{}) {
+	found, more := l.keptAfter(seq)
+	es := make([]Event, len(found)) // in words only here, where nobody waits for the lock
+	for i := range found {
+		es[i] = found[i].event()
+	}
+	return es, more
+}
+
+func (l *log) keptAfter(seq uint64) (found []kept, more <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	first := max(seq+1, l.next-uint64(len(l.ring)))
-	var es []Event
-	for s := first; s < l.next; s++ {
-		es = append(es, l.ring[(s-1)%keptEvents])
+	for s := max(seq+1, l.next-uint64(len(l.ring))); s < l.next; s++ {
+		found = append(found, l.ring[(s-1)%keptEvents])
 	}
-	return es, l.more
+	l.waited = true
+	return found, l.more
 }
 
 // Describe makes an Event of a typed one: its kind is the name of its type,

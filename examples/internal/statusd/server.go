@@ -101,7 +101,13 @@ func listenUnix(path string) (net.Listener, error) {
 }
 
 // Publish adds an event. Its sequence number is set here.
-func (s *Server) Publish(e Event) { s.events.add(e) }
+func (s *Server) Publish(e Event) { s.events.add(kept{Event: e}) }
+
+// Tell is Publish of a typed event (see Describe), which is put into words only if
+// somebody reads it. Nobody may change it any more.
+func (s *Server) Tell(at time.Time, typed fmt.Stringer) {
+	s.events.add(kept{Event: Event{Time: at}, typed: typed})
+}
 
 // Run serves until the context ends or Close is called.
 func (s *Server) Run(ctx context.Context) error {

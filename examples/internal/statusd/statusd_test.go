@@ -121,7 +121,7 @@ func TestRing(t *testing.T) {
 	es, _ := l.after(0)
 	assert.Empty(t, es)
 	for range keptEvents + 10 {
-		l.add(Event{})
+		l.add(kept{})
 	}
 	es, more := l.after(0)
 	require.Len(t, es, keptEvents)
@@ -137,8 +137,48 @@ func TestRing(t *testing.T) {
 		t.Fatal("there is nothing more")
 	default:
 	}
-	l.add(Event{})
+	l.add(kept{})
 	<-more
+}
+
+// told counts how often it is put into words.
+type told struct {
+	N     int
+	count *int
+}
+
+func (e told) String() string {
+	*e.count++
+	return "told"
+}
+
+// TestTell: an event that nobody reads is never put into words, and costs no more
+// than its place; who reads gets what Publish would have given.
+func TestTell(t *testing.T) {
+	s := &Server{events: newLog()}
+	count := 0
+	var e fmt.Stringer = told{7, &count}
+	at := time.Now()
+	for range keptEvents {
+		s.Tell(at, e)
+	}
+	assert.Zero(t, testing.AllocsPerRun(100, func() { s.Tell(at, e) }))
+	assert.Zero(t, count)
+	es, more := s.events.after(keptEvents + 99)
+	want := Describe(at, "told", e)
+	want.Seq = keptEvents + 100
+	for i := range es {
+		want.Seq = es[i].Seq
+		assert.Equal(t, want, es[i])
+	}
+	assert.Len(t, es, 2)
+	assert.Equal(t, 2, count, "only what is read")
+	s.Tell(at, e)
+	<-more
+	s.Publish(Event{Text: "as it is"})
+	es, _ = s.events.after(es[1].Seq + 1)
+	require.Len(t, es, 1)
+	assert.Equal(t, "as it is", es[0].Text)
 }
 
 func TestTwoServers(t *testing.T) {
