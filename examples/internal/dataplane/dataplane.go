@@ -13,19 +13,19 @@ import (
 )
 
 // UseKernel decides where packets are forwarded, and says why not in the kernel.
-func UseKernel(where conf.Dataplane, log *slog.Logger) (bool, error) {
+func UseKernel(where conf.Dataplane, log *slog.Logger) (inKernel bool, why string, err error) {
 	if where == conf.DataplaneUser {
-		return false, nil
+		return false, "dataplane = user", nil
 	}
-	err := ebpf.Probe()
+	err = ebpf.Probe()
 	switch {
 	case err == nil:
-		return true, nil
+		return true, "", nil
 	case where == conf.DataplaneEBPF:
-		return false, fmt.Errorf("%w (dataplane = auto forwards in user space then)", err)
+		return false, "", fmt.Errorf("%w (dataplane = auto forwards in user space then)", err)
 	}
 	log.Info("packets are forwarded in user space", "why", err)
-	return false, nil
+	return false, err.Error(), nil
 }
 
 // Open takes the sockets of a data plane from the system and puts them into cfg. Until

@@ -19,7 +19,7 @@ func Traffic(f *encap.Forwarder, fast *ebpf.Dataplane, cache *mapcache.Cache) st
 	t.Locators = locators(cache)
 	t.Kernel = &statusd.KernelTraffic{
 		Encapsulated: statusd.Counter(s.KernelEncapsulated), Decapsulated: statusd.Counter(s.KernelDecapsulated),
-		Entries: s.Entries, Slow: make(map[string]uint64),
+		Entries: s.Entries, AllSlow: s.AllSlow, Slow: make(map[string]uint64),
 	}
 	for r, c := range s.Slow {
 		if c > 0 {

@@ -10,10 +10,11 @@ import (
 
 // openDataplane makes the data plane, in the kernel where that can be.
 func (r *RTR) openDataplane() error {
-	inKernel, err := dataplane.UseKernel(r.cfg.Conf.Dataplane, r.log)
+	inKernel, why, err := dataplane.UseKernel(r.cfg.Conf.Dataplane, r.log)
 	if err != nil {
 		return err
 	}
+	r.whyUser = why
 	sockets := encap.UDPConfig{NATPort: natPort(&r.cfg), NoGRO: inKernel, Logger: r.log}
 	forwarding := encap.Config{
 		Overlays: overlays(r.cfg.Conf.IIDs), View: r.engine.Cache().View, Meter: r.engine.Cache().NewMeter, Logger: r.log,

@@ -47,6 +47,7 @@ type RTR struct {
 	engine    *control.Engine
 	forwarder *encap.Forwarder
 	fast      *ebpf.Dataplane // nil: all packets go through the forwarder
+	whyUser   string          // why that is so
 	runner    *control.Runner
 	locals    []mapcache.Local // at the start
 }

@@ -70,6 +70,7 @@ func run(t *testing.T, link, peer netlink.Link) {
 	require.NoError(t, netlab.Eventually(t.Context(), "the locator is up", up))
 	assert.Equal(t, []statusd.Local{{Addr: addr("198.51.100.7"), IfIndex: link.Attrs().Index, Priority: 1, Weight: 100, Up: true}}, status().Locals)
 	assert.Nil(t, status().Traffic.Kernel)
+	assert.Equal(t, "dataplane = user", status().Traffic.UserSpace)
 
 	// Somebody who is not registered gets nothing relayed, and a miss is not asked for.
 	pc, err := net.ListenPacket("udp4", "198.51.100.7:0")

@@ -17,6 +17,7 @@ func (r *RTR) Status(now time.Time) *statusd.RTR {
 	s := &statusd.RTR{
 		Locals: dataplane.Locals(r.engine.Locals()), Traffic: dataplane.Traffic(r.forwarder, r.fast, cache), Refused: map[string]uint64{},
 	}
+	s.Traffic.UserSpace = r.whyUser
 	for _, x := range r.core.Relays() {
 		s.Relays = append(s.Relays, statusd.Relay{
 			IID: x.IID, Prefix: x.Prefix, XTRID: x.XTRID.String(), Local: x.Local, Global: x.Global, MapServer: x.MapServer,
