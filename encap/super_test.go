@@ -288,3 +288,14 @@ func TestOrdinary(t *testing.T) {
 		}
 	}
 }
+
+// A checksum that comes out as 0 stays 0, but for UDP, to which 0 says that there is none.
+func TestFinishedChecksumOfZero(t *testing.T) {
+	for offset, want := range map[int]uint16{udpChecksum: 0xffff, 16: 0} {
+		b := make([]byte, 20)
+		b[0], b[1] = 0xff, 0xff // all that is summed up
+		require.True(t, finishAt(b, 0, offset))
+		assert.Equal(t, want, binary.BigEndian.Uint16(b[offset:])) // RFC 768
+	}
+	assert.False(t, finishAt(make([]byte, 20), 10, 9), "the checksum is beyond the packet")
+}

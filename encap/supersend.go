@@ -94,6 +94,9 @@ func (e *egress) virtioPacket(o *overlay, buf []byte, n int) {
 	}
 }
 
+// udpChecksum is where the checksum is in a UDP header.
+const udpChecksum = 6
+
 // finishAt adds what follows start to the checksum, which holds the sum of the
 // pseudo-header, as the flag NEEDS_CSUM of virtio wants.
 func finishAt(b []byte, start, offset int) bool {
@@ -101,8 +104,8 @@ func finishAt(b []byte, start, offset int) bool {
 		return false
 	}
 	c := ^fold(sum(0, b[start:]))
-	if c == 0 {
-		c = 0xffff // the same to TCP; to UDP 0 says that there is none
+	if c == 0 && offset == udpChecksum {
+		c = 0xffff // 0 says that there is none; to all others it is a checksum like others
 	}
 	binary.BigEndian.PutUint16(b[start+offset:], c)
 	return true
