@@ -353,10 +353,10 @@ func (e *egress) account(out []Outgoing) {
 		packets += n
 		octets += o
 	}
-	e.f.c.encapsulated.add(packets, octets)
 	if e.meter != nil {
 		e.meter.Add(e.tallies)
 	}
+	e.f.c.encapsulated.add(packets, octets) // last: who has seen it finds all other counters
 }
 
 // failed deals with a packet that the network did not take.
