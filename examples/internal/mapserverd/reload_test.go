@@ -6,6 +6,7 @@ import (
 	"net"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -39,11 +40,13 @@ func TestMerge(t *testing.T) {
 		{file, "debug = 2\nlog-file = /l\n" + file, []string{"debug: 0 -> 2", `log-file: "" -> "/l"`}, nil},
 		{
 			file + "resolver-entry { eid-prefix = 192.0.2.0/24 map-server = { 203.0.113.1 } }", file + "resolver-entry { eid-prefix = 192.0.2.0/24 map-server = { 203.0.113.2 } }",
-			[]string{"resolver-entry: - 192.0.2.0/24 by [203.0.113.1]", "resolver-entry: + 192.0.2.0/24 by [203.0.113.2]"}, nil,
+			[]string{"resolver-entry: - 192.0.2.0/24 by [203.0.113.1]", "resolver-entry: + 192.0.2.0/24 by [203.0.113.2]"},
+			nil,
 		},
 		{
 			file + "ms-rtr-node { name = r address = 203.0.113.1 key = one }", file + "ms-rtr-node { name = r address = 203.0.113.1 key = two }",
-			[]string{"ms-rtr-node: another key for r at 203.0.113.1"}, nil,
+			[]string{"ms-rtr-node: another key for r at 203.0.113.1"},
+			nil,
 		},
 		{file, file + "lisp-sec { itr-key { key = one } }", []string{"lisp-sec: other keys or paths"}, nil},
 		{file, "control-iface = eth0\nstate-file = /s\ncontrol-socket = /c\n" + file, nil, []string{
@@ -107,7 +110,7 @@ func TestReload(t *testing.T) {
 	defer conn.Close()
 	_, err = conn.Write(b)
 	require.NoError(t, err)
-	require.NoError(t, netlab.Eventually(t.Context(), "it is registered", func() bool { return len(registered()) == 1 }))
+	require.Eventually(t, func() bool { return len(registered()) == 1 }, 20*time.Second, time.Millisecond)
 
 	next += "lisp-site { name = b eid-prefix = 203.0.113.0/24 key = secret }\n"
 	r, err := s.Reload(t.Context())

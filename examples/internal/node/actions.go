@@ -9,6 +9,7 @@ import (
 
 	"github.com/xtrkit/xtrkit/control"
 	"github.com/xtrkit/xtrkit/examples/internal/conf"
+	"github.com/xtrkit/xtrkit/examples/internal/dataplane"
 	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 	"github.com/xtrkit/xtrkit/lisp"
 	"github.com/xtrkit/xtrkit/mapcache"
@@ -181,7 +182,7 @@ func (n *Node) lookup(ctx context.Context, t statusd.Target) (out statusd.Entry,
 	err = n.await(ctx, func(now time.Time) bool {
 		e, ok := n.engine.Cache().LookupEntry(n.cfg.Conf.IID, t.Addr)
 		if ok {
-			out = entry(e, n.engine.Cache())
+			out = dataplane.Entry(e, n.engine.Cache())
 			return true
 		}
 		if !asked {

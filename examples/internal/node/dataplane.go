@@ -41,19 +41,19 @@ type plane interface {
 	control.PairPlane
 }
 
-// dataplane tells the device too which addresses are locators: what they send
-// must not be routed into it.
-type dataplane struct {
+// routed is a data plane that tells the device too which addresses are locators: what
+// they send must not be routed into it.
+type routed struct {
 	plane
 	device  *tun.Interface
 	refused *refusals
 }
 
-var _ plane = dataplane{}
+var _ plane = routed{}
 
 // SetLocals replaces the locators: of the routing rules first, so that nothing
 // that is encapsulated comes back.
-func (d dataplane) SetLocals(ls []mapcache.Local) error {
+func (d routed) SetLocals(ls []mapcache.Local) error {
 	err := d.device.SetLocals(addresses(ls))
 	if err == nil {
 		err = d.plane.SetLocals(ls)

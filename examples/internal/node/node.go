@@ -14,6 +14,7 @@ import (
 	"github.com/xtrkit/xtrkit/encap"
 	"github.com/xtrkit/xtrkit/encap/ebpf"
 	"github.com/xtrkit/xtrkit/examples/internal/conf"
+	"github.com/xtrkit/xtrkit/examples/internal/dataplane"
 	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 	"github.com/xtrkit/xtrkit/mapcache"
 	"github.com/xtrkit/xtrkit/multihome"
@@ -108,31 +109,30 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	undo = append(undo, conn.Close)
 	var inKernel bool
-	inKernel, n.whyUser, err = useKernel(cfg.Conf, n.log)
+	inKernel, n.whyUser, err = dataplane.UseKernel(cfg.Conf.Dataplane, n.log)
 	if err != nil {
 		return nil, err
 	}
 	sockets := encap.UDPConfig{VXLANGPE: format(cfg.Conf) == mapcache.FormatVXLANGPE, NoGRO: inKernel, Logger: n.log}
-	underlay, err := encap.NewUDP(sockets)
-	if err != nil {
-		return nil, err
-	}
-	undo = append(undo, underlay.Close)
-	native, err := encap.NewNative()
-	if err != nil {
-		return nil, err
-	}
-	undo = append(undo, native.Close)
-	icmp, err := encap.NewICMP()
-	if err != nil {
-		return nil, permission(err)
-	}
-	for _, r := range icmp {
-		undo = append(undo, r.Close)
-	}
 	if n.policy, err = newPolicy(cfg.Conf); err != nil {
 		return nil, err
 	}
+	forwarding := encap.Config{
+		View:    n.engine.Cache().View,
+		Meter:   n.engine.Cache().NewMeter,
+		Control: n.dataMessage,
+		Policy:  steering(n.policy),
+		Closed:  encap.Closed(cfg.Conf.Closed),
+		// Who sets an MTU means it.
+		KeepDeviceMTU: cfg.Conf.Device.MTU != 0,
+		BareControl:   cfg.Conf.NAT.Variant == conf.LispersNet,
+		Logger:        n.log,
+	}
+	closing, err := dataplane.Open(&forwarding, sockets)
+	if err != nil {
+		return nil, permission(err)
+	}
+	undo = append(undo, closing)
 	n.linger = lingers(cfg.Conf, inKernel, n.log)
 	device := deviceConfig(cfg.Conf, n.log)
 	device.Linger = n.linger
@@ -141,25 +141,11 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, permission(err)
 	}
 	undo = append(undo, n.device.Close)
-	forwarding := encap.Config{
-		Overlays: []encap.Overlay{overlay(cfg.Conf, n.device)},
-		View:     n.engine.Cache().View,
-		Meter:    n.engine.Cache().NewMeter,
-		Underlay: underlay,
-		Native:   native,
-		ICMP:     icmp,
-		Control:  n.dataMessage,
-		Policy:   steering(n.policy),
-		Closed:   encap.Closed(cfg.Conf.Closed),
-		// Who sets an MTU means it.
-		KeepDeviceMTU: cfg.Conf.Device.MTU != 0,
-		BareControl:   cfg.Conf.NAT.Variant == conf.LispersNet,
-		Logger:        n.log,
-	}
+	forwarding.Overlays = []encap.Overlay{overlay(cfg.Conf, n.device)}
 	if n.forwarder, err = encap.NewForwarder(forwarding); err != nil {
 		return nil, err
 	}
-	plane := dataplane{n.forwarder, n.device, &n.refused}
+	plane := routed{n.forwarder, n.device, &n.refused}
 	if inKernel {
 		if plane.plane, err = n.openFastPath(forwarding, sockets); err != nil {
 			return nil, err

@@ -14,9 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xtrkit/xtrkit/control"
-	"github.com/xtrkit/xtrkit/encap"
 	"github.com/xtrkit/xtrkit/examples/internal/conf"
-	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 	"github.com/xtrkit/xtrkit/lisp"
 	"github.com/xtrkit/xtrkit/mapcache"
 	"github.com/xtrkit/xtrkit/multihome"
@@ -165,34 +163,6 @@ rloc-probing { rloc-probe-interval = 0 }`)
 
 func TestStatusConversions(t *testing.T) {
 	t.Parallel()
-	now := time.Unix(1000, 0).UTC()
-	down := mapcache.Locator{Addr: addr("203.0.113.2"), Port: 4341}
-	e := mapcache.Entry{Mapping: mapcache.Mapping{
-		Key: mapcache.Key{IID: 7, Prefix: netip.MustParsePrefix("198.51.100.0/24")},
-		RLOCs: []mapcache.RLOC{
-			{Locator: mapcache.Locator{Addr: addr("203.0.113.1"), Port: 4341}, Priority: 1, Weight: 100},
-			{Locator: down, Priority: 2},
-			{Locator: mapcache.Locator{Addr: addr("203.0.113.3"), Port: 4341}, Priority: 3, Down: true},
-		},
-	}, Created: now}
-	cache := mapcache.New(mapcache.Config{})
-	e.TTL = time.Hour
-	require.NoError(t, cache.Insert(now, e.Mapping))
-	cache.SetReachable(down, false)
-	cache.SetRTT(e.RLOCs[0].Locator, 12*time.Millisecond)
-	got := entry(e, cache)
-	assert.Equal(t, []string{"up", "down", "down"}, []string{got.RLOCs[0].State, got.RLOCs[1].State, got.RLOCs[2].State})
-	assert.Equal(t, 12*time.Millisecond, got.RLOCs[0].RTT)
-	assert.Empty(t, got.Action)
-	e.RLOCs, e.Action = nil, lisp.ActionNativelyForward
-	assert.NotEmpty(t, entry(e, nil).Action)
-
-	s := encap.Stats{Held: 3, Released: 2, Locators: []encap.LocatorStats{{Locator: down, Out: encap.Counter{Packets: 5, Octets: 500}}}}
-	s.Drops[encap.DropTTL] = 4
-	tr := traffic(s)
-	assert.Equal(t, map[string]uint64{"ttl": 4}, tr.Drops)
-	assert.Equal(t, []statusd.LocatorTraffic{{Addr: down.Addr, Out: statusd.Counter{Packets: 5, Octets: 500}}}, tr.Locators)
-
 	var cs control.Stats
 	cs.MapRegistersSent = 9
 	cs.Dropped[control.DropUnknownNonce] = 2

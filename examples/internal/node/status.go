@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/xtrkit/xtrkit/control"
-	"github.com/xtrkit/xtrkit/encap"
+	"github.com/xtrkit/xtrkit/examples/internal/dataplane"
 	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 	"github.com/xtrkit/xtrkit/mapcache"
 	"github.com/xtrkit/xtrkit/multihome"
@@ -17,7 +17,7 @@ import (
 // Status returns the present state of the node.
 func (n *Node) Status(ctx context.Context) (statusd.Status, error) {
 	s := &statusd.Node{
-		Device: n.device.Name(), MTU: n.device.MTU(), EIDs: n.EIDs(), Traffic: n.traffic(), Goroutines: runtime.NumGoroutine(), Refused: n.refused.now(),
+		Device: n.device.Name(), MTU: n.device.MTU(), EIDs: n.EIDs(), Goroutines: runtime.NumGoroutine(), Refused: n.refused.now(),
 	}
 	n.mu.Lock()
 	seen := n.seen
@@ -27,22 +27,19 @@ func (n *Node) Status(ctx context.Context) (statusd.Status, error) {
 		st.Time = now
 		// What went since the data plane was last asked.
 		n.plane().Usage(func(u mapcache.Usage) { n.engine.AddUsage(now, u) })
-		if n.fast != nil { // the forwarder does not know of all
-			s.Traffic.Locators = locatorTraffic(n.engine.Cache())
-		}
+		s.Traffic = dataplane.Traffic(n.forwarder, n.fast, n.engine.Cache())
+		s.Traffic.UserSpace = n.whyUser
 		s.Interfaces = interfaces(seen, n.engine.Locals())
-		for _, l := range n.engine.Locals() {
-			s.Locals = append(s.Locals, statusd.Local{Addr: l.Addr, IfIndex: l.IfIndex, Priority: l.Priority, Weight: l.Weight, Up: l.Up})
-		}
+		s.Locals = dataplane.Locals(n.engine.Locals())
 		s.NAT = bindings(n.engine.Bindings(), now)
 		for _, r := range n.engine.Registrations() {
 			s.Registrations = append(s.Registrations, registration(r))
 		}
 		for e := range n.engine.Database().All() {
-			s.Database = append(s.Database, entry(e, nil))
+			s.Database = append(s.Database, dataplane.Entry(e, nil))
 		}
 		for e := range n.engine.Cache().All() {
-			s.MapCache = append(s.MapCache, entry(e, n.engine.Cache()))
+			s.MapCache = append(s.MapCache, dataplane.Entry(e, n.engine.Cache()))
 		}
 		for _, p := range n.engine.Paths() {
 			s.Paths = append(s.Paths, pathState(p))
@@ -61,31 +58,6 @@ func registration(r control.Registration) statusd.Registration {
 	}
 	for _, k := range r.EIDs {
 		out.EIDs = append(out.EIDs, k.String())
-	}
-	return out
-}
-
-// entry tells of an entry of a map-cache, or of the database, whose locators
-// nothing is measured of.
-func entry(e mapcache.Entry, cache *mapcache.Cache) statusd.Entry {
-	out := statusd.Entry{
-		IID: e.IID, Prefix: e.Prefix, Origin: e.Origin.String(), Created: e.Created, Expires: e.Expires,
-		In: statusd.Counter{Packets: e.PacketsIn, Octets: e.OctetsIn}, Out: statusd.Counter{Packets: e.PacketsOut, Octets: e.OctetsOut},
-	}
-	if e.Negative() {
-		out.Action = e.Action.String()
-	}
-	for _, r := range e.RLOCs {
-		l := statusd.RLOC{Addr: r.Addr, Port: r.Port, Priority: r.Priority, Weight: r.Weight, State: "up"}
-		if r.Down || cache != nil && !cache.Reachable(r.Locator) {
-			l.State = "down"
-		}
-		if cache != nil {
-			i, _ := cache.LocatorInfo(r.Locator)
-			l.RTT = i.RTT
-			l.Out, l.In = statusd.Counter{Packets: i.PacketsOut, Octets: i.OctetsOut}, statusd.Counter{Packets: i.PacketsIn, Octets: i.OctetsIn}
-		}
-		out.RLOCs = append(out.RLOCs, l)
 	}
 	return out
 }
@@ -114,22 +86,6 @@ func pathState(p control.Path) statusd.Path {
 		out.State = "up"
 	}
 	return out
-}
-
-func traffic(s encap.Stats) statusd.Traffic {
-	t := statusd.Traffic{
-		Encapsulated: statusd.Counter(s.Encapsulated), Decapsulated: statusd.Counter(s.Decapsulated), Native: statusd.Counter(s.Native),
-		Held: s.Held, Released: s.Released, HeldNow: s.HeldNow, PolicyFallbacks: s.PolicyFallbacks, Drops: map[string]uint64{},
-	}
-	for r, c := range s.Drops {
-		if c > 0 {
-			t.Drops[encap.DropReason(r).String()] = c
-		}
-	}
-	for _, l := range s.Locators {
-		t.Locators = append(t.Locators, statusd.LocatorTraffic{Addr: l.Locator.Addr, Out: statusd.Counter(l.Out), In: statusd.Counter(l.In)})
-	}
-	return t
 }
 
 func counters(s control.Stats) (counts, drops map[string]uint64) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/xtrkit/xtrkit/encap"
+	"github.com/xtrkit/xtrkit/examples/internal/dataplane"
 	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 	"github.com/xtrkit/xtrkit/mapcache"
 )
@@ -39,7 +40,7 @@ func (n *Node) trace(ctx context.Context, f statusd.Flow) (statusd.Trace, error)
 	}
 	if err := n.runner.Do(ctx, func(time.Time) {
 		if e, ok := n.engine.Cache().LookupEntry(n.cfg.Conf.IID, f.Dst); ok {
-			found := entry(e, n.engine.Cache())
+			found := dataplane.Entry(e, n.engine.Cache())
 			t.Entry = &found
 		}
 	}); err != nil {
