@@ -61,14 +61,14 @@ func (r *Routing) Set(ifs []Interface, locators []netip.Addr) error {
 		return fmt.Errorf("multihome: set routes: %w", net.ErrClosed)
 	}
 	p := makePlan(r.cfg.TableBase, ifs, locators)
-	err := r.apply(p)
+	var err error
 	if r.left {
-		if e := r.removeTables(p.routes); e != nil {
-			return errors.Join(err, fmt.Errorf("multihome: %w", e))
+		if err = r.removeTables(p.routes); err != nil {
+			err = fmt.Errorf("multihome: %w", err)
 		}
-		r.left = false
+		r.left = err != nil
 	}
-	return err
+	return errors.Join(err, r.apply(p))
 }
 
 // Close removes everything, or nothing (RoutingConfig.Keep). It is idempotent.
@@ -207,7 +207,7 @@ func (r *Routing) rule(s sourceRule) *netlink.Rule {
 }
 
 // removeTables removes routes of ours from all tables that can be ours, but for those
-// to keep.
+// to keep, which count as added by us from then on.
 func (r *Routing) removeTables(keep []tableRoute) error {
 	var errs []error
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
@@ -218,9 +218,14 @@ func (r *Routing) removeTables(keep []tableRoute) error {
 			errs = append(errs, fmt.Errorf("routes: %w", err))
 		}
 		for _, x := range all {
-			if x.Table <= r.cfg.TableBase || x.Table > r.cfg.TableBase+1<<20 || slices.ContainsFunc(keep, func(t tableRoute) bool {
-				return t.Table == x.Table && t.IPv6 == (family == netlink.FAMILY_V6)
-			}) {
+			if x.Table <= r.cfg.TableBase || x.Table > r.cfg.TableBase+1<<20 {
+				continue
+			}
+			i := slices.IndexFunc(keep, func(t tableRoute) bool { return t.Table == x.Table && t.IPv6 == (family == netlink.FAMILY_V6) })
+			if i >= 0 {
+				if !slices.ContainsFunc(r.routes, keep[i].sameTable) {
+					r.routes = append(r.routes, keep[i])
+				}
 				continue
 			}
 			if err := r.handle.RouteDel(&x); err != nil && !errors.Is(err, unix.ESRCH) {

@@ -282,6 +282,9 @@ func TestRoutingKeep(t *testing.T) {
 	open(true)
 	assert.Equal(t, rules, s.rules())
 	assert.Equal(t, "1", s.leaves("10.0.2.2", far))
+	require.NoError(t, s.routing.Set(s.last.Interfaces, s.locators), "what is there is taken over")
+	assert.Equal(t, rules, s.rules())
+	assert.Equal(t, "1", s.leaves("10.0.2.2", far))
 	// Of the second uplink nothing is needed any more.
 	require.NoError(t, s.routing.Set(s.last.Interfaces[:1], s.locators[:2]))
 	assert.NotEqual(t, rules, s.rules())
