@@ -448,7 +448,7 @@ func (s *Server) effective(r *registration, ticks int64) string {
 	w := s.worker
 	n := len(w.reply.Records)
 	defer func() { w.reply.Records = w.reply.Records[:n] }()
-	w.ticks = ticks
+	w.ticks, w.asker = ticks, netip.Addr{}
 	if !w.positive(r, r.key.inst.iid, r.key.prefix) {
 		return ""
 	}

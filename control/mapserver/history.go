@@ -61,6 +61,8 @@ func (s *Server) changed(e Event) {
 		at = e.Time
 	case Expired:
 		at = e.Time
+	case Removed:
+		at = e.Time
 	case Moved:
 		at = e.Time
 	default:
@@ -83,7 +85,7 @@ func (s *Server) refused(ticks int64, e func() Refused) {
 }
 
 // History returns the latest events about registrations, in the order of their
-// time: Registered if it changed something, Moved, Withdrawn, Expired and, when
+// time: Registered if it changed something, Moved, Withdrawn, Expired, Removed and, when
 // there are not too many, Refused. It is safe for concurrent use.
 func (s *Server) History() []PastEvent {
 	s.history.mu.Lock()

@@ -252,7 +252,7 @@ func (s *Server) withdrawNotify(p *notifyPeer) {
 
 // transmit sends what is due, a bounded number of messages at a time.
 func (s *Server) transmit(now time.Time, ticks int64) {
-	s.worker.ticks = ticks
+	s.worker.ticks, s.worker.asker = ticks, netip.Addr{}
 	for n := 0; n < expiriesPerStep && len(s.notifies.due) > 0 && s.notifies.due[0].at <= ticks; n++ {
 		p := s.notifies.due[0]
 		changed := slices.ContainsFunc(p.told, func(k regKey) bool { return p.eids[k] })

@@ -40,6 +40,7 @@ const recordSubscribe = 0x80
 // subscriber is who subscribes: an xTR, and what its Map-Notifies are signed with.
 type subscriber struct {
 	holder holder
+	site   *site // whose the key is
 	key    lisp.Key
 }
 
@@ -63,6 +64,7 @@ type subscriptionKey struct {
 // subscription is what an xTR wants to hear of.
 type subscription struct {
 	id        subscriptionKey
+	site      *site // whose the key is
 	key       lisp.Key
 	to, local netip.Addr
 	nonce     uint64 // of the last Map-Notify, or of the request
@@ -141,6 +143,7 @@ func (w *Worker) subscribe(d lisp.Datagram, m *lisp.MapRequest) bool {
 	if c == nil || !c.live(w.ticks) {
 		return false
 	}
+	q.site = c.site
 	if q.key, ok = c.site.key(c.keyID, c.algorithm); !ok || !q.end && !w.addressed(q, m, d, c) {
 		return false
 	}
@@ -201,7 +204,7 @@ func (s *Server) subscribed(ticks int64, u *Update) {
 		s.addSubscription(p)
 	}
 	s.withdrawPublication(p)
-	p.key, p.to, p.local, p.nonce, p.dirty = q.key, q.to, q.local, q.nonce, false
+	p.site, p.key, p.to, p.local, p.nonce, p.dirty = q.site, q.key, q.to, q.local, q.nonce, false
 	p.expires = ticks + int64(subscriptionTime)
 	p.at = p.expires
 	heap.Fix(&subs.due, p.index)
@@ -384,7 +387,7 @@ func (s *Server) mappingsFor(ticks int64, k regKey, to netip.Addr) []lisp.EIDRec
 	}
 	room -= header + auth + identity
 	w := s.worker
-	w.ticks = ticks
+	w.ticks, w.asker = ticks, to
 	w.reply.Records = w.reply.Records[:0]
 	none := func(action lisp.Action, ttl uint32) {
 		rec := w.nextRecord()

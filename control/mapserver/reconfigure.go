@@ -1,6 +1,7 @@
 package mapserver
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"maps"
@@ -21,6 +22,9 @@ type settings struct {
 	nat       nat
 	lispsec   *LISPSEC
 }
+
+// has reports whether st is still a site: another one of its name is not.
+func (c *settings) has(st *site) bool { return c.sites[st.name] == st }
 
 // set is what is in force.
 func (s *Server) set() *settings { return s.settings.Load() }
@@ -45,8 +49,9 @@ func (d *draft) table(iid uint32) *siteTable {
 // which nothing else counts. A Site is known by its Name: what is registered stays, with
 // its nonces, as long as its EID-Prefix is that Site's, whatever else of it changes. What
 // is not ends with a Removed event. With another key a registration lives until it is
-// refreshed with one of the keys that are configured, or expires. The error wraps
-// ErrConfig; all stays as it was then.
+// refreshed with one of the keys that are configured, or expires; a subscription ends
+// with the key that it was made with. The error wraps ErrConfig; all stays as it was
+// then.
 func (s *Server) Reconfigure(now time.Time, cfg Config) error {
 	cfg.Locals = s.locals
 	d, err := s.compile(&cfg)
@@ -67,8 +72,18 @@ func (s *Server) Reconfigure(now time.Time, cfg Config) error {
 		}
 	}
 	for x := range s.xtrs.all() {
-		if x.claims == 0 && s.set().sites[x.site.name] != x.site {
+		if x.claims == 0 && !s.set().has(x.site) {
 			s.forgetXTR(x)
+		}
+	}
+	for _, p := range s.notifies.peers {
+		if !s.set().has(p.key.assoc.site) {
+			s.forgetPeer(p)
+		}
+	}
+	for _, p := range s.subscriptions.all {
+		if k, ok := p.site.key(p.key.ID, p.key.Algorithm); !ok || !bytes.Equal(k.Secret, p.key.Secret) || !s.set().has(p.site) {
+			s.unsubscribe(p)
 		}
 	}
 	s.publishChanges(ticks)
@@ -216,7 +231,7 @@ func (s *Server) removed(now time.Time, ticks int64, r *registration) {
 // stillFits tells whether an Update that was verified by other settings than those in
 // force may be applied: its EID-Prefixes are still those of its sites.
 func (s *Server) stillFits(u *Update) bool {
-	if s.set().sites[u.xtr.site.name] != u.xtr.site {
+	if !s.set().has(u.xtr.site) {
 		return false
 	}
 	for i := range u.items {

@@ -199,9 +199,9 @@ func (w *Worker) verified(u *Update, msg []byte) bool {
 
 // authenticator is the key of u as the Worker keeps it.
 func (w *Worker) authenticator(u *Update) *lisp.Authenticator {
-	st := u.refresh[0].site
-	for i := range st.terms().keys {
-		k := &st.terms().keys[i]
+	keys := u.refresh[0].site.terms().keys // Reconfigure may replace them meanwhile
+	for i := range keys {
+		k := &keys[i]
 		if k.ID != u.xtr.keyID || k.Algorithm != u.algorithm {
 			continue
 		}
@@ -231,7 +231,12 @@ func (w *Worker) acknowledge(u *Update, d lisp.Datagram) {
 		word |= 0x08000000 // I
 	}
 	binary.BigEndian.PutUint32(msg, word)
-	if err := w.authenticator(u).Sign(msg); err != nil {
+	a := w.authenticator(u)
+	if a == nil {
+		w.buf = w.buf[:start]
+		return // the key has just gone from the configuration
+	}
+	if err := a.Sign(msg); err != nil {
 		w.s.log.Error("cannot sign map-notify", "err", err)
 		w.buf = w.buf[:start]
 		return

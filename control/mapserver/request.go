@@ -313,7 +313,7 @@ func (w *Worker) positive(r *registration, iid uint32, prefix netip.Prefix) bool
 		}
 		rec.Locators = mergeRLOCs(rec.Locators, c.announced(from.Locators))
 	}
-	if w.s.cfg.NAT.LispersNet && w.asker.IsValid() {
+	if w.set.nat.askers != nil && w.asker.IsValid() {
 		rec.Locators = natt.PartialLocators(rec.Locators, w.asker)
 	}
 	if len(rec.Locators) > 0 {

@@ -19,7 +19,7 @@ const maxDelta = 1 << 18
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Save writes the whole state as a stream of Deltas, each with its length and a
-// checksum. The state holds no keys.
+// checksum, as the time before them has. The state holds no keys.
 func (s *Server) Save(now time.Time, w io.Writer) error {
 	bw := bufio.NewWriter(w)
 	// What the clock says, and what it would say without its steps since the first
@@ -28,6 +28,7 @@ func (s *Server) Save(now time.Time, w io.Writer) error {
 	for _, t := range [...]time.Time{now, s.fromTicks(s.toTicks(now))} {
 		b = binary.BigEndian.AppendUint64(b, uint64(t.UnixNano()))
 	}
+	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 	if _, err := bw.Write(b); err != nil {
 		return fmt.Errorf("mapserver: save: %w", err)
 	}
@@ -67,12 +68,16 @@ func appendFrame(b []byte, d *Delta) ([]byte, error) {
 // soon, or live on for that rest, but never longer.
 func (s *Server) Load(now time.Time, r io.Reader) (used, skipped int, err error) {
 	br := bufio.NewReader(r)
-	start := make([]byte, len(saveMagic)+16)
+	const times = 2 * 8
+	start := make([]byte, len(saveMagic)+times+crc32.Size)
 	if _, err := io.ReadFull(br, start); err != nil {
 		return 0, 0, fmt.Errorf("mapserver: load: %w", err)
 	}
 	if string(start[:len(saveMagic)]) != saveMagic {
 		return 0, 0, fmt.Errorf("mapserver: load: %w: not a stream of deltas", ErrDelta)
+	}
+	if sum := len(start) - crc32.Size; crc32.Checksum(start[:sum], castagnoli) != binary.BigEndian.Uint32(start[sum:]) {
+		return 0, 0, fmt.Errorf("mapserver: load: %w: checksum", ErrDelta)
 	}
 	at := func(i int) time.Time {
 		return time.Unix(0, int64(binary.BigEndian.Uint64(start[len(saveMagic)+8*i:])))

@@ -84,12 +84,13 @@ func (s *Server) Sites(now time.Time) []SiteStatus {
 			if sp.site == nil {
 				continue // of the resolver's table
 			}
-			st := byName[sp.site.name]
-			st.Prefixes = append(st.Prefixes, SitePrefix{IID: iid, Prefix: p, AcceptMoreSpecifics: sp.more})
+			if st := byName[sp.site.name]; st != nil { // else Reconfigure is under way
+				st.Prefixes = append(st.Prefixes, SitePrefix{IID: iid, Prefix: p, AcceptMoreSpecifics: sp.more})
+			}
 		}
 		for _, r := range inst.regs.All() {
-			if r.live(ticks) {
-				byName[r.site.name].Registered++
+			if st := byName[r.site.name]; st != nil && r.live(ticks) {
+				st.Registered++
 			}
 		}
 	}
