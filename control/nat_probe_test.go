@@ -106,7 +106,7 @@ func TestNATDataProbe(t *testing.T) {
 // TestRTRProbed: a node behind a NAT probes its RTR, and names an address that is of
 // use only to itself. An RTR answers where the probe comes from; nobody else does.
 func TestRTRProbed(t *testing.T) {
-	own := netip.MustParseAddr("198.51.100.11")
+	own, carrier := netip.MustParseAddr("198.51.100.11"), netip.MustParseAddr("100.64.3.4")
 	for _, tt := range []struct {
 		name       string
 		rtr, probe bool
@@ -114,6 +114,9 @@ func TestRTRProbed(t *testing.T) {
 		want       netip.Addr
 	}{
 		{"behind a NAT", true, true, inner1, nat1, nat1},
+		{"behind a carrier's NAT", true, true, carrier, nat1, nat1},
+		{"behind a NAT behind a carrier's", true, true, inner1, carrier, carrier},
+		{"in the same carrier's network", true, true, carrier, carrier.Next(), carrier},
 		{"not an RTR", false, true, inner1, nat1, inner1},
 		{"in the same private network", true, true, inner1, inner2, inner1},
 		{"a public ITR-RLOC", true, true, public1, nat1, public1},

@@ -163,13 +163,27 @@ func (e *Engine) chooseITRRLOC(d lisp.Datagram, m *lisp.MapRequest) (netip.Addr,
 			best, from, bestRank = ip, local, rank
 		}
 	}
-	if remote := d.Remote.Addr().Unmap(); e.rtr && m.Probe && bestRank < 3 && (bestRank == 0 || best.IsPrivate()) && !remote.IsPrivate() {
+	if remote := d.Remote.Addr().Unmap(); e.rtr && m.Probe && bestRank < 3 && (bestRank == 0 && !remote.IsPrivate() || seclusion(best) > seclusion(remote)) {
 		// Nodes behind NATs probe their RTR, but know no address of theirs to answer to.
 		if local, ok := e.replyLocal(d.Local.Addr(), remote); ok && usableUnicast(remote) {
 			return remote, local, true
 		}
 	}
 	return best, from, bestRank > 0
+}
+
+// sharedSpace is what carriers have between their customers and their NATs (RFC 6598).
+var sharedSpace = netip.MustParsePrefix("100.64.0.0/10")
+
+// seclusion is how far behind NATs an address is, by its kind.
+func seclusion(a netip.Addr) int {
+	switch {
+	case a.IsPrivate():
+		return 2
+	case sharedSpace.Contains(a):
+		return 1
+	}
+	return 0
 }
 
 // replyLocal is the locator that an answer to remote leaves from: the one that
