@@ -83,11 +83,12 @@ type Config struct {
 	// New takes their place without a gap, whatever its version, and has their
 	// map-cache (Dataplane.Carried); with Persist off it ends them when it is ready.
 	// Cleanup ends them too. The device has to outlive the process as well
-	// (tun.Config.Linger).
+	// (tun.Config.Linger). New fails where ProbePersist does.
 	Persist bool
 	// Linger is how long the programs go on when nobody calls Usage any more, who
 	// could refresh mappings: then they leave all packets alone. Default
-	// DefaultLinger, after which Map-Servers have forgotten us too.
+	// DefaultLinger, after which Map-Servers have forgotten us too. The time that the
+	// machine sleeps does not count.
 	Linger time.Duration
 	// PinDir is where links and tables are pinned, a directory in a BPF file system,
 	// which is mounted where it is missing. Default DefaultPinDir. Each network

@@ -110,6 +110,7 @@ func New(cfg Config) (*Dataplane, error) {
 		return nil, errors.Join(fmt.Errorf("ebpf: %w", err), objs.Close())
 	}
 	if d.tables, err = newKernelTables(&cfg, objs); err != nil {
+		d.routes.handle.Close()
 		return nil, errors.Join(fmt.Errorf("ebpf: %w", err), objs.Close())
 	}
 	d.mirror = newMirror(d.tables, int(room(cfg.MaxEntries)), int(room(cfg.MaxLocators)), int(room(cfg.MaxSets)))
@@ -120,6 +121,7 @@ func New(cfg Config) (*Dataplane, error) {
 		d.meter = newMeter(&cfg)
 		d.mirror.begins = d.meter.begins
 		if d.meter.mem, err = objs.EntryTraffic.Memory(); err != nil {
+			d.routes.handle.Close()
 			return nil, errors.Join(fmt.Errorf("ebpf: %w", err), objs.Close())
 		}
 	}
@@ -434,7 +436,8 @@ func (d *Dataplane) Stats() Stats {
 }
 
 // Close detaches the programs, unless they are to persist: from then on the Forwarder
-// does all. It is idempotent, and does not close the Forwarder.
+// does all. Before the first SetLocals nothing is to persist that an earlier process has
+// not left. It is idempotent, and does not close the Forwarder.
 func (d *Dataplane) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -445,7 +448,7 @@ func (d *Dataplane) Close() error {
 	d.routes.handle.Close()
 	var errs []error
 	end := (*attachment).detach
-	if d.cfg.Persist {
+	if d.cfg.Persist && (d.heir.found || d.locals.set) {
 		errs = append(errs, d.writeSettings())
 		end = (*attachment).leave
 	}

@@ -19,6 +19,9 @@ func unsupported() error { return fmt.Errorf("ebpf: not on %s: %w", runtime.GOOS
 // Probe returns why a Dataplane can't be used: it needs Linux.
 func Probe() error { return unsupported() }
 
+// ProbePersist fails: it needs Linux.
+func ProbePersist(string) error { return unsupported() }
+
 // New fails: it needs Linux.
 func New(cfg Config) (*Dataplane, error) {
 	if err := cfg.complete(); err != nil {

@@ -15,6 +15,7 @@ import (
 // have Ethernet headers and be none of our uplinks, and detaches from those that are no
 // LANs any more; an interface that is gone is forgotten. It does what it can, and the
 // error says what it could not: packets from there go the usual way through the host.
+// So do those for EIDs of ours; but no mapping should cover other addresses of the host.
 // It must be called by a thread in the network namespace of New, and may be called by
 // anyone at any time.
 func (d *Dataplane) SetLANs(lans []LAN) error {
@@ -30,18 +31,12 @@ func (d *Dataplane) SetLANs(lans []LAN) error {
 				continue
 			}
 		}
-		delete(d.lans, i)
-		errs = append(errs, a.detach())
-		if err := d.objs.Devices.Delete(uint32(i)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			errs = append(errs, err)
-		}
+		errs = append(errs, d.removeLAN(i, a))
 	}
 	d.heir.places = slices.DeleteFunc(d.heir.places, func(p placed) bool { return !p.at.egress })
 	for _, l := range lans {
-		if d.lans[l.IfIndex] == nil {
-			if err := d.addLAN(l); err != nil {
-				errs = append(errs, fmt.Errorf("interface %d: %w", l.IfIndex, err))
-			}
+		if err := d.addLAN(l); err != nil {
+			errs = append(errs, fmt.Errorf("interface %d: %w", l.IfIndex, err))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -50,6 +45,16 @@ func (d *Dataplane) SetLANs(lans []LAN) error {
 	return nil
 }
 
+func (d *Dataplane) removeLAN(ifindex int, a *attachment) error {
+	delete(d.lans, ifindex)
+	err := a.detach()
+	if e := d.objs.Devices.Delete(uint32(ifindex)); e != nil && !errors.Is(e, ebpf.ErrKeyNotExist) {
+		err = errors.Join(err, e)
+	}
+	return err
+}
+
+// addLAN adds a LAN, or gives one its instance.
 func (d *Dataplane) addLAN(l LAN) error {
 	at := place{ifindex: l.IfIndex}
 	i := slices.IndexFunc(d.cfg.Encap.Overlays, func(o encap.Overlay) bool { return o.InstanceID == l.InstanceID })
@@ -64,7 +69,7 @@ func (d *Dataplane) addLAN(l LAN) error {
 	case d.uplinks[at] != nil:
 		return errors.New("it is an uplink")
 	}
-	if err := d.objs.Devices.Put(uint32(l.IfIndex), newDevice(&d.cfg.Encap.Overlays[i])); err != nil {
+	if err := d.objs.Devices.Put(uint32(l.IfIndex), newDevice(&d.cfg.Encap.Overlays[i])); err != nil || d.lans[l.IfIndex] != nil {
 		return err
 	}
 	d.heir.places = append(d.heir.places, placed{at, d.objs.EncapLan})

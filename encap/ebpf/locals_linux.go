@@ -181,6 +181,9 @@ func (d *Dataplane) attachUplinks(wanted map[place]bool) error {
 		if d.uplinks[at] != nil {
 			continue
 		}
+		if a := d.lans[at.ifindex]; a != nil {
+			errs = append(errs, d.removeLAN(at.ifindex, a)) // it was a LAN
+		}
 		prog := d.objs.DecapEther
 		ether, err := isEthernet(at.ifindex)
 		if !ether {

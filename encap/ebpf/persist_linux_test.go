@@ -202,3 +202,27 @@ func TestCarried(t *testing.T) {
 	defer func() { tableLayout = before }()
 	assert.Empty(t, n.next(t, func(*Config) {}).Carried())
 }
+
+// A data plane that was never in use leaves nothing of its own; and what cannot be
+// pinned is told before.
+func TestPersistUnused(t *testing.T) {
+	dir := pinDir(t)
+	p := newPair(t, netlab.LinkConfig{}, [2]backend{inKernel, inKernel}, 0, mapcache.FormatLISP, nil)
+	n := p.nodes[0]
+	require.NoError(t, n.host.Do(n.kernel.Close))
+	at := place{ifindexOf(t, n.host, n.tun.Name()), true}
+	require.NoError(t, n.host.Do(func() error { return ProbePersist(dir) }))
+	d := n.next(t, func(c *Config) { c.Persist, c.PinDir = true, dir })
+	tcx, filters := attached(t, n.host, at)
+	assert.Equal(t, 1, tcx+filters)
+	require.NoError(t, n.host.Do(d.Close))
+	tcx, filters = attached(t, n.host, at)
+	assert.Zero(t, tcx+filters)
+	left, err := filepath.Glob(filepath.Join(dir, "*", "*"))
+	require.NoError(t, err)
+	assert.Empty(t, left)
+
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	require.ErrorIs(t, ProbePersist(filepath.Join(file, "xtrkit")), unix.ENOTDIR)
+}

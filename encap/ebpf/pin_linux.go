@@ -1,6 +1,7 @@
 package ebpf
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -41,6 +42,23 @@ func pinsIn(dir string) (*pins, error) {
 		return nil, fmt.Errorf("socket option SO_NETNS_COOKIE: %w", err)
 	}
 	return &pins{filepath.Join(dir, fmt.Sprint(cookie))}, nil
+}
+
+// ProbePersist tells whether Config.Persist is possible with this PinDir ("" is
+// DefaultPinDir), and why not. As New would, it mounts the BPF file system and makes the
+// directories that are missing.
+func ProbePersist(pinDir string) error {
+	p, err := pinsIn(cmp.Or(pinDir, DefaultPinDir))
+	if err == nil {
+		err = p.open()
+	}
+	if err == nil {
+		err = os.NewSyscallError("access "+p.dir, unix.Access(p.dir, unix.W_OK|unix.X_OK))
+	}
+	if err != nil {
+		return fmt.Errorf("ebpf: nothing can persist: %w", err)
+	}
+	return nil
 }
 
 // open makes the directory, and mounts a BPF file system above it if there is none.

@@ -318,6 +318,10 @@ static __always_inline int encapsulate(struct __sk_buff *skb, __u32 at)
 	p.src.scope = p.dst.scope = scope(dev->iid, p.v6);
 	if (at && p.ttl < 2)
 		return finish(SLOW_HEADER);
+	/* No route leads from a LAN to the overlay's device with what is for an EID of ours,
+	 * this host's or another LAN's, however much a mapping covers. */
+	if (at && covers(&own_eids, &p.dst, p.v6))
+		return finish(SLOW_NOT_DATA);
 	find_ports(skb, at, &p);
 	why = may_enter(skb, at, dev, &p);
 	if (!why)
