@@ -19,7 +19,8 @@ const ourAlias = "xtrkit"
 
 func isOurs(l netlink.Link) bool { return l != nil && l.Attrs().Alias == ourAlias }
 
-// openLinger makes the device outlive the process, or not any more.
+// openLinger makes the device outlive the process, or not any more. It has its mark
+// first: one that nobody knew to be ours would stay for ever.
 func (i *Interface) openLinger() error {
 	if isOurs(i.found) {
 		i.heir = i.cfg.Linger > 0
@@ -27,10 +28,12 @@ func (i *Interface) openLinger() error {
 	} else if i.found != nil || i.cfg.Linger == 0 {
 		return nil
 	}
-	if err := i.persist(i.cfg.Linger > 0); err != nil || i.cfg.Linger == 0 {
-		return err
+	if i.cfg.Linger > 0 {
+		if err := i.nl.links.LinkSetAlias(i.link(), ourAlias); err != nil {
+			return err
+		}
 	}
-	return i.nl.links.LinkSetAlias(i.link(), ourAlias)
+	return i.persist(i.cfg.Linger > 0)
 }
 
 // endLinger has Close remove everything.

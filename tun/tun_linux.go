@@ -144,6 +144,9 @@ func (i *Interface) open() error {
 			_, err = q.open(fd)
 		}
 		if err != nil {
+			if !i.heir {
+				err = errors.Join(err, i.endLinger())
+			}
 			_ = i.closeQueues()
 			return fmt.Errorf("tun: %s: a further queue: %w", i.name, err)
 		}
