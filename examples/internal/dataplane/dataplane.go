@@ -5,6 +5,7 @@ package dataplane
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 
 	"github.com/xtrkit/xtrkit/encap"
@@ -26,6 +27,19 @@ func UseKernel(where conf.Dataplane, log *slog.Logger) (inKernel bool, why strin
 	}
 	log.Info("packets are forwarded in user space", "why", err)
 	return false, err.Error(), nil
+}
+
+// EndKernel ends the programs of an earlier process that forwarded packets in the kernel,
+// for one that does not: they would go on beside it with what was true then. The sockets
+// must have been opened, so that no such process runs.
+func EndKernel(log *slog.Logger) {
+	n, err := ebpf.Cleanup()
+	switch {
+	case err != nil && !errors.Is(err, fs.ErrPermission):
+		log.Warn("programs of an earlier process may forward packets in the kernel", "err", err)
+	case n > 0:
+		log.Info("ended programs of an earlier process in the kernel", "count", n)
+	}
 }
 
 // Open takes the sockets of a data plane from the system and puts them into cfg. Until

@@ -41,6 +41,11 @@ func cleanUp(cfg *conf.Node) (err error) {
 		return permission(err)
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
+	return sweep(cfg)
+}
+
+// sweep is cleanUp for who has the lock.
+func sweep(cfg *conf.Node) error {
 	// First the device: that tells of a node with another control-socket too.
 	if err := tun.Cleanup(deviceConfig(cfg, slog.New(slog.DiscardHandler))); err != nil {
 		return permission(err)

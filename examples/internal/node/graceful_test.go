@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"log/slog"
+	"os"
 	"testing"
 	"time"
 
@@ -16,11 +17,15 @@ import (
 func TestLingers(t *testing.T) {
 	var said bytes.Buffer
 	log := slog.New(slog.NewTextHandler(&said, nil))
-	assert.Zero(t, lingers(&conf.Node{}, true, log))
-	assert.Equal(t, ebpf.DefaultLinger, lingers(&conf.Node{Graceful: true}, true, log))
+	possible := func(string) error { return nil }
+	assert.Zero(t, lingers(&conf.Node{}, true, possible, log))
+	assert.Equal(t, ebpf.DefaultLinger, lingers(&conf.Node{Graceful: true}, true, possible, log))
 	assert.Empty(t, said.String())
-	assert.Zero(t, lingers(&conf.Node{Graceful: true}, false, log))
+	assert.Zero(t, lingers(&conf.Node{Graceful: true}, false, possible, log))
 	assert.Contains(t, said.String(), "packets are forwarded in user space")
+	assert.Zero(t, lingers(&conf.Node{Graceful: true}, true, func(string) error { return os.ErrPermission }, log))
+	assert.Contains(t, said.String(), "graceful is not possible here")
+	assert.Contains(t, said.String(), os.ErrPermission.Error())
 	assert.Negative(t, withdrawal(time.Minute))
 	assert.Zero(t, withdrawal(0))
 }

@@ -133,24 +133,22 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, permission(err)
 	}
 	undo = append(undo, closing)
-	n.linger = lingers(cfg.Conf, inKernel, n.log)
-	device := deviceConfig(cfg.Conf, n.log)
-	device.Linger = n.linger
-	n.device, err = tun.Create(device)
+	n.linger = lingers(cfg.Conf, inKernel, ebpf.ProbePersist, n.log)
+	end, err := n.createDevice(inKernel)
 	if err != nil {
 		return nil, permission(err)
 	}
-	undo = append(undo, n.device.Close)
+	undo = append(undo, end)
 	forwarding.Overlays = []encap.Overlay{overlay(cfg.Conf, n.device)}
 	if n.forwarder, err = encap.NewForwarder(forwarding); err != nil {
 		return nil, err
 	}
 	plane := routed{n.forwarder, n.device, &n.refused}
 	if inKernel {
+		undo = append(undo, n.closeFastPath)
 		if plane.plane, err = n.openFastPath(forwarding, sockets); err != nil {
 			return nil, err
 		}
-		undo = append(undo, n.fast.Close)
 	}
 	n.runner, err = control.NewRunner(control.RunnerConfig{
 		Conn:      conn,

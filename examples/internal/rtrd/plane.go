@@ -29,6 +29,7 @@ func (r *RTR) openDataplane() error {
 		return err
 	}
 	if !inKernel {
+		dataplane.EndKernel(r.log)
 		return nil
 	}
 	if r.fast, err = ebpf.New(ebpf.Config{Forwarder: r.forwarder, Encap: forwarding, UDP: sockets, Cache: r.engine.Cache(), Logger: r.log}); err != nil {

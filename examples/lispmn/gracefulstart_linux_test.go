@@ -1,0 +1,64 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/xtrkit/xtrkit/encap/ebpf"
+	"github.com/xtrkit/xtrkit/multihome"
+)
+
+// TestGracefulStart: a first graceful start that fails leaves nothing; a node with two
+// uplinks starts again after a graceful end; and one that forwards in user space ends
+// what the kernel went on with.
+func TestGracefulStart(t *testing.T) {
+	d := strict(t, loneLab(t, demoOptions{multihome: true}))
+	ownBPFFS(t)
+	a, config := d.hosts["a"], d.patternConfig(multiA, "dataplane = ebpf\n")
+	pinned := func() []string {
+		files, err := filepath.Glob(filepath.Join(ebpf.DefaultPinDir, "*", "*"))
+		require.NoError(t, err)
+		return files
+	}
+	start := func(config string, args ...string) {
+		t.Helper()
+		_, err := d.start(t.Context(), "a", config, args...)
+		require.NoError(t, err)
+		_, err = d.children["a"].ready(t.Context())
+		require.NoError(t, err)
+	}
+
+	eth1, err := a.Netlink().LinkByName("eth1")
+	require.NoError(t, err)
+	table := fmt.Sprint(multihome.DefaultTableBase + eth1.Attrs().Index)
+	a.MustRun("ip", "route", "add", "default", "via", multiA.more[0].gw, "table", table)
+	file := filepath.Join(t.TempDir(), "node.conf")
+	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
+	cmd := a.Self(t.Context(), "-graceful", "-f", file)
+	cmd.Env = append(os.Environ(), envChild+"=1")
+	out, err := cmd.CombinedOutput()
+	require.Error(t, err)
+	assert.Contains(t, string(out), "file exists")
+	require.NoError(t, d.checkClean(multiA))
+	assert.Empty(t, pinned())
+	assert.Empty(t, a.MustRun("ip", "route", "show", "table", "all", "proto", "245"))
+	a.MustRun("ip", "route", "del", "default", "table", table)
+
+	for range 2 {
+		start(config, "-graceful")
+		assert.NotEmpty(t, a.MustRun("ip", "route", "show", "table", table))
+		require.NoError(t, d.children["a"].stop())
+		require.Error(t, d.checkClean(multiA))
+		assert.NotEmpty(t, pinned())
+	}
+	start(strings.Replace(config, "dataplane = ebpf", "dataplane = user", 1))
+	assert.Empty(t, pinned())
+	require.NoError(t, d.children["a"].stop())
+	require.NoError(t, d.checkClean(multiA))
+}
