@@ -86,6 +86,7 @@ func (w *Worker) throughNAT(d lisp.Datagram, m *lisp.MapRequest, port uint16) ui
 		}
 	}
 	m.ITRRLOCs = append(m.ITRRLOCs[:0], lisp.AddressFrom(d.Remote.Addr()))
+	w.behind = true
 	return d.Remote.Port()
 }
 

@@ -114,7 +114,7 @@ func (h *subscriptionHeap) Pop() any {
 // given identifiers has registered, and nothing is sent but to its locators.
 func (w *Worker) subscribe(d lisp.Datagram, m *lisp.MapRequest) bool {
 	const identity = 24
-	if !w.s.cfg.Experimental.PubSub || m.Reserved&lisp.RequestReservedXTRID == 0 ||
+	if !w.s.cfg.Experimental.PubSub || w.behind || m.Reserved&lisp.RequestReservedXTRID == 0 ||
 		m.Records[0].Reserved&recordSubscribe == 0 || len(m.Trailer) < identity {
 		return false
 	}

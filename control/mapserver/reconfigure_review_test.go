@@ -159,3 +159,17 @@ func TestLoadDamaged(t *testing.T) {
 		}
 	}
 }
+
+// TestSubscribeThroughNAT: who asks from behind a NAT, where no Map-Notify would find
+// it, is answered as if it had not wanted to subscribe.
+func TestSubscribeThroughNAT(t *testing.T) {
+	b := pubSub(t, lispersNet)
+	b.put(natted, register(t, key1, record("10.9.0.0/16", 10, inside.Addr().String()), withXTR(xtr1), withProxy))
+	b.put(etr1, register(t, key1b, record("10.1.0.0/16", 10, "192.0.2.11"), withXTR(xtr2), withProxy))
+	require.Len(t, b.put(natted, named(t)), 1)
+	out := b.put(natted, request(t, inside, "10.1.0.0/16", subscribing))
+	require.Len(t, out, 1)
+	assert.Equal(t, natted, out[0].Remote)
+	assert.Equal(t, lisp.TypeMapReply, lisp.TypeOf(out[0].Bytes))
+	assert.Zero(t, b.s.Stats().Subscriptions)
+}

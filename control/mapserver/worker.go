@@ -22,6 +22,7 @@ type Worker struct {
 	result Result
 	path   natt.Path  // that the Map-Register came by, if by an RTR
 	asker  netip.Addr // who sent the Map-Request; invalid if it wants all locators
+	behind bool       // a NAT, by which the answer goes back: see throughNAT
 
 	changes *changes      // of Step; nil when there are none
 	free    chan *changes // that the writer is done with
@@ -87,7 +88,7 @@ func (w *Worker) reset() {
 
 func (w *Worker) handle(now time.Time, d lisp.Datagram) {
 	w.now, w.ticks, w.set = now, w.s.toTicks(now), w.s.set()
-	w.path, w.asker = natt.Path{}, netip.Addr{}
+	w.path, w.asker, w.behind = natt.Path{}, netip.Addr{}, false
 	d.Remote = unmap(d.Remote)
 	d.Local = unmap(d.Local)
 
