@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -45,7 +46,8 @@ func stateFile(device string) (string, error) {
 	return filepath.Join(stateDir, fmt.Sprintf("forwarding-%d-%s.json", cookie, device)), nil
 }
 
-// saveForwarding writes down what Close would restore.
+// saveForwarding writes down what Close would restore, and what an earlier process has
+// written down that the device is from.
 func (i *Interface) saveForwarding() error {
 	path, err := stateFile(i.name)
 	if err != nil {
@@ -55,6 +57,11 @@ func (i *Interface) saveForwarding() error {
 	for _, f := range i.forwards {
 		for _, s := range f.olds() {
 			saved = append(saved, savedSysctl{strings.TrimPrefix(s.file.Name(), procNet+"/"), s.old})
+		}
+	}
+	for _, s := range i.earlierForwarding(path) {
+		if !slices.ContainsFunc(saved, func(o savedSysctl) bool { return o.Name == s.Name }) {
+			saved = append(saved, s)
 		}
 	}
 	b, err := json.Marshal(saved)
@@ -72,6 +79,19 @@ func (i *Interface) saveForwarding() error {
 	}
 	i.stateFile = path
 	return nil
+}
+
+// earlierForwarding is what the file says of a device that was taken over.
+func (i *Interface) earlierForwarding(path string) []savedSysctl {
+	if !i.heir {
+		return nil
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	saved, _ := parseSaved(b) // nothing of one that is damaged
+	return saved
 }
 
 // forgetForwarding says that there is nothing to restore any more.

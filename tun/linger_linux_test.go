@@ -161,3 +161,21 @@ func TestLingerEnds(t *testing.T) {
 	require.NoError(t, netlab.Eventually(t.Context(), "packets take the uplink", uplink))
 	require.NoError(t, n.node.Do(func() error { return Cleanup(cfg) }))
 }
+
+// What a router had before it forwarded is known as long as its device lingers, also
+// when the next process has it forward another family.
+func TestLingerRouter(t *testing.T) {
+	n := newNetwork(t)
+	before := forwardingState(t, n.node)
+	cfg := routerConfig
+	cfg.Linger = time.Hour
+	first := cfg
+	first.EIDs = cfg.EIDs[:1]
+	require.NoError(t, create(t, n.node, first).Close())
+	require.NoError(t, create(t, n.node, cfg).Close())
+	now := forwardingState(t, n.node)
+	require.Equal(t, "1", now["ipv4/ip_forward"])
+	require.Equal(t, "1", now["ipv6/conf/all/forwarding"])
+	require.NoError(t, n.node.Do(func() error { return Cleanup(cfg) }))
+	assert.Equal(t, before, forwardingState(t, n.node))
+}
