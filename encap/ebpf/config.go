@@ -72,7 +72,7 @@ type Config struct {
 
 	// MaxEntries, MaxLocators and MaxSets (of two and more locators) bound the
 	// tables in the kernel. What does not fit takes the slow path. A million host
-	// EIDs take 44 MB in the kernel, and 160 MB in the process; a locator 38 octets
+	// EIDs take 55 MB in the kernel, and 160 MB in the process; a locator 38 octets
 	// in the kernel, and 32 for each CPU, a set 136.
 	MaxEntries, MaxLocators, MaxSets int
 
