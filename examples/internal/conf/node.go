@@ -36,6 +36,7 @@ type Node struct {
 	Probing                Probing
 	Dataplane              Dataplane
 	Graceful               bool // packets go on in the kernel while no process runs
+	LANFastPath            bool // the kernel takes a LAN's packets where they come in, before the host's firewall
 	UplinkMode             UplinkMode
 	Policies               []UplinkPolicy // in the order of the file
 	MarkMask               uint32         // which bits of firewall marks count; 0: none

@@ -106,7 +106,7 @@ var ours = func() map[string]bool {
 	for _, name := range []string{
 		"control-socket", "state-file", "tun-name", "tun-table", "rloc-family", "map-server.key-id", "map-server.merge",
 		"rloc-probing.rloc-probe-fast-interval", "lisp-site.name", "lisp-site.key-id", "resolver-entry",
-		"pxtr", "lisp-sec", "closed-network", "uplink-mode", "dataplane", "graceful", "firewall-marks", "uplink-policy", "rloc-probing.rloc-probe-prefer-rtt",
+		"pxtr", "lisp-sec", "closed-network", "uplink-mode", "dataplane", "graceful", "lan-fast-path", "firewall-marks", "uplink-policy", "rloc-probing.rloc-probe-prefer-rtt",
 		// NAT traversal and the RTR.
 		"nat-traversal", "nat_traversal_support", "use-nat-tunneling", "rtr-data-iface", "rtr-ifaces", "rtr-ms-node", "rtr-database-mapping",
 		"ms-rtr-node", "ms-rtrs-set", "ms-advertised-rtrs-set", "rtr-iids", "rtr-require-key",

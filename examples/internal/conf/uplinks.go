@@ -26,6 +26,7 @@ const (
 func uplinkOptions(o options) {
 	o["dataplane"] = option{role: roleXTR | roleRTR}
 	o["graceful"] = flag().of(roleXTR)
+	o["lan-fast-path"] = flag().of(roleXTR)
 	o["uplink-mode"] = option{role: roleXTR}
 	o["rloc-probing"].sub["rloc-probe-prefer-rtt"] = flag()
 }
@@ -43,6 +44,7 @@ func (r *reader) uplinks(g *group, n *Node) {
 	if n.Graceful && n.Dataplane == DataplaneUser {
 		g.warnf("graceful", "is of no use with dataplane = user: packets stop when the node ends")
 	}
+	n.LANFastPath = g.on("lan-fast-path", true)
 	for _, s := range g.groups["rloc-probing"] {
 		n.Probing.PreferRTT = s.on("rloc-probe-prefer-rtt", false)
 		if n.Probing.PreferRTT && n.Probing.Off {

@@ -25,6 +25,15 @@ func TestUplinkOptions(t *testing.T) {
 	require.ErrorContains(t, err, "f:1: uplink-mode")
 }
 
+func TestLANFastPath(t *testing.T) {
+	n, err := node(t, minimal)
+	require.NoError(t, err)
+	assert.True(t, n.LANFastPath)
+	n, err = node(t, "lan-fast-path = off\n"+minimal)
+	require.NoError(t, err)
+	assert.False(t, n.LANFastPath)
+}
+
 func TestGraceful(t *testing.T) {
 	n, err := node(t, minimal)
 	require.NoError(t, err)

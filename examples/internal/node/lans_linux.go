@@ -21,8 +21,11 @@ const routesRest = 100 * time.Millisecond
 // followLANs has the kernel take packets of a router's LANs where they come in, until
 // the context ends. A LAN is an interface that a route to a part of an EID-Prefix leads
 // to.
+//
+// There they have not met the host's firewall yet. So whoever steers them by its marks,
+// or wants them filtered, has them go by the device.
 func (n *Node) followLANs(ctx context.Context) {
-	if n.fast == nil || n.cfg.Conf.Mode == conf.ModeMN {
+	if n.fast == nil || n.cfg.Conf.Mode == conf.ModeMN || n.policy != nil || !n.cfg.Conf.LANFastPath {
 		return
 	}
 	var before []ebpf.LAN

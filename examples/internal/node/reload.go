@@ -51,6 +51,7 @@ var parts = []part{
 	{"encapsulation", func(c *conf.Node) any { return &c.Encapsulation }, "packets are under way in it"},
 	{"dataplane", func(c *conf.Node) any { return &c.Dataplane }, "packets are under way by it"},
 	{"graceful", func(c *conf.Node) any { return &c.Graceful }, "the device is made for it"},
+	{"lan-fast-path", func(c *conf.Node) any { return &c.LANFastPath }, "packets are under way by it"},
 	{"uplink-policy", func(c *conf.Node) any { return &c.Policies }, "packets are under way by it"},
 	{"firewall-marks mask", func(c *conf.Node) any { return &c.MarkMask }, "the device's rules are there"},
 	{"closed-network", func(c *conf.Node) any { return &c.Closed }, "its signals are under way"},
