@@ -44,9 +44,9 @@ func EndKernel(log *slog.Logger) {
 
 // Open takes the sockets of a data plane from the system and puts them into cfg. Until
 // a Forwarder has them, which closes them, closing is for the caller.
-func Open(cfg *encap.Config, sockets encap.UDPConfig) (_ func() error, err error) {
+func Open(cfg *encap.Config, sockets encap.UDPConfig) (closing func() error, err error) {
 	var open []func() error
-	closing := func() error {
+	closeAll := func() error {
 		errs := make([]error, 0, len(open))
 		for _, f := range open {
 			errs = append(errs, f())
@@ -55,7 +55,7 @@ func Open(cfg *encap.Config, sockets encap.UDPConfig) (_ func() error, err error
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, closing())
+			err = errors.Join(err, closeAll())
 		}
 	}()
 	underlay, err := encap.NewUDP(sockets)
@@ -76,5 +76,5 @@ func Open(cfg *encap.Config, sockets encap.UDPConfig) (_ func() error, err error
 		open = append(open, r.Close)
 	}
 	cfg.Underlay, cfg.Native, cfg.ICMP = underlay, native, icmp
-	return closing, nil
+	return closeAll, nil
 }
