@@ -65,7 +65,7 @@ var placeholders = []struct {
 	{regexp.MustCompile(`\d+d \d\d:\d\d:\d\d|\b\d\d:\d\d:\d\d(\.\d+)?\b`), "<time>"},
 	{regexp.MustCompile(`\b(\d+h)?(\d+m)?\d+(\.\d+)? ?(ns|[µu]s|ms|s|seconds)\b`), "<time>"},
 	{regexp.MustCompile(`\b(0x)?[0-9a-f]{16,}\b`), "<hex>"},
-	{regexp.MustCompile(`\(\d+\.\d+s\)`), "<time>"},
+	{regexp.MustCompile(`\(\d+\.\d+s\)|\(cached\)`), "<time>"},
 	{regexp.MustCompile(`time=\S+( ms)?|rtt min.*`), "<time>"},
 	{regexp.MustCompile(`[ \t]+`), " "},
 }
