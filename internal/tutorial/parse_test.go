@@ -45,7 +45,7 @@ func TestMatch(t *testing.T) {
 		{"took 12.1 ms", "took 13 bytes", false},
 		{"uptime 00:12:05, expires 23:47:55", "uptime 1d 00:12:06, expires 00:00:00", true},
 		{"at 2026-11-22T10:00:00Z", "at 2027-01-02 11:22:33.5", true},
-		{"2026/11/22 22:08:43 lisp:", "2027/01/02 11:22:33 lisp:", true}, // of package log
+		{"2026/11/22 22:08:43 lisp:", "2027/01/02 11:22:33 lisp:", true},       // of package log
 		{"ok  \texample.net/m\t0.011s", "ok  \texample.net/m\t(cached)", true}, // of go test
 		{"nonce 0x0123456789abcdef", "nonce 0xfedcba9876543210", true},
 		{"64 bytes from 192.0.2.2: icmp_seq=1 ttl=64 time=0.1 ms", "64 bytes from 192.0.2.2: icmp_seq=1 ttl=64 time=22 ms", true},
