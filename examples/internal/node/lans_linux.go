@@ -21,11 +21,8 @@ const routesRest = 100 * time.Millisecond
 // followLANs has the kernel take packets of a router's LANs where they come in, until
 // the context ends. A LAN is an interface that a route to a part of an EID-Prefix leads
 // to.
-//
-// There they have not met the host's firewall yet. So whoever steers them by its marks,
-// or wants them filtered, has them go by the device.
 func (n *Node) followLANs(ctx context.Context) {
-	if n.fast == nil || n.cfg.Conf.Mode == conf.ModeMN || n.policy != nil || !n.cfg.Conf.LANFastPath {
+	if n.fast == nil || !takesLANs(n.cfg.Conf) {
 		return
 	}
 	var before []ebpf.LAN
@@ -47,6 +44,13 @@ func (n *Node) followLANs(ctx context.Context) {
 			rest(ctx, retryAfter)
 		}
 	}
+}
+
+// takesLANs says whether packets of LANs are to be taken where they come in. There
+// they have not met the host's firewall yet: whoever steers them by its marks, or wants
+// them filtered, has them go by the device.
+func takesLANs(cfg *conf.Node) bool {
+	return cfg.Mode != conf.ModeMN && len(cfg.Policies) == 0 && cfg.LANFastPath
 }
 
 // awaitRoutes waits for changes. It reports false when there will be none.
