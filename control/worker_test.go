@@ -84,7 +84,7 @@ func TestRunnerWorkers(t *testing.T) {
 	buf := make([]byte, 100)
 	for _, last := range []byte{1, 3, 5} {
 		send(lisp.TypeMapRegister, last)
-		require.NoError(t, pc.SetReadDeadline(time.Now().Add(20*time.Second)))
+		require.NoError(t, pc.SetReadDeadline(time.Now().Add(time.Minute)))
 		n, from, err := pc.ReadFromUDPAddrPort(buf)
 		require.NoError(t, err)
 		assert.Equal(t, server, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()))

@@ -79,7 +79,7 @@ func (d *memDevice) next(t testing.TB) []byte {
 	select {
 	case p := <-d.out:
 		return p
-	case <-time.After(10 * time.Second):
+	case <-time.After(waitTime):
 		require.FailNow(t, "no packet came out of the device")
 		return nil
 	}

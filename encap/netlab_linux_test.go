@@ -300,7 +300,7 @@ func TestNativeOnTheWire(t *testing.T) {
 			return len(w.seen(func(p gopacket.Packet) bool {
 				return p.NetworkLayer() != nil && string(append(p.NetworkLayer().LayerContents(), p.NetworkLayer().LayerPayload()...)) == string(want)
 			})) == 1
-		}, 10*time.Second, time.Millisecond, "packet %d", i)
+		}, waitTime, time.Millisecond, "packet %d", i)
 
 		// Larger than the link: the source is told.
 		spec.payloadLen = 1500
@@ -313,7 +313,7 @@ func TestNativeOnTheWire(t *testing.T) {
 		}
 	}
 	a.send(packetSpec{src: "10.1.0.1", dst: "203.0.113.2", payloadLen: 2000}.build())
-	require.Eventually(t, func() bool { return fa.Stats().Native.Packets == 4 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return fa.Stats().Native.Packets == 4 }, waitTime, time.Millisecond)
 	assert.EqualValues(t, 1, fa.Stats().Fragmented)
 
 	// No uplink of the family: unreachable.

@@ -13,7 +13,7 @@ import (
 // how long they wait for what must come.
 var (
 	testTime = time.Unix(1e9, 0)
-	waitTime = 20 * time.Second
+	waitTime = 3 * time.Minute
 )
 
 // packetSpec describes an inner packet of a test.

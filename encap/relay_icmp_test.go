@@ -91,7 +91,7 @@ func TestRelayTimeExceededTunnelled(t *testing.T) {
 	spec := packetSpec{src: natted1, dst: public, ttl: 1, payloadLen: 40}
 	x.underlay.in <- from(nat1, rtr4, encapsulated(0, 0, 0, spec.build()))
 	var out []Outgoing
-	require.Eventually(t, func() bool { out = append(out, x.underlay.take()...); return len(out) > 0 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { out = append(out, x.underlay.take()...); return len(out) > 0 }, waitTime, time.Millisecond)
 	assert.Equal(t, netip.MustParseAddrPort("198.51.100.1:20001"), out[0].Remote)
 	assert.True(t, out[0].NAT)
 	var p inner

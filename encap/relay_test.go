@@ -195,7 +195,7 @@ func TestRelayTooBig(t *testing.T) {
 	spec := packetSpec{src: natted1, dst: public, ttl: 64, payloadLen: 1200, df: true}
 	x.underlay.in <- from(nat1, rtr4, encapsulated(0, 0, 0, spec.build()))
 	var out []Outgoing
-	require.Eventually(t, func() bool { out = append(out, x.underlay.take()...); return len(out) > 0 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { out = append(out, x.underlay.take()...); return len(out) > 0 }, waitTime, time.Millisecond)
 	assert.Equal(t, netip.MustParseAddrPort("198.51.100.1:20001"), out[0].Remote, "to the source, by its relay")
 	var p inner
 	require.Equal(t, DropNone, parseInner(out[0].Bytes[8:], &p))

@@ -62,7 +62,7 @@ func newUDPPair(t testing.TB, from, to netip.Addr, send, receive UDPConfig) *udp
 	t.Cleanup(func() { require.NoError(t, path.Close()) })
 	require.Len(t, r.Receivers(), 1)
 	u := r.(*udpUnderlay)
-	require.NoError(t, u.receivers[0].conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+	require.NoError(t, u.receivers[0].conn.SetReadDeadline(time.Now().Add(waitTime)))
 	rcv := r.Receivers()[0]
 	return &udpPair{path, rcv, netip.AddrPortFrom(to, receive.Port), make([]Incoming, rcv.BatchSize())}
 }

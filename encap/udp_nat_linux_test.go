@@ -131,7 +131,7 @@ func TestNATSharedPort(t *testing.T) {
 				_, err = peer.Write([]byte{byte(i)})
 				require.NoError(t, err)
 				b := make([]byte, 9)
-				require.NoError(t, control.SetReadDeadline(time.Now().Add(10*time.Second)))
+				require.NoError(t, control.SetReadDeadline(time.Now().Add(waitTime)))
 				n, from, err := control.ReadFrom(b)
 				require.NoError(t, err, "what arrives at the port comes to the control plane")
 				assert.Equal(t, []byte{byte(i)}, b[:n])
@@ -156,7 +156,7 @@ func TestNATDataPort(t *testing.T) {
 	assert.Equal(t, netip.AddrPortFrom(a, port), checkNATSource(t, path, u))
 
 	back := &udpPair{u.path, r.Receivers()[0], netip.AddrPortFrom(a, port), make([]Incoming, r.Receivers()[0].BatchSize())}
-	require.NoError(t, r.(*udpUnderlay).receivers[0].conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+	require.NoError(t, r.(*udpUnderlay).receivers[0].conn.SetReadDeadline(time.Now().Add(waitTime)))
 	out, _ := natBatch(back.remote)
 	require.True(t, u.path.Send(out))
 	got, _ := back.receive(t, len(out))

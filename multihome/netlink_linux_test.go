@@ -89,7 +89,7 @@ func (h *host) unroute(gateway string) {
 // until waits for a change that says so.
 func (h *host) until(what string, ok func(multihome.Change) bool) {
 	h.t.Helper()
-	timeout := time.NewTimer(30 * time.Second)
+	timeout := time.NewTimer(3 * time.Minute)
 	defer timeout.Stop()
 	for {
 		select {

@@ -136,9 +136,8 @@ func TestLinger(t *testing.T) {
 func TestLingerEnds(t *testing.T) {
 	n := newNetwork(t)
 	cfg := nodeConfig
-	cfg.Linger = time.Second
+	cfg.Linger = time.Hour
 	i := create(t, n.node, cfg)
-	require.NoError(t, i.Renew())
 	uplink := func() bool {
 		for _, far := range []string{far4, far6} {
 			rs, err := n.node.Netlink().RouteGet(net.ParseIP(far))
@@ -152,6 +151,11 @@ func TestLingerEnds(t *testing.T) {
 		return true
 	}
 	require.False(t, uplink())
+	require.NoError(t, i.Close())
+	require.False(t, uplink())
+	cfg.Linger = time.Second
+	i = create(t, n.node, cfg)
+	require.NoError(t, i.Renew())
 	require.NoError(t, i.Close())
 	require.Error(t, i.Renew())
 	require.NoError(t, n.node.Await(t.Context(), "the addresses to go", func(nl *netlink.Handle) (bool, error) {

@@ -51,7 +51,7 @@ func TestVirtio(t *testing.T) {
 	require.NoError(t, err)
 	defer c.Close()
 	local := c.LocalAddr().(*net.UDPAddr).AddrPort()
-	require.NoError(t, c.SetReadDeadline(time.Now().Add(20*time.Second)))
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(waitTime)))
 
 	got := make([]byte, 1<<16)
 	for _, size := range []int{1, 36, 1372, 1400} {

@@ -241,12 +241,10 @@ func sourcePorts(n *node) (ports []uint16) {
 func judge(t *testing.T, n *node, before *Stats, c *conformanceCase) {
 	t.Helper()
 	var s Stats
-	for deadline := time.Now().Add(waitTime); ; time.Sleep(time.Millisecond) {
-		if s = n.stats(); handled(&s.Stats) > handled(&before.Stats) {
-			break
-		}
-		require.True(t, time.Now().Before(deadline), "nothing happens")
-	}
+	require.NoError(t, netlab.Eventually(t.Context(), "the packet to be done with", func() bool {
+		s = n.stats()
+		return handled(&s.Stats) > handled(&before.Stats)
+	}))
 	require.EqualValues(t, 1, handled(&s.Stats)-handled(&before.Stats), "handled exactly once")
 	for i := range s.Drops {
 		want := uint64(0)

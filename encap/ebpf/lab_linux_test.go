@@ -29,7 +29,8 @@ func TestMain(m *testing.M) {
 	netlab.Main(m)
 }
 
-const waitTime = 15 * time.Second
+// waitTime is when a test gives up what happens within milliseconds.
+const waitTime = 3 * time.Minute
 
 // requireBPF skips a test where the kernel lets nobody use BPF: not as root of the
 // machine, when all has to be tested.

@@ -145,7 +145,7 @@ func (s sender) send(family int, port, dscp, want int) (got int) {
 		return nil
 	}))
 	buf := make([]byte, 100)
-	require.NoError(s.t, in.SetReadDeadline(time.Now().Add(20*time.Second)))
+	require.NoError(s.t, in.SetReadDeadline(time.Now().Add(time.Minute)))
 	for got < want {
 		_, _, err := in.ReadFrom(buf)
 		require.NoError(s.t, err, "port %d: %d of %d", port, got, want)

@@ -264,7 +264,7 @@ func TestAnswersGoBack(t *testing.T) {
 				}
 				b, err := m.AppendBinary(nil)
 				require.NoError(t, err)
-				require.NoError(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
+				require.NoError(t, conn.SetDeadline(time.Now().Add(time.Minute)))
 				_, err = conn.WriteTo(b, &net.UDPAddr{IP: net.ParseIP(to), Port: lisp.ControlPort})
 				require.NoError(t, err)
 				buf := make([]byte, 2048)

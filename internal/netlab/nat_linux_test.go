@@ -34,7 +34,7 @@ func TestFlushNAT(t *testing.T) {
 	out := func() netip.AddrPort {
 		_, err := client.WriteTo([]byte("out"), server.LocalAddr())
 		require.NoError(t, err)
-		require.NoError(t, server.SetReadDeadline(time.Now().Add(10*time.Second)))
+		require.NoError(t, server.SetReadDeadline(time.Now().Add(awaitLimit)))
 		_, from, err := server.ReadFrom(buf)
 		require.NoError(t, err)
 		return from.(*net.UDPAddr).AddrPort()
@@ -44,7 +44,7 @@ func TestFlushNAT(t *testing.T) {
 		require.NoError(t, err)
 	}
 	read := func() string {
-		require.NoError(t, client.SetReadDeadline(time.Now().Add(10*time.Second)))
+		require.NoError(t, client.SetReadDeadline(time.Now().Add(awaitLimit)))
 		n, _, err := client.ReadFrom(buf)
 		require.NoError(t, err)
 		return string(buf[:n])
@@ -72,13 +72,13 @@ func TestFullCone(t *testing.T) {
 	_, err = conn.Write([]byte("unasked"))
 	require.NoError(t, err)
 	buf := make([]byte, 10)
-	require.NoError(t, server.SetReadDeadline(time.Now().Add(10*time.Second)))
+	require.NoError(t, server.SetReadDeadline(time.Now().Add(awaitLimit)))
 	n, from, err := server.ReadFrom(buf)
 	require.NoError(t, err)
 	assert.Equal(t, "unasked", string(buf[:n]))
 	_, err = server.WriteTo([]byte("back"), from)
 	require.NoError(t, err)
-	require.NoError(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(awaitLimit)))
 	n, err = conn.Read(buf)
 	require.NoError(t, err)
 	assert.Equal(t, "back", string(buf[:n]))

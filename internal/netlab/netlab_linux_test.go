@@ -50,7 +50,7 @@ func exchange(t *testing.T, a, b *Host, from, to string) netip.AddrPort {
 	client, err := a.ListenPacket("udp", net.JoinHostPort(from, "4000"))
 	require.NoError(t, err)
 	defer func() { _ = client.Close() }()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(awaitLimit)
 	require.NoError(t, server.SetDeadline(deadline))
 	require.NoError(t, client.SetDeadline(deadline))
 
@@ -149,7 +149,7 @@ func TestDelayKeepsOrder(t *testing.T) {
 		_, err := client.Write([]byte{byte(i)})
 		require.NoError(t, err)
 	}
-	require.NoError(t, server.SetDeadline(time.Now().Add(10*time.Second)))
+	require.NoError(t, server.SetDeadline(time.Now().Add(awaitLimit)))
 	buf := make([]byte, 10)
 	for i := range n {
 		_, _, err := server.ReadFrom(buf)
@@ -182,7 +182,7 @@ func TestDrop(t *testing.T) {
 		_, err = client.Write([]byte(s))
 		require.NoError(t, err)
 	}
-	require.NoError(t, server.SetDeadline(time.Now().Add(10*time.Second)))
+	require.NoError(t, server.SetDeadline(time.Now().Add(awaitLimit)))
 	buf := make([]byte, 10)
 	n, _, err := server.ReadFrom(buf)
 	require.NoError(t, err)

@@ -11,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// awaitLimit bounds waiting for what the kernel does within milliseconds.
-const awaitLimit = 20 * time.Second
+// awaitLimit bounds waiting for what happens within milliseconds: a machine that is
+// busy, or asleep, is not what tests fail for.
+const awaitLimit = 3 * time.Minute
 
 // Await waits until cond holds: it asks at once, and again after each change of
 // the host's links, addresses, routes, rules or neighbours. It returns cond's
@@ -49,7 +50,7 @@ func (h *Host) Await(ctx context.Context, what string, cond func(*netlink.Handle
 	}
 }
 
-// Eventually asks cond, a few milliseconds apart, until it holds or 20 seconds
+// Eventually asks cond, a few milliseconds apart, until it holds or three minutes
 // are over, and returns an error that names what was awaited then. It is for what
 // no event tells of.
 func Eventually(ctx context.Context, what string, cond func() bool) error {

@@ -110,7 +110,7 @@ func TestReload(t *testing.T) {
 	defer conn.Close()
 	_, err = conn.Write(b)
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return len(registered()) == 1 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(registered()) == 1 }, time.Minute, time.Millisecond)
 
 	next += "lisp-site { name = b eid-prefix = 203.0.113.0/24 key = secret }\n"
 	r, err := s.Reload(t.Context())

@@ -50,7 +50,7 @@ func server(t *testing.T, secret string) (netip.AddrPort, *mapserver.Server) {
 // every answer is checked.
 func TestRun(t *testing.T) {
 	addr, core := server(t, "load")
-	cfg := Config{Server: addr, Key: key, EIDs: 500, Count: 500, Check: 1, Timeout: 20 * time.Second, Window: 64}
+	cfg := Config{Server: addr, Key: key, EIDs: 500, Count: 500, Check: 1, Timeout: time.Minute, Window: 64}
 	first, err := Run(t.Context(), cfg)
 	require.NoError(t, err)
 	assert.EqualValues(t, 500, first.Sent)
