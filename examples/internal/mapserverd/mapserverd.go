@@ -89,7 +89,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	}
 	if cfg.Conf.RTR != nil {
 		s.rtr, err = rtrd.New(ctx, rtrd.Config{
-			Conf: cfg.Conf.RTR, File: cfg.Conf.File, MapServers: s.shared.mapServers(s.addrs), Publish: s.status.Publish, Logger: cfg.Logger,
+			Conf: cfg.Conf.RTR, File: cfg.Conf.File, MapServers: s.shared.mapServers(s.addrs), Tell: s.status.Tell, Logger: cfg.Logger,
 		})
 		if err != nil {
 			return nil, err

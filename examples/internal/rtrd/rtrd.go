@@ -17,7 +17,6 @@ import (
 	"github.com/xtrkit/xtrkit/encap"
 	"github.com/xtrkit/xtrkit/encap/ebpf"
 	"github.com/xtrkit/xtrkit/examples/internal/conf"
-	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 	"github.com/xtrkit/xtrkit/lisp"
 	"github.com/xtrkit/xtrkit/mapcache"
 	"github.com/xtrkit/xtrkit/multihome"
@@ -30,9 +29,10 @@ type Config struct {
 	File string // that it is from
 	// MapServers are those of the same process, which need not be configured.
 	MapServers []natt.RTRMapServer
-	// Publish shows an event.
-	Publish func(statusd.Event)
-	Logger  *slog.Logger // nil: silent
+	// Tell shows an event, which is put into words only if somebody looks: anybody's
+	// packets make events.
+	Tell   func(at time.Time, e fmt.Stringer)
+	Logger *slog.Logger // nil: silent
 }
 
 // RTR is an RTR behind the control port of somebody else. Status and what Join adds are
@@ -59,8 +59,8 @@ func New(ctx context.Context, cfg Config) (_ *RTR, err error) {
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
-	if r.cfg.Publish == nil {
-		r.cfg.Publish = func(statusd.Event) {}
+	if r.cfg.Tell == nil {
+		r.cfg.Tell = func(time.Time, fmt.Stringer) {}
 	}
 	defer func() {
 		if err != nil {
@@ -157,14 +157,14 @@ func (r *RTR) Join(c *control.RunnerConfig) {
 		c.Cores = make(map[control.Role]control.Core)
 	}
 	c.Cores[control.RoleRTR], c.Engine, c.Dataplane = r.core, r.engine, r.plane()
-	c.OnEvent = func(e control.Event) { r.cfg.Publish(statusd.Describe(e.When(), e.String(), e)) }
+	c.OnEvent = func(e control.Event) { r.cfg.Tell(e.When(), e) }
 	after := c.AfterStep
 	c.AfterStep = func(now time.Time) {
 		if after != nil {
 			after(now)
 		}
 		for e, ok := r.core.NextEvent(); ok; e, ok = r.core.NextEvent() {
-			r.cfg.Publish(statusd.Describe(now, e.String(), e))
+			r.cfg.Tell(now, e)
 		}
 	}
 }

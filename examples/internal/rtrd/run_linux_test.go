@@ -2,6 +2,7 @@ package rtrd
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 	"github.com/xtrkit/xtrkit/internal/netlab"
 	"github.com/xtrkit/xtrkit/lisp"
+	"github.com/xtrkit/xtrkit/natt"
 )
 
 // TestRun: an RTR in a namespace of its own takes what it needs, follows the host's
@@ -45,8 +47,8 @@ func TestRun(t *testing.T) {
 
 func run(t *testing.T, link, peer netlink.Link) {
 	t.Helper()
-	published := make(chan statusd.Event, 64)
-	r, err := New(t.Context(), Config{Conf: parse(t, plain+"dataplane = user\nmap-resolver = { 198.51.100.8 }"), File: "f", Publish: func(e statusd.Event) { published <- e }})
+	told := make(chan fmt.Stringer, 64)
+	r, err := New(t.Context(), Config{Conf: parse(t, plain+"dataplane = user\nmap-resolver = { 198.51.100.8 }"), File: "f", Tell: func(_ time.Time, e fmt.Stringer) { told <- e }})
 	require.NoError(t, err)
 	assert.Equal(t, []netip.Addr{addr("198.51.100.7")}, r.Addrs())
 	conn, err := control.Listen(t.Context(), control.ListenConfig{SharePort: true})
@@ -92,11 +94,14 @@ func run(t *testing.T, link, peer netlink.Link) {
 		require.NoError(t, err)
 		r.core.Handle(now, lisp.Datagram{Local: netip.MustParseAddrPort("198.51.100.7:4342"), Remote: netip.MustParseAddrPort("198.51.100.8:4342"), Bytes: b})
 	}))
-	var kinds []string
-	for len(published) > 0 {
-		kinds = append(kinds, (<-published).Kind)
+	refused := 0
+	for len(told) > 0 {
+		if e, ok := (<-told).(natt.RegisterRefused); ok { // not in words yet
+			assert.Equal(t, natt.RTRInner, e.Reason)
+			refused++
+		}
 	}
-	assert.Contains(t, kinds, "register-refused")
+	assert.Equal(t, 1, refused)
 	assert.Len(t, status().Refused, 1)
 
 	require.NoError(t, netlink.LinkSetDown(peer))
