@@ -76,6 +76,9 @@ func (n *rtnl) clean(cfg Config, index int, alone bool, keep *plan) error {
 		if err != nil {
 			return err
 		}
+		if err := n.checkPriorities(cfg, v6, index, marks); err != nil {
+			return err
+		}
 		for _, m := range marks {
 			switch {
 			case m.priority < cfg.RulePriority || m.priority >= cfg.RulePriority+priorities:
@@ -155,6 +158,35 @@ func (n *rtnl) clean(cfg Config, index int, alone bool, keep *plan) error {
 	removed += more
 	if removed > 0 {
 		cfg.Logger.Info("removed what an earlier process left", "device", cfg.Name, "table", cfg.Table, "count", removed)
+	}
+	return nil
+}
+
+// checkPriorities returns an error if the priorities are among those of a device that
+// lives. Each device has one rule that does nothing, its last.
+func (n *rtnl) checkPriorities(cfg Config, v6 bool, index int, rules []foundRule) error {
+	for _, end := range rules {
+		first := end.priority - endPriority
+		if !end.nop || end.protocol != Protocol || first >= cfg.RulePriority+priorities || cfg.RulePriority >= first+priorities {
+			continue
+		}
+		for _, r := range rules {
+			if r.protocol != Protocol || r.priority < first || r.priority > end.priority || r.table == 0 || r.table == mainTable {
+				continue
+			}
+			routes, err := n.routes(v6, r.table)
+			if err != nil {
+				return err
+			}
+			for _, x := range routes {
+				if x.throw || x.oif == index || x.protocol != Protocol {
+					continue
+				}
+				if l, err := n.links.LinkByIndex(x.oif); err == nil {
+					return fmt.Errorf("rule priority %d is %w by %s; choose another range", r.priority, ErrInUse, l.Attrs().Name)
+				}
+			}
+		}
 	}
 	return nil
 }

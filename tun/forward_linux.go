@@ -22,9 +22,9 @@ type sysctl struct {
 type forwarding struct {
 	v6      bool
 	changed []sysctl
-	// interfaces is what each of them had: the switch for all of them has an
-	// effect on each.
-	interfaces []sysctl
+	// affected is what else the switch for all interfaces has an effect on, as it
+	// was: the one of each, and whether ICMP redirects are taken over IPv4.
+	affected []sysctl
 }
 
 const procNet = "/proc/sys/net"
@@ -85,14 +85,20 @@ func (f *forwarding) open(family, all string) error {
 			continue
 		}
 		s, err := openSysctl(filepath.Join(conf, n.Name(), "forwarding"))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the interface is gone since
+		}
 		if err != nil {
 			return err
 		}
-		f.interfaces = append(f.interfaces, s)
+		f.affected = append(f.affected, s)
 		if family != "ipv6" {
 			continue
 		}
 		ra, err := openSysctl(filepath.Join(conf, n.Name(), "accept_ra"))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -102,6 +108,13 @@ func (f *forwarding) open(family, all string) error {
 		}
 		ra.wanted = "2"
 		f.changed = append(f.changed, ra)
+	}
+	if family == "ipv4" {
+		s, err := openSysctl(filepath.Join(conf, "all", "accept_redirects"))
+		if err != nil {
+			return err
+		}
+		f.affected = append(f.affected, s)
 	}
 	s, err := openSysctl(filepath.Join(procNet, all))
 	if err != nil {
@@ -128,7 +141,7 @@ func (f *forwarding) enable() error {
 func (f *forwarding) olds() []sysctl {
 	all := slices.Clone(f.changed)
 	slices.Reverse(all)
-	return append(all, f.interfaces...)
+	return append(all, f.affected...)
 }
 
 // restore undoes enable.

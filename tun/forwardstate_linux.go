@@ -27,7 +27,7 @@ type savedSysctl struct {
 
 // What such a file may make us write.
 var (
-	savedName  = regexp.MustCompile(`^(ipv4/ip_forward|ipv6/conf/all/forwarding|ipv[46]/conf/[^/]+/forwarding|ipv6/conf/[^/]+/accept_ra)$`)
+	savedName  = regexp.MustCompile(`^(ipv4/ip_forward|ipv6/conf/all/forwarding|ipv[46]/conf/[^/]+/forwarding|ipv4/conf/all/accept_redirects|ipv6/conf/[^/]+/accept_ra)$`)
 	savedValue = regexp.MustCompile(`^[0-9]$`)
 )
 

@@ -17,6 +17,7 @@ func TestRouterAfterKill(t *testing.T) {
 	n := newNetwork(t)
 	n.node.Sysctl("net/ipv6/conf/eth0/accept_ra", "1")
 	n.node.Sysctl("net/ipv4/conf/eth0/forwarding", "1") // an exception that must survive
+	n.node.Sysctl("net/ipv4/conf/all/accept_redirects", "0")
 	before := forwardingState(t, n.node)
 	var file string
 	require.NoError(t, n.node.Do(func() (err error) {

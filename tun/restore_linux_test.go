@@ -254,9 +254,19 @@ func TestInUse(t *testing.T) {
 	create(t, n.node, nodeConfig)
 	expect("lmn0", Config{EIDs: nodeConfig.EIDs})
 	expect("table 4341", Config{Name: "lmn1", EIDs: nodeConfig.EIDs, RulePriority: 99})
+	// Rules that carry our mark are not always a dead process's.
+	for _, priority := range []uint32{0, 4334, 4341, 4346} {
+		expect("lmn0", Config{Name: "lmn1", EIDs: nodeConfig.EIDs, Table: 99, RulePriority: priority})
+	}
 	expect("eth0", Config{Name: "eth0"})
 	require.ErrorIs(t, n.node.Do(func() error { return Cleanup(nodeConfig) }), ErrInUse)
 	require.ErrorIs(t, n.node.Do(func() error { return Cleanup(Config{Name: "lmn1"}) }), ErrInUse)
+	require.ErrorIs(t, n.node.Do(func() error { return Cleanup(Config{Name: "lmn1", Table: 99}) }), ErrInUse)
+	// Beside each other there is room for both.
+	for _, priority := range []uint32{4333, 4347} {
+		i := create(t, n.node, Config{Name: "lmn1", EIDs: prefixes("192.0.2.9/32", "2001:db8:e::9/128"), Table: 99, RulePriority: priority})
+		require.NoError(t, i.Close())
+	}
 
 	require.NoError(t, n.node.Do(func() error {
 		r := netlink.NewRule()

@@ -17,12 +17,13 @@ import (
 	"github.com/xtrkit/xtrkit/internal/netlab"
 )
 
-// forwardingState lists the settings that make a host a router.
+// forwardingState lists the settings that make a host a router, and what changes with
+// them.
 func forwardingState(t *testing.T, h *netlab.Host) map[string]string {
 	t.Helper()
 	all := map[string]string{}
 	require.NoError(t, h.Do(func() error {
-		for _, glob := range []string{"ipv4/ip_forward", "ipv[46]/conf/*/forwarding", "ipv6/conf/*/accept_ra"} {
+		for _, glob := range []string{"ipv4/ip_forward", "ipv[46]/conf/*/forwarding", "ipv6/conf/*/accept_ra", "ipv4/conf/*/accept_redirects"} {
 			files, err := filepath.Glob(filepath.Join(procNet, glob))
 			require.NoError(t, err)
 			for _, f := range files {
@@ -40,6 +41,7 @@ func TestRouterForwards(t *testing.T) {
 	n := newNetwork(t)
 	n.node.Sysctl("net/ipv6/conf/eth0/accept_ra", "1")
 	n.node.Sysctl("net/ipv4/conf/eth0/forwarding", "1") // an exception that must survive
+	n.node.Sysctl("net/ipv4/conf/all/accept_redirects", "0")
 	// A default route as a router advertisement makes it.
 	n.node.MustRun("ip", "-6", "route", "add", "default", "via", "2001:db8:a::1", "dev", "eth0", "proto", "ra", "metric", "2000", "expires", "600")
 	before := forwardingState(t, n.node)
