@@ -31,3 +31,22 @@ func TestREADMEShowsTheExample(t *testing.T) {
 	}
 	require.Equal(t, want.String(), block)
 }
+
+// TestREADMEQuotesBenchmarks keeps the figures of README.md those of docs/BENCHMARKS.md.
+func TestREADMEQuotesBenchmarks(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	benchmarks, err := os.ReadFile("docs/BENCHMARKS.md")
+	require.NoError(t, err)
+	_, section, ok := strings.Cut(string(readme), "\n## How fast\n")
+	require.True(t, ok)
+	section, _, _ = strings.Cut(section, "\n## ")
+	rows := 0
+	for line := range strings.Lines(section) {
+		if strings.HasPrefix(line, "| ") {
+			require.Contains(t, string(benchmarks), "\n"+line)
+			rows++
+		}
+	}
+	require.Positive(t, rows)
+}
