@@ -71,7 +71,7 @@ type RTRMapServer struct {
 // Limits that are not configurable.
 const (
 	pendingTime     = 10 * time.Second // for the Map-Notify to come
-	maxRecords      = 64               // of a relayed Map-Register
+	pendingEIDs     = 64               // remembered for each of MaxPending, on average
 	maxAttempts     = 4                // sources that Map-Registers with one nonce come from
 	squeezeAt       = 64               // settled attempts that are kept in the queue
 	maxLocals       = 8                // local RLOCs of an xTR for an EID-Prefix
@@ -98,6 +98,7 @@ type RTR struct {
 	pending  map[pendingKey][]*attempt
 	attempts []*attempt // oldest first; some are settled
 	waiting  int        // of attempts, those not settled
+	wanted   int        // EID-Prefixes of these
 
 	eids   map[eidKey]*eidState
 	relays int

@@ -44,3 +44,50 @@ func TestRTRManyPending(t *testing.T) {
 		assert.Empty(t, b.r.attempts)
 	}
 }
+
+// TestRTRPendingFullSameNonce: the Map-Register that is forgotten for want of room
+// has the nonce of the one that comes.
+func TestRTRPendingFullSameNonce(t *testing.T) {
+	b := newRTRBench(t, func(c *RTRConfig) { c.MaxPending = 2 })
+	n := nodeA()
+	b.send(attacker, n.registerPacket(t, 1))
+	b.send(n.from, n.registerPacket(t, 2))
+	b.send(n.from, n.registerPacket(t, 1)) // the attacker's is the oldest
+	assert.Equal(t, RTRPendingFull, b.lastReason())
+	b.send(natPort2, n.registerPacket(t, 1))
+	assert.Equal(t, 2, b.r.Stats().Pending)
+	b.advance(time.Minute)
+	assert.Zero(t, b.r.Stats().Pending)
+	assert.Empty(t, b.r.pending)
+	b.registered(n, 3)
+}
+
+// TestRTRManyRecords: as many EID-Prefixes as a Map-Register can have, and all that
+// wait are only so many.
+func TestRTRManyRecords(t *testing.T) {
+	const records = 255 // the Record Count has 8 bits
+	b := newRTRBench(t, func(c *RTRConfig) { c.MaxPending = 8 })
+	n := nodeA()
+	var all []lisp.EIDRecord
+	for i := range records {
+		r := n.record()
+		r.EID = lisp.AddressFrom(netip.AddrFrom4([4]byte{172, 17, 0, byte(i)}))
+		all = append(all, r)
+	}
+	register := func(nonce lisp.Nonce) []lisp.Datagram {
+		return b.send(n.from, n.registerPacket(t, nonce, func(m *lisp.MapRegister) { m.Records = all }))
+	}
+	require.Len(t, register(1), 1)
+	require.Len(t, b.send(msPort, b.notifyPacket(n, 1, func(m *lisp.MapNotify) { m.Records = all })), 1)
+	assert.Len(t, b.r.Relays(), records)
+	assert.Zero(t, b.r.wanted)
+	b.events()
+	for i := range lisp.Nonce(5) {
+		require.Len(t, register(2+i), 1)
+		assert.LessOrEqual(t, b.r.wanted, pendingEIDs*b.r.cfg.MaxPending)
+	}
+	assert.Equal(t, 2, b.r.Stats().Pending)
+	assert.EqualValues(t, 3, b.r.Stats().Dropped[RTRPendingFull])
+	b.advance(time.Minute)
+	assert.Zero(t, b.r.wanted)
+}

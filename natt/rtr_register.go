@@ -1,7 +1,6 @@
 package natt
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -51,8 +50,8 @@ func (r *RTR) handleRegister(now time.Time, d lisp.Datagram, in lisp.Inner) {
 	case !ok || in.Destination.Port() != lisp.ControlPort:
 		r.drop(now, RTRMapServerUnknown, d.Remote, m.XTRID, in.Destination.String())
 		return
-	case len(m.Records) == 0 || len(m.Records) > maxRecords:
-		r.drop(now, RTRMalformed, d.Remote, m.XTRID, fmt.Sprintf("%d records", len(m.Records)))
+	case len(m.Records) == 0:
+		r.drop(now, RTRMalformed, d.Remote, m.XTRID, "no records")
 		return
 	case !usable(local) || !usable(d.Remote.Addr()) || d.Remote.Port() == 0 || !d.Local.Addr().IsValid():
 		r.drop(now, RTRMalformed, d.Remote, m.XTRID, "address")
@@ -127,17 +126,19 @@ func (r *RTR) remember(now time.Time, a *attempt, records []lisp.EIDRecord) bool
 	if len(list) >= maxAttempts {
 		return false
 	}
-	for r.waiting >= r.cfg.MaxPending {
-		r.forgetOldest(now, RTRPendingFull)
-	}
+	a.eids = make([]eidKey, 0, len(records))
 	for i := range records {
 		if k, ok := recordEID(&records[i]); ok {
 			a.eids = append(a.eids, k)
 		}
 	}
-	r.pending[a.key] = append(list, a)
+	for r.waiting > 0 && (r.waiting >= r.cfg.MaxPending || r.wanted+len(a.eids) > pendingEIDs*r.cfg.MaxPending) {
+		r.forgetOldest(now, RTRPendingFull)
+	}
+	r.pending[a.key] = append(r.pending[a.key], a) // of which the oldest may have gone
 	r.attempts = append(r.attempts, a)
 	r.waiting++
+	r.wanted += len(a.eids)
 	return true
 }
 
@@ -173,6 +174,7 @@ func (r *RTR) forgetOldest(now time.Time, why RTRReason) {
 func (r *RTR) settle(a *attempt) {
 	a.settled = true
 	r.waiting--
+	r.wanted -= len(a.eids)
 	if len(r.attempts) > 2*r.waiting+squeezeAt {
 		r.attempts = slices.DeleteFunc(r.attempts, func(o *attempt) bool { return o.settled })
 	}
