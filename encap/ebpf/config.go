@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"time"
 
 	"github.com/xtrkit/xtrkit/encap"
@@ -96,6 +97,8 @@ type Config struct {
 	PinDir string
 
 	Logger *slog.Logger // nil is silent
+
+	hostsSeed uint32 // of the hash of single EIDs
 }
 
 func (cfg *Config) complete() error {
@@ -120,6 +123,7 @@ func (cfg *Config) complete() error {
 			return fmt.Errorf("ebpf: a table of %d is not possible", *v.p)
 		}
 	}
+	cfg.hostsSeed = rand.Uint32()
 	if cfg.Linger == 0 {
 		cfg.Linger = DefaultLinger
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/xtrkit/xtrkit/encap"
 	"github.com/xtrkit/xtrkit/mapcache"
 )
 
@@ -55,4 +56,18 @@ func TestChains(t *testing.T) {
 	}
 	tw.publish(t)
 	assert.Zero(t, hosts(t, tw.kernel)+size(t, tw.kernel.objs.Prefixes))
+}
+
+// Nobody can choose EIDs of one chain: the hash is another one with each Dataplane.
+func TestHostsSeed(t *testing.T) {
+	t.Parallel()
+	e := mapcache.HostKey(0, addr("10.2.0.1"))
+	eid := makeKey(e).eid()
+	seen := make(map[uint32]bool)
+	for range 8 {
+		cfg := Config{Forwarder: new(encap.Forwarder), Encap: encap.Config{Overlays: make([]encap.Overlay, 1)}}
+		require.NoError(t, cfg.complete())
+		seen[hashEID(&eid, cfg.hostsSeed)] = true
+	}
+	assert.Greater(t, len(seen), 1)
 }

@@ -1,6 +1,7 @@
 package ebpf
 
 import (
+	"encoding/binary"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -69,4 +70,26 @@ func TestLANChanges(t *testing.T) {
 		do(n.kernel.Close)
 		do(func() error { _, err := Cleanup(dir); return err })
 	}
+}
+
+// What is no IP stays alone, whatever it looks like: here MPLS, whose label stack may
+// begin like either header.
+func TestLANNotIP(t *testing.T) {
+	tw := newTwin(t, nodeConfig{
+		eids:   []string{"10.1.0.1/16"},
+		locals: []mapcache.Local{{Addr: addr("198.51.100.1"), Priority: 1, Weight: 1, Up: true}},
+	}, nil)
+	tw.insert(t, mapTo(0, "10.2.0.0/16", "203.0.113.1", 0))
+	before := tw.kernel.Stats()
+	frame := ethernet(spec{src: "10.1.0.2", dst: "10.2.0.1", ttl: 9}.build())
+	verdict, _ := tw.run(t, tw.kernel.objs.EncapLan, frame)
+	assert.EqualValues(t, redirected, verdict)
+	for _, ethertype := range []uint16{0x8847, 0x86dd, 0x0806} {
+		binary.BigEndian.PutUint16(frame[12:], ethertype)
+		verdict, _ = tw.run(t, tw.kernel.objs.EncapLan, frame)
+		assert.EqualValues(t, -1, verdict, "%x", ethertype)
+	}
+	s := tw.kernel.Stats()
+	assert.Equal(t, before.Slow, s.Slow)
+	assert.Equal(t, before.KernelDrops, s.KernelDrops)
 }

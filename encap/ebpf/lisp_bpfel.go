@@ -163,6 +163,7 @@ const (
 	bpfVarCheckSource  = "check_source"
 	bpfVarFlowSeed     = "flow_seed"
 	bpfVarHostsMask    = "hosts_mask"
+	bpfVarHostsSeed    = "hosts_seed"
 	bpfVarLog2Table    = "log2_table"
 	bpfVarMarkMask     = "mark_mask"
 	bpfVarMeterCpus    = "meter_cpus"
@@ -249,6 +250,7 @@ type bpfVariableSpecs struct {
 	CheckSource  *ebpf.VariableSpec `ebpf:"check_source"`
 	FlowSeed     *ebpf.VariableSpec `ebpf:"flow_seed"`
 	HostsMask    *ebpf.VariableSpec `ebpf:"hosts_mask"`
+	HostsSeed    *ebpf.VariableSpec `ebpf:"hosts_seed"`
 	Log2Table    *ebpf.VariableSpec `ebpf:"log2_table"`
 	MarkMask     *ebpf.VariableSpec `ebpf:"mark_mask"`
 	MeterCpus    *ebpf.VariableSpec `ebpf:"meter_cpus"`
@@ -325,6 +327,7 @@ type bpfVariables struct {
 	CheckSource  *ebpf.Variable `ebpf:"check_source"`
 	FlowSeed     *ebpf.Variable `ebpf:"flow_seed"`
 	HostsMask    *ebpf.Variable `ebpf:"hosts_mask"`
+	HostsSeed    *ebpf.Variable `ebpf:"hosts_seed"`
 	Log2Table    *ebpf.Variable `ebpf:"log2_table"`
 	MarkMask     *ebpf.Variable `ebpf:"mark_mask"`
 	MeterCpus    *ebpf.Variable `ebpf:"meter_cpus"`

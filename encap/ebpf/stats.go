@@ -7,7 +7,7 @@ type SlowReason uint8
 
 // Reasons for the slow path.
 const (
-	SlowHeader    SlowReason = iota // an IP header that is not as usual; padding; data in data
+	SlowHeader    SlowReason = iota // an IP header that is not as usual; padding; data in data; large segments that are in a tunnel already
 	SlowMiss                        // no mapping is known in the kernel
 	SlowEntry                       // a mapping without locators, a closed network, or a table is full
 	SlowLocator                     // none is up, no route leads to it, or it wants a checksum

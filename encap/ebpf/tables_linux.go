@@ -36,6 +36,7 @@ func load(cfg *Config) (*bpfObjects, error) {
 		"check_source": uint32(flag8(cfg.Encap.SourceCheck != encap.SourceUnchecked)),
 		"vxlan_gpe":    uint32(flag8(cfg.UDP.VXLANGPE)),
 		"hosts_mask":   chains(cfg.MaxEntries) - 1,
+		"hosts_seed":   cfg.hostsSeed,
 	} {
 		if err := spec.Variables[name].Set(v); err != nil {
 			return nil, fmt.Errorf("ebpf: %s: %w", name, err)
@@ -76,7 +77,7 @@ func newKernelTables(cfg *Config, o *bpfObjects) (*kernelTables, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &kernelTables{o: o, entries: entries, hosts: hostIndex{seed: cfg.Encap.FlowSeed, first: make([]uint32, chains(cfg.MaxEntries))}}, nil
+	return &kernelTables{o: o, entries: entries, hosts: hostIndex{seed: cfg.hostsSeed, first: make([]uint32, chains(cfg.MaxEntries))}}, nil
 }
 
 // scopeOf is what EIDs of an instance and a family start with.

@@ -5,7 +5,7 @@
  * decapsulate what arrives at an uplink (decap_ether, decap_raw), or send it on. Read
  * it from top to bottom: counters, the map-cache, encapsulation, decapsulation. tables.h
  * has what the control plane says, packet.h the inner header and the flow hash, choice.h
- * Priority and Weight, relay.h what an RTR does.
+ * Priority and Weight, outer.h the outer header, relay.h what an RTR does.
  *
  * What is not quite ordinary is left alone: it takes the slow path, which is the
  * device's queue or the socket of port 4341, and package encap does with it what
@@ -67,7 +67,8 @@ __global int our_port(const struct address *a)
 	if (!a || !f)
 		return -1;
 	if (f->count > FEW) {
-		__u32 *port = bpf_map_lookup_elem(&addresses, a);
+		struct address k = *a; /* before 6.2 a key has to be on the stack */
+		__u32 *port = bpf_map_lookup_elem(&addresses, &k);
 
 		return port ? *port : -1;
 	}
@@ -139,23 +140,7 @@ static __always_inline void count_segments(struct __sk_buff *skb, __u32 at, cons
 
 /* ---- Encapsulation (RFC 9300 section 5.3) ---- */
 
-/* What is in front of the inner packet, from the outer IP header on, in words. */
-struct outer4 {
-	__u32 ip[5], udp[2], lisp[2];
-};
-struct outer6 {
-	__u32 ip[10], udp[2], lisp[2];
-};
-
-/* way is how a packet leaves. */
-struct way {
-	struct locator *remote;
-	struct local *local;
-	__u32 id; /* of remote */
-	__u32 entry;
-	__u32 hash;
-	__u32 header[2];
-};
+#include "outer.h"
 
 /* find_way asks the map-cache and our own locators. headers are the data headers of
  * the instance by 2*format+v6. */
@@ -196,80 +181,6 @@ static __always_inline __u32 find_way(struct __sk_buff *skb, __u32 (*headers)[2]
 	return OK;
 }
 
-/* fits is the MTU rule of RFC 9300 section 7: what does not is for the slow path. */
-static __always_inline int fits(struct __sk_buff *skb, __u32 at, const struct packet *p, const struct way *w)
-{
-	__u32 mtu = w->local->mtu, len = p->len, overhead = w->remote->v6 ? sizeof(struct outer6) : sizeof(struct outer4);
-
-	if (skb->gso_size)
-		len = headers_len(skb, at, p) + skb->gso_size;
-	if (w->remote->mtu && w->remote->mtu < mtu)
-		mtu = w->remote->mtu;
-	return len + overhead <= mtu && p->len + overhead <= 0xffff;
-}
-
-/* source_port spreads flows over the ports of a locator (RFC 9300 section 12). */
-static __always_inline __u16 source_port(struct local *l, __u32 hash)
-{
-	return l->port[(__u32)((__u64)(hash * 0x9e3779b1) * l->ports >> 32) & (MAX_PORTS - 1)];
-}
-
-/* put_udp writes the UDP header, whose checksum is 0, and the data header. */
-static __always_inline void put_udp(__u32 *udp, const struct way *w, __u32 inner_len)
-{
-	__u16 port = w->remote->nat ? w->local->nat_port : source_port(w->local, w->hash);
-
-	udp[0] = bpf_htonl((__u32)bpf_ntohs(port) << 16 | bpf_ntohs(w->remote->port));
-	udp[1] = bpf_htonl((inner_len + UDP_LISP_LEN) << 16);
-	udp[2] = w->header[0];
-	udp[3] = w->header[1];
-}
-
-/* put_outer4 writes the outer header: TTL and traffic class with its ECN field are
- * copied (RFC 6040 section 4.1, normal mode), DF is set. */
-static __always_inline int put_outer4(struct __sk_buff *skb, __u32 at, const struct packet *p, const struct way *w)
-{
-	struct outer4 o = {};
-
-	o.ip[0] = bpf_htonl(0x45000000 | (__u32)p->tos << 16 | (p->len + sizeof(o)));
-	o.ip[1] = bpf_htonl(0x4000);
-	o.ip[2] = bpf_htonl((__u32)p->ttl << 24 | IPPROTO_UDP << 16);
-	o.ip[3] = w->local->addr[0];
-	o.ip[4] = w->remote->addr[0];
-	o.ip[2] |= bpf_htonl((__u16)~bpf_ntohs(sum20(o.ip)));
-	put_udp(o.udp, w, p->len);
-	return bpf_skb_store_bytes(skb, at, &o, sizeof(o), BPF_F_RECOMPUTE_CSUM);
-}
-
-/* put_outer6 is put_outer4 for IPv6, with the flow hash as flow label (RFC 6438). */
-static __always_inline int put_outer6(struct __sk_buff *skb, __u32 at, const struct packet *p, const struct way *w)
-{
-	struct outer6 o = {};
-	__u32 i;
-
-	o.ip[0] = bpf_htonl(0x60000000 | (__u32)p->tos << 20 | (w->hash & 0xfffff));
-	o.ip[1] = bpf_htonl((p->len + UDP_LISP_LEN) << 16 | IPPROTO_UDP << 8 | p->ttl);
-#pragma unroll
-	for (i = 0; i < 4; i++) {
-		o.ip[2 + i] = w->local->addr[i];
-		o.ip[6 + i] = w->remote->addr[i];
-	}
-	put_udp(o.udp, w, p->len);
-	return bpf_skb_store_bytes(skb, at, &o, sizeof(o), BPF_F_RECOMPUTE_CSUM);
-}
-
-/* push_outer makes room for the outer header and writes it. */
-static __always_inline int push_outer(struct __sk_buff *skb, const struct packet *p, const struct way *w)
-{
-	const __u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
-
-	if (w->remote->v6)
-		return bpf_skb_adjust_room(skb, sizeof(struct outer6), BPF_ADJ_ROOM_MAC, flags | BPF_F_ADJ_ROOM_ENCAP_L3_IPV6) ||
-		       put_outer6(skb, ETH_HLEN, p, w);
-	return bpf_skb_adjust_room(skb, sizeof(struct outer4), BPF_ADJ_ROOM_MAC, flags | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4) ||
-	       put_outer4(skb, ETH_HLEN, p, w);
-}
-
 /* send_on sends a packet with its outer header, of n packets, to who has the next link. */
 static __always_inline int send_on(struct __sk_buff *skb, const struct way *w, const struct count *n)
 {
@@ -287,17 +198,17 @@ static __always_inline int send_on(struct __sk_buff *skb, const struct way *w, c
 }
 
 /* forward does what a router does to a packet from a LAN. */
-static __always_inline int forward(struct __sk_buff *skb, struct packet *p)
+static __always_inline int forward(struct __sk_buff *skb, __u32 at, struct packet *p)
 {
-	__u16 words[2];
+	__u16 sum;
 
 	p->ttl--;
 	if (p->v6)
-		return bpf_skb_store_bytes(skb, ETH_HLEN + 7, &p->ttl, 1, 0);
-	if (bpf_skb_load_bytes(skb, ETH_HLEN + 10, words, 2))
+		return bpf_skb_store_bytes(skb, at + 7, &p->ttl, 1, BPF_F_RECOMPUTE_CSUM);
+	if (bpf_skb_load_bytes(skb, at + 10, &sum, 2))
 		return -1;
-	words[0] = bpf_htons(fold((__u32)bpf_ntohs(words[0]) + 0x100)); /* RFC 1141 */
-	return bpf_skb_store_bytes(skb, ETH_HLEN + 8, &p->ttl, 1, 0) || bpf_skb_store_bytes(skb, ETH_HLEN + 10, words, 2, 0);
+	sum = bpf_htons(fold((__u32)bpf_ntohs(sum) + 0x100)); /* RFC 1141 */
+	return bpf_skb_store_bytes(skb, at + 8, &p->ttl, 1, 0) || bpf_skb_store_bytes(skb, at + 10, &sum, 2, 0);
 }
 
 /* encapsulate takes a packet at an offset: 0 on the overlay's device, which has no
@@ -313,6 +224,8 @@ static __always_inline int encapsulate(struct __sk_buff *skb, __u32 at)
 	if (!dev || skb->vlan_present || (at && skb->pkt_type != PACKET_HOST))
 		return finish(SLOW_NOT_DATA);
 	why = parse(skb, at, &p);
+	if (at && skb->protocol != bpf_htons(p.v6 ? ETH_P_IPV6 : ETH_P_IP))
+		return finish(SLOW_NOT_DATA); /* no IP, whatever it looks like */
 	if (why)
 		return finish(why);
 	p.src.scope = p.dst.scope = scope(dev->iid, p.v6);
@@ -335,10 +248,13 @@ static __always_inline int encapsulate(struct __sk_buff *skb, __u32 at)
 
 	count_segments(skb, at, &p, &n);
 
+	if (make_room(skb, &w))
+		return finish(SLOW_HEADER);
+
 	/* From here on the packet is ours. */
-	if (at ? forward(skb, &p) : bpf_skb_change_head(skb, ETH_HLEN, 0))
+	if (at && forward(skb, at + (w.remote->v6 ? sizeof(struct outer6) : sizeof(struct outer4)), &p))
 		return finish(DROP_SEND);
-	if (push_outer(skb, &p, &w))
+	if (put_outer(skb, at, &p, &w))
 		return finish(DROP_SEND);
 	return send_on(skb, &w, &n);
 }

@@ -24,7 +24,7 @@ static __always_inline __u32 eid_hash(const struct eid *e)
 {
 	const __u32 low = bpf_htonl(0xfff);
 	int v6 = (bpf_ntohl(e->scope) & 0xff) == 6;
-	__u32 a = e->scope + flow_seed, b = v6 ? e->addr[0] : e->addr[0] & ~low, c = e->addr[1];
+	__u32 a = e->scope + hosts_seed, b = v6 ? e->addr[0] : e->addr[0] & ~low, c = e->addr[1];
 
 	MIX(a, b, c);
 	a += e->addr[2];

@@ -28,7 +28,7 @@ enum verdict {
 	/* The slow path; ebpf.SlowReason counts from here. */
 	SLOW = 64,
 	SLOW_NOT_DATA = SLOW, /* not for us, or not LISP: not counted */
-	SLOW_HEADER,	      /* a header that is not as usual: the slow path judges */
+	SLOW_HEADER,	      /* headers that are not as usual: the slow path judges */
 	SLOW_MISS,	      /* no mapping is known here */
 	SLOW_ENTRY,	      /* one that the slow path acts upon, e.g. a negative one */
 	SLOW_LOCATOR,	      /* no locator, or one that wants more than is done here */

@@ -71,11 +71,11 @@ static __always_inline int relay(struct __sk_buff *skb, __u32 at, __u32 inner, s
 	/* The kernel does not know of the change between IP versions in a tunnel. */
 	if (skb->gso_size && v6 != a->src.v6)
 		return finish(SLOW_AGGREGATE);
+	if (ttl < 2)
+		return finish(SLOW_HEADER); /* it ends here, as at any router, and the slow path says so */
 	ecn = merge_ecn(p->tos, a->tos);
 	if (ecn < 0)
 		return finish(DROP_ECN);
-	if (ttl < 2)
-		return finish(SLOW_HEADER); /* it ends here, as at any router, and the slow path says so */
 	count_segments(skb, inner, p, &n);
 
 	/* From here on the packet is ours. */
@@ -87,9 +87,7 @@ static __always_inline int relay(struct __sk_buff *skb, __u32 at, __u32 inner, s
 	p->ttl = ttl;
 	if (v6 != a->src.v6 && bpf_skb_change_proto(skb, bpf_htons(v6 ? ETH_P_IPV6 : ETH_P_IP), 0))
 		return finish(DROP_SEND);
-	if (v6 ? put_outer6(skb, at, p, &w) : put_outer4(skb, at, p, &w))
-		return finish(DROP_SEND);
-	if (!at && bpf_skb_change_head(skb, ETH_HLEN, 0))
+	if (put_outer(skb, at, p, &w))
 		return finish(DROP_SEND);
 	count_source(a, p, &n);
 	return send_on(skb, &w, &n);

@@ -108,6 +108,7 @@ struct {
 /* Single EIDs, which are the longest prefixes there are: the first entry of a chain,
  * by their hash. The maps' own hash table takes two lines of the cache more. */
 volatile const __u32 hosts_mask; /* its length, a power of two, less one */
+volatile const __u32 hosts_seed; /* so that nobody can choose EIDs of one chain */
 #define MAX_CHAIN 8
 
 struct {
