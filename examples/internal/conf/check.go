@@ -15,6 +15,7 @@ type group struct {
 	table   options
 	options map[string]item
 	groups  map[string][]*group
+	bad     bool // something of it was not understood, and is not here
 	probs   *problems
 }
 
@@ -27,13 +28,18 @@ func check(s *section, table options, who role, probs *problems) *group {
 		o, ok := table[it.name]
 		if !ok {
 			reportUnknown(it, path, s.name, table, who, probs)
+			g.bad = true
 			continue
 		}
 		if o.role != 0 && o.role&who == 0 {
 			probs.warnf(it.line, path, "is not for this program (%s); ignored", o.role)
 			continue
 		}
-		if !rightShape(it, o, path, probs) || !isSupported(it, o, path, probs) {
+		if !rightShape(it, o, path, probs) {
+			g.bad = true
+			continue
+		}
+		if !isSupported(it, o, path, probs) {
 			continue
 		}
 		g.add(it, o, path, who)
@@ -230,14 +236,15 @@ func (g *group) warnf(option, format string, args ...any) {
 	g.probs.warnf(g.lineOf(option), join(g.name, option), format, args...)
 }
 
-// need reports an option that is missing, and returns its value otherwise.
+// need reports an option that is missing, and returns its value otherwise. In a group
+// that was not understood as a whole it may be there by another name.
 func (g *group) need(name string) (string, bool) {
 	if v := g.str(name, ""); v != "" {
 		return v, true
 	}
 	if g.has(name) {
 		g.errorf(name, "is empty")
-	} else {
+	} else if !g.bad {
 		g.probs.errorf(g.line, join(g.name, name), "is missing")
 	}
 	return "", false

@@ -21,7 +21,8 @@
 // (parser.go) make a tree of items with line numbers, check.go holds the tree
 // against the table of options (options.go), and node.go and mapserver.go
 // turn the checked tree into the typed configuration of one program. All
-// problems of a file are collected, so that one run shows all of them.
+// errors of a file are collected, so that one run shows all of them; only
+// a syntax error stands for itself.
 //
 // The package is used at start and on reload only; nothing in it is safe for
 // concurrent use except by not sharing it.

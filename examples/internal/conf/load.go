@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -78,11 +79,17 @@ func newReader(ctx context.Context, file string, opt Options) *reader {
 	}
 }
 
-// open reads, parses and checks a file's text.
-func (r *reader) open(src string, who role) *group {
+// open reads, parses and checks a file's text. who says of a file what it is for. The
+// result is nil after a syntax error: what is made of half a file would only confuse.
+func (r *reader) open(src string, who func(root *section) role) *group {
 	root := parse(src, r.getenv, r.probs)
+	half := r.probs.err() != nil
 	r.override(root, r.set)
-	return check(root, known, who, r.probs)
+	g := check(root, known, who(root), r.probs)
+	if half {
+		return nil
+	}
+	return g
 }
 
 // readFile reads a configuration file, with an error that says what to do.
@@ -116,7 +123,7 @@ func (r *reader) addresses(text string) ([]netip.Addr, error) {
 	}
 	found, err := r.lookup(text)
 	if err != nil {
-		return nil, fmt.Errorf("host name '%s' cannot be resolved: %w", text, err)
+		return nil, fmt.Errorf("host name '%s' %w: %w", text, errUnresolved, err)
 	}
 	if len(found) == 0 {
 		return nil, fmt.Errorf("host name '%s' has no address", text)
@@ -126,6 +133,8 @@ func (r *reader) addresses(text string) ([]netip.Addr, error) {
 	}
 	return found, nil
 }
+
+var errUnresolved = errors.New("cannot be resolved")
 
 // isHostName reports whether s can be a host name: letters, digits, hyphens
 // and dots, with a letter somewhere, so that 192.0.2.300 is not asked for.
@@ -210,8 +219,8 @@ func (r *reader) debug(g *group) int {
 		}
 		return 0
 	}
-	var n int
-	if _, err := fmt.Sscanf(text, "%d", &n); err != nil || n < 0 {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 {
 		g.errorf("debug", "'%s' is not a level from 0 to 3", text)
 		return 0
 	}

@@ -64,9 +64,8 @@ func LoadMapServer(ctx context.Context, path string, opt Options) (*MapServerNod
 // ParseMapServer is LoadMapServer for the text of a file.
 func ParseMapServer(ctx context.Context, file, src string, opt Options) (*MapServerNode, error) {
 	r := newReader(ctx, file, opt)
-	g := r.openServer(src)
 	m := &MapServerNode{File: file}
-	if r.probs.err() == nil {
+	if g := r.open(src, serverRole); g != nil {
 		r.mapServer(g, m)
 	}
 	sortByLine(r.probs.warnings)
@@ -129,7 +128,7 @@ func (r *reader) resolverEntry(g *group, m *MapServerNode) {
 	if !ok {
 		return
 	}
-	if len(e.MapServers) == 0 {
+	if len(e.MapServers) == 0 && len(r.probs.errors) == 0 {
 		g.errorf("map-server", "there is none to forward Map-Requests to")
 		return
 	}

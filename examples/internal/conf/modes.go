@@ -82,7 +82,7 @@ func (r *reader) nodeMode(g *group) Mode {
 		}
 		g.errorf("operating-mode", "'%s' is not a mode%s", mode, hint)
 	}
-	return ModeMN
+	return ModeXTR // to which nothing else of the file is wrong
 }
 
 // pxtr reads the section of that name.

@@ -190,5 +190,7 @@ func TestOverride(t *testing.T) {
 	_, err = node(t, "database-mapping { eid-prefix = 198.51.100.1/32 interface = eth0 }", Setting{OverrideMapServer, []string{"192.0.2.9"}})
 	require.ErrorContains(t, err, "f: map-server: given on the command line, but the file has no map-server section whose key could be used")
 	_, err = node(t, minimal, Setting{"control-port", []string{"x"}})
-	require.ErrorContains(t, err, "f: control-port: 'x' is not a number from 1 to 65535")
+	require.EqualError(t, err, "command line: control-port: 'x' is not a number from 0 to 65535")
+	_, err = node(t, minimal, Setting{OverrideMapServer, []string{"@"}})
+	require.EqualError(t, err, "command line: map-server.address: '@' is neither an IP address nor a host name")
 }

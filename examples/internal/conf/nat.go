@@ -38,6 +38,7 @@ type RTR struct {
 	Locators     []LocatorSource // by interface; empty: all addresses of the host
 	IIDs         []uint32        // whose packets it relays
 	Dataplane    Dataplane
+	Graceful     bool // packets go on in the kernel while no process runs
 	RequireKey   bool
 	LispersNet   bool
 }
@@ -120,26 +121,12 @@ func (r *reader) rtrKey(g *group) Key {
 	return Key{ID: uint8(g.num("key-id", 0)), Type: int(g.num("key-type", 1)), Secret: Secret(g.str("key", ""))}
 }
 
-// rtrAddress reads the address of an RTR or of its Map-Server.
-func (r *reader) rtrAddress(g *group) (netip.Addr, bool) {
-	text, ok := g.need("address")
-	if !ok {
-		return netip.Addr{}, false
-	}
-	as, err := r.addresses(text)
-	if err != nil {
-		g.errorf("address", "%v", err)
-		return netip.Addr{}, false
-	}
-	return as[0], true
-}
-
 // mapServerNAT reads which RTRs a Map-Server tells nodes of: those of the set
 // that is advertised, or all.
 func (r *reader) mapServerNAT(g *group, m *MapServerNode) {
 	byName := map[string]RTRNode{}
 	for _, s := range g.groups["ms-rtr-node"] {
-		a, ok := r.rtrAddress(s)
+		a, ok := r.needAddress(s, "address")
 		if !ok {
 			continue
 		}
@@ -156,6 +143,9 @@ func (r *reader) mapServerNAT(g *group, m *MapServerNode) {
 	}
 	name := g.str("ms-advertised-rtrs-set", "")
 	if name == "" {
+		for _, s := range g.groups["ms-rtrs-set"] {
+			r.probs.warnf(s.line, s.name, "not used: say ms-advertised-rtrs-set = %s", s.str("name", "NAME"))
+		}
 		return
 	}
 	for _, s := range g.groups["ms-rtrs-set"] {
@@ -167,7 +157,9 @@ func (r *reader) mapServerNAT(g *group, m *MapServerNode) {
 		for _, v := range s.list("rtrs") {
 			node, ok := byName[v.text]
 			if !ok {
-				s.errorf("rtrs", "there is no ms-rtr-node %s", v.text)
+				if len(r.probs.errors) == 0 { // not the consequence of another one
+					s.errorf("rtrs", "there is no ms-rtr-node %s", v.text)
+				}
 				continue
 			}
 			first = append(first, node)
@@ -183,7 +175,9 @@ func (r *reader) mapServerNAT(g *group, m *MapServerNode) {
 		}
 		return
 	}
-	g.errorf("ms-advertised-rtrs-set", "there is no ms-rtrs-set with the name %s", name)
+	if len(r.probs.errors) == 0 {
+		g.errorf("ms-advertised-rtrs-set", "there is no ms-rtrs-set with the name %s", name)
+	}
 }
 
 // rtr reads the file of an RTR.
@@ -194,7 +188,7 @@ func (r *reader) rtr(g *group, m *MapServerNode) {
 		c.LispersNet = s.on("lispers-net", false)
 	}
 	for _, s := range g.groups["rtr-ms-node"] {
-		a, ok := r.rtrAddress(s)
+		a, ok := r.needAddress(s, "address")
 		if !ok {
 			continue
 		}
@@ -241,13 +235,12 @@ func (r *reader) rtr(g *group, m *MapServerNode) {
 		c.IIDs = []uint32{0}
 	}
 	c.Dataplane = r.dataplane(g)
+	c.Graceful = graceful(g, c.Dataplane)
 }
 
-// openServer reads the text of a file of lispms, which is a Map-Server, or an RTR, or
-// both: an RTR with sites is their Map-Server.
-func (r *reader) openServer(src string) *group {
-	root := parse(src, r.getenv, r.probs)
-	r.override(root, r.set)
+// serverRole is what a file of lispms is for: a Map-Server, or an RTR, or both: an RTR
+// with sites is their Map-Server.
+func serverRole(root *section) role {
 	who := roleMS
 	for _, it := range root.items {
 		if it.name == "operating-mode" && len(it.values) == 1 {
@@ -260,5 +253,5 @@ func (r *reader) openServer(src string) *group {
 	if who == roleRTR && slices.ContainsFunc(root.items, func(it item) bool { return it.name == "lisp-site" || it.name == "resolver-entry" }) {
 		who |= roleMS
 	}
-	return check(root, known, who, r.probs)
+	return who
 }

@@ -126,9 +126,8 @@ func LoadNode(ctx context.Context, path string, opt Options) (*Node, error) {
 // ParseNode is LoadNode for the text of a file.
 func ParseNode(ctx context.Context, file, src string, opt Options) (*Node, error) {
 	r := newReader(ctx, file, opt)
-	g := r.open(src, roleXTR)
 	n := &Node{File: file}
-	if r.probs.err() == nil { // what follows a syntax error would only confuse
+	if g := r.open(src, func(*section) role { return roleXTR }); g != nil {
 		r.node(g, n)
 	}
 	sortByLine(r.probs.warnings)
@@ -278,12 +277,17 @@ func (r *reader) static(s *group, n *Node) {
 			m.RLOCs = append(m.RLOCs, RLOC{Addr: a, Priority: octet(s, "priority", defaultPriority), Weight: octet(s, "weight", defaultWeight)})
 		}
 	}
+	for _, o := range []string{"priority", "weight"} {
+		if s.has(o) && !s.has("rloc") {
+			s.warnf(o, "ignored: it belongs to rloc; rloc-address has its own")
+		}
+	}
 	for _, l := range s.groups["rloc-address"] {
 		if rloc, ok := r.rloc(l); ok {
 			m.RLOCs = append(m.RLOCs, rloc)
 		}
 	}
-	if len(m.RLOCs) == 0 {
+	if len(m.RLOCs) == 0 && len(r.probs.errors) == 0 {
 		r.probs.errorf(s.line, s.name, "has no locator: add rloc-address { address = ... }")
 	}
 	n.Static = append(n.Static, m)

@@ -183,7 +183,7 @@ func commonOptions() options {
 		"proxy-etr-ipv4":      {kind: kindSection, role: xtr, sub: loc},
 		"proxy-etr-ipv6":      {kind: kindSection, role: xtr, sub: loc},
 		"state-file":          {role: xtr | roleMS},
-		"control-port":        number(1, 65535).of(xtr),
+		"control-port":        number(0, 65535).of(xtr),
 		"map-request-retries": number(0, 1000).of(xtr),
 		"rloc-family":         number(4, 6).of(xtr),
 		"tun-name":            {role: xtr},

@@ -22,17 +22,17 @@ func (r *reader) override(root *section, settings []Setting) {
 	for _, s := range settings {
 		v := make([]value, len(s.Values))
 		for i, text := range s.Values {
-			v[i] = value{text: text}
+			v[i] = value{text: text, line: commandLine}
 		}
 		switch s.Name {
 		case OverrideMapServer:
 			r.overrideMapServer(root, v[:min(1, len(v))])
 		case OverrideProxyETR:
 			root.remove("proxy-etr", "proxy-etr-ipv4", "proxy-etr-ipv6", "use-ms-as-petr", "petr-address")
-			root.items = append(root.items, item{name: s.Name, values: v, list: len(v) > 1})
+			root.items = append(root.items, item{name: s.Name, line: commandLine, values: v, list: len(v) > 1})
 		default:
 			root.remove(s.Name)
-			root.items = append(root.items, item{name: s.Name, values: v, list: len(v) > 1})
+			root.items = append(root.items, item{name: s.Name, line: commandLine, values: v, list: len(v) > 1})
 		}
 	}
 }
@@ -47,7 +47,7 @@ func (r *reader) overrideMapServer(root *section, addr []value) {
 	kept := *first.section
 	kept.items = slices.Clone(kept.items)
 	kept.remove("address")
-	kept.items = append(kept.items, item{name: "address", line: first.line, values: addr})
+	kept.items = append(kept.items, item{name: "address", line: commandLine, values: addr})
 	first.section = &kept
 	root.remove(OverrideMapServer)
 	root.items = append(root.items, first)

@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,17 +10,24 @@ import (
 // Problem is one thing that is wrong with a configuration file.
 type Problem struct {
 	File   string
-	Line   int    // counted from 1; 0: the file as a whole
+	Line   int    // counted from 1; 0: the file as a whole; commandLine
 	Option string // dotted path as in map-server.key; may be empty
 	Text   string // what is wrong and what to do
 }
 
+// commandLine is the line of what stands in no file.
+const commandLine = -1
+
 // String prints the problem as compilers do: file:line: option: text.
 func (p Problem) String() string {
 	var b strings.Builder
-	b.WriteString(p.File)
-	if p.Line > 0 {
-		fmt.Fprintf(&b, ":%d", p.Line)
+	switch {
+	case p.Line == commandLine:
+		b.WriteString("command line")
+	case p.Line > 0:
+		fmt.Fprintf(&b, "%s:%d", p.File, p.Line)
+	default:
+		b.WriteString(p.File)
 	}
 	b.WriteString(": ")
 	if p.Option != "" {
@@ -33,6 +41,9 @@ func (p Problem) String() string {
 // found, in the order of the file, one per line.
 type Error struct {
 	Problems []Problem
+	// Passing: nothing is wrong but that host names could not be resolved, which may
+	// be otherwise soon.
+	Passing bool
 }
 
 func (e *Error) Error() string {
@@ -45,15 +56,20 @@ func (e *Error) Error() string {
 
 // problems collects what is wrong while a file is read.
 type problems struct {
-	file     string
-	errors   []Problem
-	warnings []Problem
+	file       string
+	errors     []Problem
+	unresolved int // of the errors, those of host names
+	warnings   []Problem
 }
 
 func (p *problems) errorf(line int, option, format string, args ...any) {
 	e := Problem{File: p.file, Line: line, Option: option, Text: fmt.Sprintf(format, args...)}
-	if !slices.Contains(p.errors, e) { // one line can stand for both families
-		p.errors = append(p.errors, e)
+	if slices.Contains(p.errors, e) {
+		return // one line can stand for both families
+	}
+	p.errors = append(p.errors, e)
+	if slices.ContainsFunc(args, func(a any) bool { err, ok := a.(error); return ok && errors.Is(err, errUnresolved) }) {
+		p.unresolved++
 	}
 }
 
@@ -67,5 +83,5 @@ func (p *problems) err() error {
 		return nil
 	}
 	sortByLine(p.errors)
-	return &Error{Problems: p.errors}
+	return &Error{Problems: p.errors, Passing: p.unresolved == len(p.errors)}
 }
