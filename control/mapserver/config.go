@@ -145,7 +145,8 @@ type ReplayMode uint8
 // Replay modes.
 const (
 	// ReplayAuto enforces increasing nonces for Algorithm 3, and for an xTR-ID
-	// that has shown ten nonces in a row each one more than the last. The second
+	// that has shown ten nonces in a row each a little more than the last, since
+	// some may go to other Map-Servers. The second
 	// kind is let off after it has been silent for RegisterTimeout: it may
 	// have restarted and lost its nonce. Running peers of the older RFCs send
 	// unordered nonces, which is why this is the default.

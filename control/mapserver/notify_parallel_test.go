@@ -16,7 +16,10 @@ import (
 // writer moves mappings to and fro; in the end everybody has been told.
 func TestAcksInParallel(t *testing.T) {
 	const workers, eids, rounds = 3, 16, 12
-	b := newBench(t, func(c *Config) { c.RatePerSource, c.RateTotal = -1, -1 })
+	b := newBench(t, func(c *Config) {
+		c.RatePerSource, c.RateTotal = -1, -1
+		c.Sites[0].Replay = ReplayOff // the Map-Registers of one xTR get out of order here
+	})
 	// Each Worker has a goroutine, as with sockets of their own.
 	in := make(chan lisp.Datagram, 1<<12)
 	updates := make(chan *Update, 1<<12)

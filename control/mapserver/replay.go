@@ -12,6 +12,9 @@ import (
 const (
 	recentRegisters = 32 // accepted Map-Registers whose repetition is recognised
 	countingRun     = 10 // nonces in sequence that show that an xTR counts
+	// countingStep is how much greater than the last each of them may be: an xTR that
+	// counts sends some to other Map-Servers. Random ones are not so near to each other.
+	countingStep = 1 << 12
 	// maxIdle is how many xTRs of a site are remembered that have nothing
 	// registered. A site that makes up xTR-IDs forgets its own nonces then, and
 	// takes no room from others.
@@ -169,7 +172,7 @@ func (x *xtrState) accept(now int64, alg lisp.Algorithm, nonce, fingerprint uint
 	last := x.nonce.Load()
 	x.unordered = x.unordered || x.known && nonce < last
 	switch {
-	case x.known && nonce == last+1:
+	case x.known && nonce > last && nonce-last <= countingStep:
 		x.run = min(x.run+1, countingRun)
 	case x.known && nonce > last && x.run >= countingRun:
 		// Some were lost on the way.

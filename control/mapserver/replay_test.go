@@ -52,10 +52,13 @@ func TestReplay(t *testing.T) {
 		then   lisp.Nonce
 		reason Reason // NumReasons: accepted
 	}{
-		"auto, no xTR-ID":           {ReplayAuto, key1, lisp.XTRID{}, seq(100, 20), 50, NumReasons},
-		"auto, few":                 {ReplayAuto, key1, xtr1, seq(100, 10), 50, NumReasons},
-		"auto, counting":            {ReplayAuto, key1, xtr1, seq(100, 11), 50, ReasonReplay},
-		"auto, counting, gap":       {ReplayAuto, key1, xtr1, append(seq(100, 11), 200, 201), 150, ReasonReplay},
+		"auto, no xTR-ID":           {ReplayAuto, key1, lisp.XTRID{}, seq(100, 20, 1), 50, NumReasons},
+		"auto, few":                 {ReplayAuto, key1, xtr1, seq(100, 10, 1), 50, NumReasons},
+		"auto, counting":            {ReplayAuto, key1, xtr1, seq(100, 11, 1), 50, ReasonReplay},
+		"auto, counting, gap":       {ReplayAuto, key1, xtr1, append(seq(100, 11, 1), 200, 201), 150, ReasonReplay},
+		"auto, several Map-Servers": {ReplayAuto, key1, xtr1, seq(100, 11, 3), 50, ReasonReplay},
+		"auto, the largest steps":   {ReplayAuto, key1, xtr1, seq(100, 11, countingStep), 50, ReasonReplay},
+		"auto, larger steps":        {ReplayAuto, key1, xtr1, seq(100, 11, countingStep+1), 50, NumReasons},
 		"auto, random":              {ReplayAuto, key1, xtr1, []lisp.Nonce{9, 3, 7, 1, 8, 5, 2, 6, 4, 99, 55, 77}, 50, NumReasons},
 		"auto, all zero-like":       {ReplayAuto, key1, xtr1, []lisp.Nonce{5}, 5, NumReasons},
 		"auto, algorithm 3":         {ReplayAuto, hkdf, xtr1, []lisp.Nonce{100}, 99, ReasonReplay},
@@ -63,7 +66,7 @@ func TestReplay(t *testing.T) {
 		"strict":                    {ReplayStrict, key1, xtr1, []lisp.Nonce{100}, 99, ReasonReplay},
 		"strict, higher":            {ReplayStrict, key1, xtr1, []lisp.Nonce{100}, 1000, NumReasons},
 		"strict, without an xTR-ID": {ReplayStrict, key1, lisp.XTRID{}, []lisp.Nonce{100}, 99, ReasonReplay},
-		"off":                       {ReplayOff, hkdf, xtr1, seq(100, 20), 50, NumReasons},
+		"off":                       {ReplayOff, hkdf, xtr1, seq(100, 20, 1), 50, NumReasons},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, func(c *Config) { c.Sites[0].Replay = tc.mode })
@@ -96,10 +99,10 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-func seq(first lisp.Nonce, n int) []lisp.Nonce {
+func seq(first lisp.Nonce, n int, step lisp.Nonce) []lisp.Nonce {
 	s := make([]lisp.Nonce, n)
 	for i := range s {
-		s[i] = first + lisp.Nonce(i)
+		s[i] = first + lisp.Nonce(i)*step
 	}
 	return s
 }
@@ -115,7 +118,7 @@ func TestRestartOfACountingXTR(t *testing.T) {
 		put := func(n lisp.Nonce) bool {
 			return len(b.put(etr1, register(t, tc.key, record("10.1.0.0/16", 10, "192.0.2.11"), withXTR(xtr1), withNonce(n)))) > 0
 		}
-		for _, n := range seq(1000, 12) {
+		for _, n := range seq(1000, 12, 1) {
 			require.True(t, put(n))
 		}
 		b.advance(time.Minute)
@@ -136,7 +139,7 @@ func TestRelaxationIsLogged(t *testing.T) {
 	put := func(n lisp.Nonce) {
 		b.put(etr1, register(t, key1, record("10.1.0.0/16", 10, "192.0.2.11"), withXTR(xtr1), withNonce(n)))
 	}
-	for _, n := range seq(100, 12) {
+	for _, n := range seq(100, 12, 1) {
 		put(n)
 	}
 	assert.NotContains(t, log.String(), "nonce")
@@ -159,7 +162,7 @@ func TestReorderedRegistersOfACountingXTR(t *testing.T) {
 	put := func(n lisp.Nonce, rloc string) int {
 		return len(b.put(etr1, register(t, key1, record("10.1.0.0/16", 10, rloc), withXTR(xtr1), withNonce(n))))
 	}
-	for _, n := range seq(100, 12) {
+	for _, n := range seq(100, 12, 1) {
 		require.Equal(t, 1, put(n, "192.0.2.11"))
 	}
 	assert.Equal(t, 1, put(115, "192.0.2.13")) // some are still on the way
