@@ -55,3 +55,12 @@ func TestNameLog(t *testing.T) {
 	assert.Equal(t, uint64(20), r.Stats().InfoRequests)
 	assert.Empty(t, log.String())
 }
+
+// TestServerSeed: nobody can know which sources share an allowance.
+func TestServerSeed(t *testing.T) {
+	one, err := NewServer(ServerConfig{})
+	require.NoError(t, err)
+	other, err := NewServer(ServerConfig{})
+	require.NoError(t, err)
+	assert.NotEqual(t, one.sources.seed, other.sources.seed)
+}

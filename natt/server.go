@@ -1,6 +1,8 @@
 package natt
 
 import (
+	"crypto/rand"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -131,8 +133,11 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 		}
 	}
 	cfg.RTRs = rtrs
+	var seed [8]byte
+	_, _ = rand.Read(seed[:]) // never fails
 	return &Server{
-		cfg: cfg, minutes: uint32(minutes), all: newBucket(cfg.Rate), sources: sourceBuckets{rate: max(1, cfg.Rate/20)},
+		cfg: cfg, minutes: uint32(minutes), all: newBucket(cfg.Rate),
+		sources: sourceBuckets{seed: binary.BigEndian.Uint64(seed[:]), rate: max(1, cfg.Rate/20)},
 	}, nil
 }
 
