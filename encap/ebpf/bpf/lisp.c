@@ -454,6 +454,23 @@ static __always_inline void count_source(const struct arrived *a, const struct p
 	count_from(p, a->from, n);
 }
 
+/* pop_outer removes the outer headers of a packet of an IP version. What fails before
+ * anything is done is for the slow path. */
+static __always_inline __u32 pop_outer(struct __sk_buff *skb, const struct arrived *a, __u8 v6)
+{
+	const __u64 other = v6 ? BPF_F_ADJ_ROOM_DECAP_L3_IPV6 : BPF_F_ADJ_ROOM_DECAP_L3_IPV4;
+	const __s32 len = a->len + UDP_LISP_LEN;
+
+	if (!bpf_skb_adjust_room(skb, -len, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO | (v6 == a->src.v6 ? 0 : other)))
+		return OK;
+	if (v6 == a->src.v6)
+		return SLOW_HEADER;
+	/* Before Linux 6.3: first the version changes, and with it the length of the outer header. */
+	if (bpf_skb_change_proto(skb, bpf_htons(v6 ? ETH_P_IPV6 : ETH_P_IP), 0))
+		return SLOW_HEADER;
+	return bpf_skb_adjust_room(skb, v6 ? -(len + 20) : -(len - 20), BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO) ? DROP_DEVICE : OK;
+}
+
 #include "relay.h"
 
 static __always_inline int decapsulate(struct __sk_buff *skb, __u32 at)
@@ -497,9 +514,9 @@ static __always_inline int decapsulate(struct __sk_buff *skb, __u32 at)
 	if (skb->gso_size)
 		find_ports(skb, inner, &p);
 	count_segments(skb, inner, &p, &n);
-	if (bpf_skb_adjust_room(skb, -(__s32)(a.len + UDP_LISP_LEN), BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO |
-				(p.v6 == a.src.v6 ? 0 : p.v6 ? BPF_F_ADJ_ROOM_DECAP_L3_IPV6 : BPF_F_ADJ_ROOM_DECAP_L3_IPV4)))
-		return finish(SLOW_HEADER); /* a kernel before 6.3 */
+	why = pop_outer(skb, &a, p.v6);
+	if (why)
+		return finish(why);
 	/* DSCP of the outer header, the smaller TTL (RFC 9300 section 5.3). */
 	if (set_tos_ttl(skb, at, &p, (a.tos & 0xfc) | ecn, a.ttl < p.ttl ? a.ttl : p.ttl))
 		return finish(DROP_DEVICE);
