@@ -96,9 +96,8 @@ func (e *egress) one(o *overlay, q *burstPacket, hash uint32, d mapcache.Decisio
 		if !e.miss(o, q.bytes(), p, hash, &d) {
 			return
 		}
-	} else if e.f.hold.busy.Load() != 0 && p.dst != e.clear {
-		e.f.release(holdKey{o, p.dst})
-		e.clear = p.dst
+	} else if e.f.hold.busy.Load() != 0 {
+		e.letGo(o, p.dst)
 	}
 	e.decided(o, q.buf, p, hash, &d)
 }

@@ -44,7 +44,7 @@ func (f *Forwarder) Apply([]mapcache.Change) error {
 	return nil
 }
 
-// release sends what is held for a destination that has a mapping.
+// release sends what is held for a destination, if it has a mapping.
 func (f *Forwarder) release(key holdKey) {
 	f.hold.mu.Lock()
 	defer f.hold.mu.Unlock()
@@ -57,6 +57,9 @@ func (f *Forwarder) releaseLocked(key holdKey) {
 	}
 	e := f.released
 	e.begin()
+	if e.view.Forward(key.overlay.iid, key.dst, 0).Verdict == mapcache.Miss {
+		return // it was there when somebody looked
+	}
 	n := f.hold.take(key, func(buf []byte, mark Mark) {
 		e.mark = mark
 		var p inner

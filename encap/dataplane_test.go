@@ -121,6 +121,26 @@ func TestReleaseOrder(t *testing.T) {
 	assert.Empty(t, x.PendingMisses(nil))
 }
 
+// A packet may know a mapping that has gone by the time it would let the held ones
+// go: they wait on.
+func TestReleaseAfterTheMappingIsGone(t *testing.T) {
+	x := newA(t, &memNet{}, rlocB4)
+	e := newEgress(x.Forwarder)
+	e.begin()
+	x.cache.Remove(x.now, hostKey(eidB4))
+	x.cache.Publish()
+	require.NoError(t, x.Apply(x.cache.Changes()))
+	x.push(numbered(eidB4, 1))
+	e.packet(x.overlays[0], append(make([]byte, Headroom), numbered(eidB4, 2)...), len(numbered(eidB4, 2)))
+	e.flush()
+	assert.Equal(t, []int{2}, ids(x.underlay.take()))
+	assert.Empty(t, x.drops())
+	assert.Equal(t, []mapcache.Key{hostKey(eidB4)}, x.PendingMisses(nil))
+	x.learn(t, 0, eidB4+"/32", rlocB4)
+	assert.Equal(t, []int{1}, ids(x.underlay.take()))
+	assert.EqualValues(t, 1, x.Stats().Released)
+}
+
 // Held packets are dropped when their time is over, by the Forwarder itself, and
 // their sources are told.
 func TestHoldExpires(t *testing.T) {

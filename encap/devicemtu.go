@@ -70,7 +70,7 @@ func (f *Forwarder) setDeviceMTUs(t *localTable) error {
 		if o.own.Load().hasIPv6 {
 			least = minIPv6MTU
 		}
-		mtu := min(max(room, least), 65535)
+		mtu := max(room, least)
 		if o.device.MTU() == mtu {
 			continue
 		}

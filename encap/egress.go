@@ -17,7 +17,7 @@ type egress struct {
 	// Of the batch: what was published and which locators we had at its start.
 	view   *mapcache.View
 	locals *localTable
-	clear  netip.Addr // a destination that nothing is held for; what is held comes from here
+	clear  holdKey // a destination that nothing is held for; what is held comes from here
 	last   lastFlow
 	burst  burst
 
@@ -51,7 +51,7 @@ func newEgress(f *Forwarder) *egress {
 func (e *egress) begin() {
 	e.view = e.f.cfg.View()
 	e.locals = e.f.locals.Load()
-	e.clear = netip.Addr{}
+	e.clear = holdKey{}
 	e.last.packet = nil
 	e.arena = e.arena[:0]
 	for len(e.out) < len(e.locals.locals) {
@@ -111,6 +111,15 @@ func (e *egress) miss(o *overlay, b []byte, p *inner, hash uint32, d *mapcache.D
 		f.discover(mapcache.Discovery{Kind: mapcache.DiscoveryMiss, Key: key.mapKey()})
 	}
 	return false
+}
+
+// letGo sends what is still held for the destination of a packet that has a mapping,
+// before that packet.
+func (e *egress) letGo(o *overlay, dst netip.Addr) {
+	if key := (holdKey{o, dst}); key != e.clear {
+		e.f.release(key)
+		e.clear = key
+	}
 }
 
 // decided does what the map-cache says about the packet.

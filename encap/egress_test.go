@@ -261,13 +261,6 @@ func TestSameFlow(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	nested := func() []byte {
-		payload := encapsulated(0, 0, 0, packetSpec{src: "10.9.0.1", dst: "10.9.0.2", sport: 1, dport: 4341, payloadLen: 60}.build())
-		b := packetSpec{src: eidA4, dst: eidB4, sport: 1, dport: 4341, payloadLen: len(payload)}.build()
-		copy(b[28:], payload)
-		copy(b[28+8+28+8:], packetSpec{src: "10.8.0.1", dst: "10.8.0.2", payloadLen: 1}.build())
-		return b
-	}
 	negative := func(a lisp.Action) func(*testing.T, *node) {
 		return func(t *testing.T, x *node) {
 			x.insert(t, mapcache.Mapping{Key: mapcache.Key{Prefix: prefix("10.9.0.0/16")}, TTL: time.Hour, Action: a})
@@ -299,7 +292,7 @@ func TestRefusals(t *testing.T) {
 			"mapped to ourselves", func(t *testing.T, x *node) { x.learn(t, 0, "10.9.0.0/16", rlocA4) },
 			packetSpec{src: eidA4, dst: "10.9.0.1"}.build(), DropLoop, unreachable,
 		},
-		{"two data headers already", nil, nested(), DropNesting, none}, // RFC 9300-4-6, 9300-18-1
+		{"two data headers already", nil, nested(eidA4, eidB4), DropNesting, none}, // RFC 9300-4-6, 9300-18-1
 		// RFC 9301-5.4-4
 		{"ACT 3", negative(lisp.ActionDropNoReason), packetSpec{src: eidA4, dst: "10.9.0.1"}.build(), DropAction, unreachable},
 		{"ACT 0", negative(lisp.ActionNoAction), packetSpec{src: eidA4, dst: "10.9.0.1"}.build(), DropAction, unreachable},
@@ -407,6 +400,23 @@ func TestMTU(t *testing.T) {
 				assert.InDelta(t, len(out[1].Bytes), len(out[2].Bytes), 16, "equal fragments")
 			}
 		})
+	}
+}
+
+// No link carries an outer packet of more than 65535 octets, whatever its MTU.
+func TestMTUBeyondIP(t *testing.T) {
+	for _, change := range []func(*nodeConfig){
+		func(c *nodeConfig) { c.mtu = 65536 }, // as that of lo
+		func(c *nodeConfig) { c.mtu, c.change = -1, func(c *Config) { c.MTU = 1 << 20 } },
+	} {
+		x := newA(t, &memNet{}, rlocB4, change)
+		x.push(packetSpec{src: eidA4, dst: eidB4, df: true, payloadLen: 65535 - 36 - 28}.build())
+		assert.Len(t, x.underlay.take(), 1)
+		x.push(packetSpec{src: eidA4, dst: eidB4, df: true, payloadLen: 65535 - 36 - 28 + 1}.build())
+		assert.Empty(t, x.underlay.take())
+		_, _, mtu, ok := x.icmpError()
+		assert.True(t, ok)
+		assert.Equal(t, 65535-36, mtu)
 	}
 }
 

@@ -154,11 +154,22 @@ func TestEthernet(t *testing.T) {
 	assert.Empty(t, x.pull(gpe, vxlan))
 	assert.Equal(t, []frame{{"192.0.2.2:61000", b}, {"192.0.2.2:61000", b}}, got)
 	assert.Empty(t, x.drops())
+	assert.Equal(t, Counter{2, uint64(2 * len(b))}, x.Stats().Decapsulated)
+	assert.Equal(t, Counter{2, uint64(2 * len(b))}, x.Stats().Locators[0].In)
+	// No frame is shorter than its header.
+	for _, short := range [][]byte{nil, b[:13]} {
+		x.pull(from(rlocB4, rlocA4, encapsulated(0x04, 3, 0, short)))
+	}
+	assert.Len(t, got, 2)
+	assert.Equal(t, map[DropReason]uint64{DropTruncated: 2}, x.drops())
+	x.pull(from(rlocB4, rlocA4, encapsulated(0x04, 3, 0, b[:14])))
+	require.Len(t, got, 3)
+	got = got[:2]
 	// Only for a locator of ours, as every packet.
 	gpe.Local = addr("192.0.2.99")
 	x.pull(gpe)
 	assert.Len(t, got, 2)
-	assert.Equal(t, map[DropReason]uint64{DropNotLocator: 1}, x.drops())
+	assert.Equal(t, map[DropReason]uint64{DropNotLocator: 1, DropTruncated: 2}, x.drops())
 }
 
 func TestZeroChecksumChoice(t *testing.T) {

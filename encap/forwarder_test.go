@@ -26,7 +26,7 @@ type nodeConfig struct {
 	eids    []string
 	rlocs   []string
 	change  func(*Config)
-	mtu     int
+	mtu     int // -1: not known
 	pathMTU int
 }
 
@@ -39,7 +39,7 @@ func newNode(t testing.TB, n *memNet, cfg nodeConfig) *node {
 		addrs = append(addrs, addr(a))
 	}
 	x := &node{device: newMemDevice("lmn0"), underlay: n.node(addrs...), native: &memNative{mtu: 1500}, cache: cache, now: time.Now()}
-	if cfg.mtu > 0 {
+	if cfg.mtu != 0 {
 		x.underlay.mtu = cfg.mtu
 	}
 	x.underlay.path = cfg.pathMTU

@@ -15,8 +15,8 @@ type fragments struct {
 
 // split cuts the IPv4 packet b into the fewest fragments of at most mtu octets,
 // of nearly equal size (RFC 9300 §7.1), and puts them into the slots. It reports
-// false when the packet cannot be cut: DF is set, or mtu leaves no room for
-// eight octets of payload.
+// false when the packet cannot be cut: DF is set, mtu leaves no room for eight
+// octets of payload, or it is a fragment that reaches beyond the largest packet.
 func (f *fragments) split(b []byte, p *inner, mtu int) bool {
 	f.sizes = f.sizes[:0]
 	if p.dontFragment() {
@@ -25,13 +25,13 @@ func (f *fragments) split(b []byte, p *inner, mtu int) bool {
 	b = b[:p.length]
 	payload := b[p.headerLen:]
 	room := (mtu - p.headerLen) &^ 7
-	if room < 8 {
+	offset := p.fragment & 0x1fff // in units of 8 octets
+	if room < 8 || int(offset)*8+len(payload) > 0xffff {
 		return false
 	}
 	n := (len(payload) + room - 1) / room
 	size := ((len(payload)+n-1)/n + 7) &^ 7
 
-	offset := p.fragment & 0x1fff // in units of 8 octets
 	for i, at := 0, 0; at < len(payload); i++ {
 		if i == len(f.slots) {
 			f.slots = append(f.slots, nil)

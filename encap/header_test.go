@@ -269,6 +269,32 @@ func TestFragments(t *testing.T) {
 	}
 }
 
+// A fragment that reaches beyond the largest packet is not cut: its parts would have
+// offsets that begin anew, and flags that nobody set.
+func TestFragmentBeyondTheLargestPacket(t *testing.T) {
+	for _, tt := range []struct {
+		offset, payloadLen int
+		ok                 bool
+	}{
+		{8189, 23 - 8, true}, // to octet 65535
+		{8189, 24 - 8, false},
+		{8191, 1400, false},
+		{8000, 2000, false},
+	} {
+		b := packetSpec{src: "10.0.0.1", dst: "10.0.0.2", payloadLen: tt.payloadLen}.build()
+		binary.BigEndian.PutUint16(b[6:], uint16(tt.offset))
+		var p inner
+		require.Equal(t, DropNone, parseInner(b, &p))
+		var f fragments
+		require.Equal(t, tt.ok, f.split(b, &p, 28), "%+v", tt)
+		for i := range f.sizes {
+			fragment := binary.BigEndian.Uint16(f.slots[i][Headroom+6:])
+			assert.EqualValues(t, tt.offset+i, fragment&0x1fff)
+			assert.Equal(t, i < len(f.sizes)-1, fragment&flagMF != 0)
+		}
+	}
+}
+
 // reassemble puts fragments together and checks their headers.
 func reassemble(t *testing.T, f *fragments, whole []byte) []byte {
 	t.Helper()

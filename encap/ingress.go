@@ -165,9 +165,15 @@ func (g *ingress) datagram(in *Incoming, b []byte) DropReason {
 
 	b = b[dataHeaderLen:]
 	if next == lisp.NextEthernet {
-		if o.ethernet == nil {
+		switch {
+		case o.ethernet == nil:
 			return DropProtocol
+		case len(b) < ethernetHeaderLen:
+			return DropTruncated
 		}
+		g.f.c.decapsulated.add(1, len(b))
+		g.fromSource.Packets++
+		g.fromSource.Octets += uint64(len(b))
 		o.ethernet(in.Remote, b)
 		return DropNone
 	}

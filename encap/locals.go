@@ -136,11 +136,11 @@ func (f *Forwarder) linkMTU(p Path) int {
 	mtu := p.MTU()
 	switch {
 	case mtu <= 0 && f.cfg.MTU > 0:
-		return f.cfg.MTU
+		mtu = f.cfg.MTU
 	case mtu <= 0:
-		return DefaultMTU
+		mtu = DefaultMTU
 	case f.cfg.MTU > 0:
-		return min(mtu, f.cfg.MTU)
+		mtu = min(mtu, f.cfg.MTU)
 	}
-	return mtu
+	return min(mtu, 0xffff) // lo has 65536
 }

@@ -184,7 +184,7 @@ func (p *memPath) Send(out []Outgoing) bool {
 		outer := len(o.Bytes) + len(o.Payload) + Overhead(p.local) - dataHeaderLen
 		switch {
 		case o.MayFragment:
-		case outer > p.u.mtu, p.u.path > 0 && outer > p.u.path:
+		case p.u.mtu > 0 && outer > p.u.mtu, p.u.path > 0 && outer > p.u.path:
 			o.Err = ErrTooBig
 			ok = false
 			continue

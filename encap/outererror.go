@@ -180,7 +180,7 @@ func (e *egress) outerError(now time.Time, o *outerError) bool {
 	}
 	var p inner
 	overlay, quote := f.quotedInner(o.data, &p)
-	if quote != nil && (overlay == nil || !overlay.proxyITR && !overlay.isOurs(p.src) ||
+	if quote != nil && (overlay == nil || !overlay.proxyITR && !overlay.relay && !overlay.isOurs(p.src) ||
 		e.view.MatchSource(overlay.iid, p.dst, remote.Addr) != mapcache.SourceMatches) {
 		return false
 	}
@@ -229,6 +229,9 @@ func (f *Forwarder) quotedInner(b []byte, p *inner) (*overlay, []byte) {
 	h, err := lisp.ParseDataHeader(b)
 	if err != nil {
 		return nil, nil
+	}
+	if next, ok := h.NextProtocol(); ok && next != lisp.NextIPv4 && next != lisp.NextIPv6 {
+		return nil, nil // such as a frame
 	}
 	b = b[dataHeaderLen:]
 	if !parseQuoted(b, p) {

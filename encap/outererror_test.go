@@ -266,6 +266,20 @@ func TestOuterErrorWithLSBs(t *testing.T) {
 	assert.True(t, told)
 }
 
+// An Ethernet frame that is quoted is no inner packet, whatever its MAC address looks
+// like.
+func TestOuterErrorAboutAFrame(t *testing.T) {
+	x := newA(t, &memNet{}, rlocB4)
+	x.push(packetSpec{src: eidA4, dst: eidB4, payloadLen: 40}.build())
+	x.underlay.take()
+	frame := append([]byte{0x46, 0, 0, 60, 1, 2, 0x60, 0, 0, 0, 1, 2, 8, 0}, make([]byte, 46)...)
+	spec := outerSpec{local: rlocA4, remote: rlocB4, sport: 60000, dport: 4341, header: encapsulated(0x04, 3, 0, frame)}
+	assert.True(t, x.hears(t, mustICMP(spec, 3, 1, 0), false))
+	assert.Equal(t, mapcache.DiscoveryUnreachable, x.discovered().Kind)
+	_, _, _, told := x.icmpError()
+	assert.False(t, told)
+}
+
 // portPath is a Path that knows its source ports.
 type portPath struct{ *memPath }
 

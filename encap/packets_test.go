@@ -96,4 +96,13 @@ func encapsulated(flags byte, low24 uint32, word2 uint32, inner []byte) []byte {
 	return append(b, inner...)
 }
 
+// nested returns a packet that carries two data headers.
+func nested(src, dst string) []byte {
+	payload := encapsulated(0, 0, 0, packetSpec{src: "10.9.0.1", dst: "10.9.0.2", sport: 1, dport: 4341, payloadLen: 60}.build())
+	b := packetSpec{src: src, dst: dst, sport: 1, dport: 4341, payloadLen: len(payload)}.build()
+	copy(b[28:], payload)
+	copy(b[28+8+28+8:], packetSpec{src: "10.8.0.1", dst: "10.8.0.2", payloadLen: 1}.build())
+	return b
+}
+
 func clone(b []byte) []byte { return append([]byte(nil), b...) }

@@ -182,8 +182,11 @@ func (g *ingress) sendOn(in *Incoming, o *overlay, b []byte, p *inner, tos, ttl 
 		return DropNone
 	}
 	e.last.packet = nil
-	if e.locals.owns(p.dst) || e.locals.owns(p.src) || p.proto == protoUDP && lispHeaders(b, p) >= 2 {
+	switch {
+	case e.locals.owns(p.dst) || e.locals.owns(p.src):
 		return DropLoop
+	case p.proto == protoUDP && lispHeaders(b, p) >= 2:
+		return DropNesting
 	}
 	hash := mapcache.FlowHash(g.f.cfg.FlowSeed, b)
 	d := e.view.Forward(o.iid, p.dst, hash)
@@ -197,9 +200,8 @@ func (g *ingress) sendOn(in *Incoming, o *overlay, b []byte, p *inner, tos, ttl 
 		if !e.miss(o, b, p, hash, &d) {
 			return DropNone
 		}
-	case g.f.hold.busy.Load() != 0 && p.dst != e.clear:
-		g.f.release(holdKey{o, p.dst})
-		e.clear = p.dst
+	case g.f.hold.busy.Load() != 0:
+		e.letGo(o, p.dst)
 	}
 	e.decided(o, buf, p, hash, &d)
 	return DropNone

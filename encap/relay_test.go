@@ -139,6 +139,7 @@ func TestRelayRefuses(t *testing.T) {
 		{"TTL ends", ttl(1), DropTTL},
 		{"back to where it comes from", from(publicRLOC, rtr4, packet(natted1, public)), DropLoop},
 		{"for the RTR itself", from(nat1, rtr4, packet(natted1, rtr4)), DropLoop},
+		{"two data headers already", from(nat1, rtr4, encapsulated(0, 0, 0, nested(natted1, natted2v4))), DropNesting}, // RFC 9300-4-6, 9300-18-1
 		{"not our locator", from(nat1, "203.0.113.9", packet(natted1, natted2v4)), DropNotLocator},
 		{"another instance", from(nat1, rtr4, encapsulated(0x08, 0, 7<<8, packetSpec{src: natted1, dst: natted2v4}.build())), DropInstance},
 	} {

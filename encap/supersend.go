@@ -127,9 +127,8 @@ func (e *egress) sendSuper(o *overlay) bool {
 		if d.Verdict != mapcache.Encapsulate {
 			return false
 		}
-		if e.f.hold.busy.Load() != 0 && s.p.dst != e.clear {
-			e.f.release(holdKey{o, s.p.dst})
-			e.clear = s.p.dst
+		if e.f.hold.busy.Load() != 0 {
+			e.letGo(o, s.p.dst)
 		}
 		w, why := e.way(o, &s.p, hash, &d)
 		if why != DropNone || whole > w.room {
