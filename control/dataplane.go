@@ -8,7 +8,7 @@ import (
 )
 
 // Dataplane is what forwards packets by the map-cache: package encap in user
-// space, later an eBPF one in the kernel. The Runner's loop is its only caller.
+// space, package encap/ebpf in the kernel. The Runner's loop is its only caller.
 type Dataplane interface {
 	// Apply tells of published map-cache changes, in order. Held packets whose
 	// destination a change covers leave during Apply.

@@ -7,6 +7,7 @@
 //	config.go             what can be configured, and the timer rules that cannot
 //	engine.go             Engine: Handle finds the receiver of a message
 //	database.go           our own EID-Prefixes and locators, SetLocals
+//	reconfigure.go        another configuration, without a restart
 //	registration.go       our EID-Prefixes spread over Map-Registers, SetDatabase
 //	register.go           Map-Registers: periods, retransmission, withdrawal
 //	nonce.go              Map-Register nonces that outlive a restart
@@ -30,10 +31,16 @@
 //	echononce.go          Echo-Nonce
 //	nat.go                locators behind NATs: natt.XTR, default to the RTRs
 //	nat_register.go       what is registered by an RTR
+//	nat_stranded.go       what is withdrawn where no RTR serves us
+//	nat_probe.go          RLOC-probes that an RTR sends as data
+//	relay*.go             an RTR: its nodes as entries of the map-cache
 //	datamessage.go        messages that came to the data port
-//	changes.go            the map-cache: changes, expiry, refresh
+//	changes.go, import.go the map-cache: changes, expiry, refresh, a warm start
+//	timer.go, limit.go    the heap of deadlines, rates by sender
 //	event.go, stats.go    what is told about all that
-//	runner.go, routes.go  Runner, and which core gets which message
+//	runner*.go, routes.go Runner, and which core gets which message
+//	worker.go             what is done on the goroutines that receive
+//	dataplane.go          what a data plane and a core have to be
 //	conn.go, listen.go    the sockets
 //
 // # Registration
@@ -146,14 +153,14 @@
 // finds out whether it is behind a NAT. Those that are not are used as ever. For
 // the others the RTR is announced that the machine has chosen; the Map-Registers go
 // by it, signed here. While none of ours can be reached directly everything leaves
-// by the RTRs: they stand as 0.0.0.0/0 and ::/0 in the map-cache, and nothing is asked for
-// or probed. Bindings says how things stand.
+// by the RTRs: they stand as 0.0.0.0/0 and ::/0 in the map-cache, and nothing is
+// asked for or probed. Bindings says how things stand.
 //
 // # What is not here
 //
-// Locators that are LCAFs are skipped. Map-Versioning,
-// Locator-Status-Bits and Echo-Nonce are for closed networks (RFC 9300 §4.1): see
-// Closed.
+// Locators that are LCAFs are skipped, and DDT (RFC 8111) is not spoken.
+// Map-Versioning, Locator-Status-Bits and Echo-Nonce are for closed networks (RFC
+// 9300 §4.1): see Closed.
 //
 // # Concurrency
 //

@@ -63,7 +63,8 @@
 // # Concurrency
 //
 // All methods of a Forwarder are safe for concurrent use. Run has one goroutine
-// per queue of a device, one per receiving socket, and one that follows the MTUs of
-// links. Packets take one mapcache.View per
-// batch, no lock while nothing is held, and allocate nothing in steady state.
+// per queue of a device, per receiving socket and per ICMP receiver, one that follows
+// the MTUs of links, and one that drops what was held for too long. Packets take one
+// mapcache.View per batch, no lock while nothing is held, and allocate nothing in
+// steady state.
 package encap

@@ -112,12 +112,12 @@ const maxTTLMinutes = 365 * 24 * 60
 // about one EID.
 type Mapping struct {
 	Key
-	RLOCs         []RLOC // empty: a negative mapping; the order is kept, at most 255
-	Action        lisp.Action
+	RLOCs         []RLOC        // empty: a negative mapping; the order is kept, at most 255
+	Action        lisp.Action   // of a negative mapping
 	TTL           time.Duration // 0 removes the entry; TTLForever of a learned one means Config.UnlimitedTTL
 	Origin        Origin
-	Authoritative bool
-	MapVersion    uint16
+	Authoritative bool   // the A bit of the record (RFC 9301 §5.4)
+	MapVersion    uint16 // 1..4095; 0: none (RFC 9302 §6)
 	// Asked is the EID-Prefix of the Map-Request that the mapping answers, a
 	// host prefix after a miss. More-specific entries that cover it are replaced
 	// by this less-specific one (RFC 9301 §5.5): the mapping system would have
@@ -195,7 +195,7 @@ func (v Verdict) String() string {
 
 // Forwarding is the part of an entry that data planes mirror.
 type Forwarding struct {
-	Present bool
+	Present bool // there is an entry
 	Verdict Verdict
 	Action  lisp.Action // of a negative mapping
 	RLOCs   []RLOC      // nil unless Verdict is Encapsulate or NoLocator; do not modify
@@ -203,10 +203,13 @@ type Forwarding struct {
 
 // Local is one of our own locators, as the data plane and the control plane see it.
 type Local struct {
-	IfIndex          int
-	Addr             netip.Addr
-	Priority, Weight uint8
-	Up               bool
+	IfIndex  int // the interface that has the address; 0: whichever does
+	Addr     netip.Addr
+	Priority uint8 // 0..254, lower wins; 255 is never sent from
+	Weight   uint8 // share among equal priorities
+	// Up: packets can be sent from it. One that is not is still ours, and others are
+	// told that it is down.
+	Up bool
 }
 
 // Usage reports what a data plane did with an entry, a locator or both since the
@@ -215,8 +218,8 @@ type Local struct {
 type Usage struct {
 	Key                   Key
 	Locator               Locator
-	PacketsOut, OctetsOut uint64
-	PacketsIn, OctetsIn   uint64
+	PacketsOut, OctetsOut uint64 // inner packets that were encapsulated, and their octets
+	PacketsIn, OctetsIn   uint64 // decapsulated
 	LastUsed              time.Time
 }
 

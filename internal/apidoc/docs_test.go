@@ -123,6 +123,7 @@ var (
 	fileName   = regexp.MustCompile(`^[\w./*-]+\.(go|c|h|md|json|txt|conf|service)$`)
 	identifier = regexp.MustCompile(`^[A-Za-z]\w*(\.[A-Za-z]\w*)*$`)
 	camel      = regexp.MustCompile(`[a-z][A-Z]|[A-Z]{2}[a-z]|(^|\.)[A-Z][a-z]`)
+	goFile     = regexp.MustCompile(`[a-z_*]+\.go\b`)
 	goTest     = regexp.MustCompile(`go test [^\n` + "`" + `]*`)
 	pattern    = regexp.MustCompile(`-(run|bench) '?([\w|/^$]+)'?`)
 )
@@ -244,6 +245,25 @@ func TestDocumentsNameWhatIsThere(t *testing.T) {
 		assert.Empty(t, n.missing(path.Dir(file), string(b)), file)
 	}
 	require.Greater(t, documents, 10)
+}
+
+// TestPackageDocsListFiles looks up the files that package documentation lists.
+func TestPackageDocsListFiles(t *testing.T) {
+	root := filepath.Join("..", "..")
+	n := readNames(t, root)
+	listed := 0
+	for _, file := range n.files {
+		if path.Base(file) != "doc.go" {
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(file)))
+		require.NoError(t, err)
+		for _, name := range goFile.FindAllString(string(b), -1) {
+			assert.True(t, n.isFile(path.Join(path.Dir(file), name)), "%s names %s", file, name)
+			listed++
+		}
+	}
+	require.Greater(t, listed, 10)
 }
 
 // TestMissingNamesAreSeen makes sure that the test above can fail.
