@@ -17,6 +17,7 @@ import (
 	"github.com/xtrkit/xtrkit/examples/internal/daemon"
 	"github.com/xtrkit/xtrkit/examples/internal/mapserverd"
 	"github.com/xtrkit/xtrkit/examples/internal/node"
+	"github.com/xtrkit/xtrkit/examples/internal/socktest"
 	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 	"github.com/xtrkit/xtrkit/internal/netlab"
 )
@@ -45,8 +46,8 @@ type field struct {
 	hosts map[string]*netlab.Host
 }
 
-const fieldConfig = `control-socket = %[1]s/%[2]s.sock
-state-file = %[1]s/%[2]s.state
+const fieldConfig = `control-socket = "%[1]s/%[2]s.sock"
+state-file = "%[1]s/%[2]s.state"
 map-resolver = { 10.0.3.2, fd00:3::2 }
 map-server { address = 10.0.3.2 key-type = 2 key = %[2]s }
 database-mapping { eid-prefix = 192.0.2.%[3]d/32 ttl = 7 interface = eth0 }
@@ -55,7 +56,7 @@ database-mapping { eid-prefix = 2001:db8::%[3]d/128 interface = eth0 }
 
 func newField(t *testing.T) *field {
 	lab := netlab.Test(t, netlab.IPv6, netlab.TUN, netlab.PolicyRouting)
-	f := &field{t: t, dir: t.TempDir(), hosts: map[string]*netlab.Host{}}
+	f := &field{t: t, dir: socktest.Dir(t), hosts: map[string]*netlab.Host{}}
 	core := lab.Router("core")
 	for i, name := range []string{"a", "b", "ms", "c"} {
 		h := lab.Host(name)
@@ -67,7 +68,7 @@ func newField(t *testing.T) *field {
 		})
 		h.DefaultVia(fmt.Sprintf("10.0.%d.1", i+1), fmt.Sprintf("fd00:%d::1", i+1))
 	}
-	sites := "operating-mode = MS\ncontrol-socket = " + f.dir + "/ms.sock\n"
+	sites := "operating-mode = MS\ncontrol-socket = '" + f.dir + "/ms.sock'\n"
 	for i, name := range []string{"a", "b"} {
 		f.write(name, fmt.Sprintf(fieldConfig, f.dir, name, i+1))
 		for _, eid := range []string{"192.0.2.%d/32", "2001:db8::%d/128"} {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"net"
 	"net/netip"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -129,8 +128,7 @@ func TestSource(t *testing.T) {
 }
 
 func TestCommandLine(t *testing.T) {
-	t.Parallel()
-	none := filepath.Join(t.TempDir(), "none")
+	t.Chdir(t.TempDir()) // where there is nothing
 	for _, tc := range []struct {
 		args string
 		code int
@@ -143,9 +141,9 @@ func TestCommandLine(t *testing.T) {
 		{"-x", daemon.ExitUsage, "not defined"},
 		{"-help", daemon.ExitOK, "Usage: lig"},
 		{"-version", daemon.ExitOK, "lig "},
-		{"-f " + none + " 192.0.2.1", daemon.ExitFailure, "no Map-Resolver: give one with -m: configuration file"},
+		{"-f none 192.0.2.1", daemon.ExitFailure, "no Map-Resolver: give one with -m: configuration file"},
 		{"-m , 192.0.2.1", daemon.ExitFailure, "no Map-Resolver"},
-		{"-m 192.0.2.1 -s " + none + " self", daemon.ExitFailure, "whose EIDs self are is known by lispmn: nothing runs at"},
+		{"-m 192.0.2.1 -s none self", daemon.ExitFailure, "whose EIDs self are is known by lispmn: nothing runs at"},
 	} {
 		var out bytes.Buffer
 		assert.Equal(t, tc.code, run(t.Context(), strings.Fields(tc.args), &out, &out), tc.args)

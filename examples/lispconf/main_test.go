@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xtrkit/xtrkit/examples/internal/daemon"
+	"github.com/xtrkit/xtrkit/examples/internal/socktest"
 	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 )
 
@@ -118,7 +119,7 @@ type asked struct {
 // serve runs a server with a state, and returns its socket and what it is asked.
 func serve(t *testing.T, st statusd.Status) (*statusd.Server, string, chan asked) {
 	t.Helper()
-	socket := filepath.Join(t.TempDir(), "s.sock")
+	socket := filepath.Join(socktest.Dir(t), "s.sock")
 	requests := make(chan asked, 16)
 	answers := map[string]any{
 		statusd.ActionReload: statusd.Reloaded{Changes: []string{"debug: 1 -> 2"}, Restart: []string{"tun device: a -> b (the device is there)"}},

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 	"github.com/xtrkit/xtrkit/internal/netlab"
 )
 
@@ -95,7 +96,7 @@ type demoLab struct {
 // newDemoLab builds the network: a router in the middle, a link to each host.
 func newDemoLab(ctx context.Context, opt demoOptions, live io.Writer) (*demoLab, error) {
 	sweepDead()
-	dir, err := os.MkdirTemp("", fmt.Sprintf("%s%d-", dirPrefix, os.Getpid()))
+	dir, err := os.MkdirTemp(statusd.TempDir(), fmt.Sprintf("%s%d-", dirPrefix, os.Getpid()))
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +152,7 @@ const dirPrefix = "lispmn-demo-" // and the process id, of the directory of a de
 // sweepDead removes the directories of demos that were killed: there are keys in
 // them.
 func sweepDead() {
-	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*"))
+	dirs, _ := filepath.Glob(filepath.Join(statusd.TempDir(), dirPrefix+"*"))
 	for _, d := range dirs {
 		owner, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(d), dirPrefix), "-")
 		if pid, err := strconv.Atoi(owner); err == nil && errors.Is(unix.Kill(pid, 0), unix.ESRCH) {

@@ -8,11 +8,13 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/xtrkit/xtrkit/examples/internal/socktest"
 )
 
 // TestSweepDead: what a killed demo left goes, what a running one uses stays.
 func TestSweepDead(t *testing.T) {
-	tmp := t.TempDir()
+	tmp := socktest.Dir(t)
 	t.Setenv("TMPDIR", tmp)
 	gone := exec.Command("true")
 	require.NoError(t, gone.Run())

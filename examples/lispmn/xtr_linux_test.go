@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xtrkit/xtrkit/examples/internal/probe"
+	"github.com/xtrkit/xtrkit/examples/internal/socktest"
 	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 	"github.com/xtrkit/xtrkit/internal/netlab"
 )
@@ -116,7 +117,7 @@ proxy-itrs = {
 // with UDP that is cut and TCP, and with hosts of another subnet of their own site.
 func TestRouters(t *testing.T) {
 	lab := netlab.Test(t, netlab.IPv6, netlab.TUN, netlab.PolicyRouting)
-	dir := t.TempDir()
+	dir := socktest.Dir(t)
 	core, ms := lab.Router("core"), lab.Host("ms")
 	wire := func(h *netlab.Host, n int) {
 		lab.Link(h, core, netlab.LinkConfig{
@@ -150,9 +151,9 @@ func TestRouters(t *testing.T) {
 	logs := map[string]string{}
 	start := func(name, config string, args ...string) {
 		file := filepath.Join(dir, name+".conf")
-		config += fmt.Sprintf("control-socket = %s\n", socket(name))
+		config += fmt.Sprintf("control-socket = %q\n", socket(name))
 		if name != "ms" {
-			config += fmt.Sprintf("state-file = %s\nlog-file = %s\n", filepath.Join(dir, name+".state"), filepath.Join(dir, name+".log"))
+			config += fmt.Sprintf("state-file = %q\nlog-file = %q\n", filepath.Join(dir, name+".state"), filepath.Join(dir, name+".log"))
 		}
 		require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
 		cmd := hosts[name].Self(context.WithoutCancel(t.Context()), append(args, "-f", file)...)

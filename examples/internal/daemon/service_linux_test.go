@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/xtrkit/xtrkit/examples/internal/socktest"
 	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 )
 
@@ -41,7 +42,7 @@ func (program) Events() *statusd.Server { return nil }
 // manager is the service manager's end of the socket.
 func manager(t *testing.T) (next func() string) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "n")
+	path := filepath.Join(socktest.Dir(t), "n")
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, conn.Close()) })

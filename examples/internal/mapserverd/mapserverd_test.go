@@ -17,6 +17,7 @@ import (
 	"github.com/xtrkit/xtrkit/control/mapserver"
 	"github.com/xtrkit/xtrkit/examples/internal/conf"
 	"github.com/xtrkit/xtrkit/examples/internal/daemon"
+	"github.com/xtrkit/xtrkit/examples/internal/socktest"
 	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 	"github.com/xtrkit/xtrkit/internal/netlab"
 	"github.com/xtrkit/xtrkit/lisp"
@@ -86,7 +87,7 @@ func TestOwnAddresses(t *testing.T) {
 // itself and looks at its status.
 func TestRun(t *testing.T) {
 	netlab.Require(t, netlab.NetworkNamespaces) // port 4342 must be ours alone
-	socket := filepath.Join(t.TempDir(), "ms.sock")
+	socket := filepath.Join(socktest.Dir(t), "ms.sock")
 	state := filepath.Join(t.TempDir(), "state")
 	cfg := parse(t, "control-socket = '"+socket+"'\nstate-file = '"+state+"'\n"+file)
 	other, err := net.ListenUDP("udp4", &net.UDPAddr{Port: lisp.ControlPort})

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xtrkit/xtrkit/examples/internal/conf"
+	"github.com/xtrkit/xtrkit/examples/internal/socktest"
 	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 	"github.com/xtrkit/xtrkit/internal/netlab"
 	"github.com/xtrkit/xtrkit/lisp"
@@ -80,7 +81,7 @@ func TestMerge(t *testing.T) {
 // registrations of sites that stay are there all the time.
 func TestReload(t *testing.T) {
 	netlab.Require(t, netlab.NetworkNamespaces) // port 4342 must be ours alone
-	head := "control-socket = '" + filepath.Join(t.TempDir(), "ms.sock") + "'\n"
+	head := "control-socket = '" + filepath.Join(socktest.Dir(t), "ms.sock") + "'\n"
 	next, failing := head+file, error(nil)
 	cfg := parse(t, next)
 	levels := 0

@@ -15,6 +15,7 @@ import (
 
 	"github.com/xtrkit/xtrkit/control"
 	"github.com/xtrkit/xtrkit/examples/internal/conf"
+	"github.com/xtrkit/xtrkit/examples/internal/socktest"
 	"github.com/xtrkit/xtrkit/lisp"
 	"github.com/xtrkit/xtrkit/mapcache"
 	"github.com/xtrkit/xtrkit/multihome"
@@ -185,7 +186,7 @@ func TestNewGivesBack(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("needs file locks and unix sockets")
 	}
-	socket := filepath.Join(t.TempDir(), "n.sock")
+	socket := filepath.Join(socktest.Dir(t), "n.sock")
 	cfg := parse(t, "control-socket = '"+socket+"'\nstate-file = '"+socket+".state'\ndatabase-mapping { eid-prefix = 198.51.100.1/32 interface = no-such-if0 }")
 	cfg.MapServers = []conf.MapServer{{Addr: addr("203.0.113.1")}}
 	_, err := New(context.Background(), Config{Conf: cfg})

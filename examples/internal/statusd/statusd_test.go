@@ -19,10 +19,19 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// socketDir returns a directory of a test's own with a short name.
+func socketDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(TempDir(), "xtrkit-")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	return dir
+}
+
 // start runs a server and returns it with a client.
 func start(t *testing.T, snapshot func(context.Context) (Status, error)) (*Server, *Client) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "dir", "s.sock")
+	path := filepath.Join(socketDir(t), "dir", "s.sock")
 	s, err := Listen(Config{Path: path, Snapshot: snapshot})
 	require.NoError(t, err)
 	done := make(chan error, 1)
@@ -183,7 +192,7 @@ func TestTell(t *testing.T) {
 
 func TestTwoServers(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "s.sock")
+	path := filepath.Join(socketDir(t), "s.sock")
 	a, err := Listen(Config{Path: path})
 	require.NoError(t, err)
 	_, err = Listen(Config{Path: path})
@@ -199,7 +208,7 @@ func TestTwoServers(t *testing.T) {
 
 func TestLeftovers(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir := socketDir(t)
 	path := filepath.Join(dir, "s.sock")
 	ln, err := net.Listen("unix", path)
 	require.NoError(t, err)
@@ -260,7 +269,7 @@ func TestDescribeText(t *testing.T) {
 // TestActions: what is asked is done, and what goes wrong is told in its own words.
 func TestActions(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "s.sock")
+	path := filepath.Join(socketDir(t), "s.sock")
 	s, err := Listen(Config{
 		Path: path,
 		Actions: map[string]Action{ActionLookup: ActionOf(func(_ context.Context, in Target) (Entry, error) {

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/xtrkit/xtrkit/examples/internal/socktest"
 	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 )
 
@@ -151,7 +152,7 @@ func (s *screen) Write(p []byte) (int, error) {
 
 // The whole program against a real socket: it shows the node and quits when asked to.
 func TestProgram(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
+	path := filepath.Join(socktest.Dir(t), "s")
 	s, err := statusd.Listen(statusd.Config{Path: path, Snapshot: func(context.Context) (statusd.Status, error) { return node(1), nil }})
 	require.NoError(t, err)
 	served := make(chan error, 1)

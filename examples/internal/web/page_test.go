@@ -27,7 +27,8 @@ func browser(t *testing.T, more ...chromedp.ExecAllocatorOption) context.Context
 	if _, err := exec.LookPath("chromium"); err != nil && os.Getenv("XTRKIT_REQUIRE_CHROMIUM") == "" {
 		t.Skip("needs chromium (apt-get install chromium)")
 	}
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath("chromium"), chromedp.WindowSize(1200, 1400))
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath("chromium"), chromedp.WindowSize(1200, 1400),
+		chromedp.Env("TMPDIR="+statusd.TempDir())) // it makes a socket there
 	options = append(options, more...)
 	if os.Geteuid() == 0 {
 		options = append(options, chromedp.NoSandbox) // it refuses to run as root with one
