@@ -177,6 +177,18 @@ const (
 	DenyTemporary      // negative reply: Send-Map-Request, 1 minute
 )
 
+// negative is the answer for an EID-Prefix that is not registered, or denied.
+func (d Deny) negative() (action lisp.Action, ttl uint32) {
+	switch d {
+	case DenyPolicy:
+		return lisp.ActionDropPolicyDenied, ttlNotLISP
+	case DenyTemporary:
+		return lisp.ActionSendMapRequest, ttlUnregistered
+	case DenyNone:
+	}
+	return lisp.ActionNativelyForward, ttlUnregistered
+}
+
 // site is a compiled Site. It stays the same when the Site changes.
 type site struct {
 	name    string

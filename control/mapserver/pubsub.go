@@ -376,7 +376,8 @@ func (s *Server) publicationAcked(ticks int64, u *Update) {
 }
 
 // mappingsFor is what a subscriber to k is told: the mapping of k, with nothing
-// outside of k, and those of the more specific EID-Prefixes. What does not fit
+// outside of k, and those of the more specific EID-Prefixes; of what is denied, that
+// it is. What does not fit
 // one message is not told: a single record with TTL 0 has it asked for again.
 // The result is valid until the Worker of s is used again.
 func (s *Server) mappingsFor(ticks int64, k regKey, to netip.Addr) []lisp.EIDRecord {
@@ -389,24 +390,32 @@ func (s *Server) mappingsFor(ticks int64, k regKey, to netip.Addr) []lisp.EIDRec
 	w := s.worker
 	w.ticks, w.asker = ticks, to
 	w.reply.Records = w.reply.Records[:0]
-	none := func(action lisp.Action, ttl uint32) {
+	none := func(p netip.Prefix, action lisp.Action, ttl uint32) {
 		rec := w.nextRecord()
 		rec.Action, rec.TTL = action, ttl
-		rec.EID, rec.MaskLen = lisp.EIDAddress(k.inst.iid, k.prefix.Addr()), uint8(k.prefix.Bits())
+		rec.EID, rec.MaskLen = lisp.EIDAddress(k.inst.iid, p.Addr()), uint8(p.Bits())
 	}
 	if f := w.lookup(k.inst.iid, k.prefix); f.reg == nil || !w.positive(f.reg, k.inst.iid, k.prefix) {
-		none(lisp.ActionNativelyForward, ttlUnregistered)
+		deny := DenyNone
+		if f.site != nil {
+			deny = f.site.terms().deny
+		}
+		action, ttl := deny.negative()
+		none(k.prefix, action, ttl)
 	}
 	for q, r := range k.inst.regs.Subnets(k.prefix) {
 		if q == k.prefix || !r.live(ticks) {
 			continue
 		}
-		if !w.positive(r, k.inst.iid, q) {
+		if deny := r.site.terms().deny; deny != DenyNone {
+			action, ttl := deny.negative()
+			none(q, action, ttl)
+		} else if !w.positive(r, k.inst.iid, q) {
 			continue
 		}
 		if len(w.reply.Records) > 255 || recordsLen(w.reply.Records) > room {
 			w.reply.Records = w.reply.Records[:0]
-			none(lisp.ActionNoAction, 0)
+			none(k.prefix, lisp.ActionNoAction, 0)
 			break
 		}
 	}

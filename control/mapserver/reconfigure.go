@@ -64,6 +64,7 @@ func (s *Server) Reconfigure(now time.Time, cfg Config) error {
 		old[iid] = inst.table()
 	}
 	s.cfg.Sites, s.cfg.Resolver, s.cfg.LISPSEC, s.cfg.NAT = cfg.Sites, cfg.Resolver, cfg.LISPSEC, cfg.NAT
+	judged := d.judgedAnew(before.instances)
 	s.putInForce(d)
 	ticks := s.toTicks(now)
 	for iid, inst := range s.set().instances {
@@ -86,8 +87,27 @@ func (s *Server) Reconfigure(now time.Time, cfg Config) error {
 			s.unsubscribe(p)
 		}
 	}
+	for _, k := range judged {
+		s.remapped(ticks, k)
+	}
 	s.publishChanges(ticks)
 	return nil
+}
+
+// judgedAnew are the EID-Prefixes of sites that are denied now, or in another way, or
+// no more: subscribers have to hear.
+func (d *draft) judgedAnew(instances map[uint32]*instance) (ks []regKey) {
+	for iid, inst := range instances {
+		for p, sp := range d.table(iid).All() {
+			if sp.site == nil {
+				continue // it is for other Map-Servers to answer
+			}
+			if was := sp.site.terms(); was != nil && was.deny != d.terms[sp.site.name].deny {
+				ks = append(ks, regKey{inst, p})
+			}
+		}
+	}
+	return ks
 }
 
 // compile checks a Config and prepares what it says.

@@ -2,6 +2,7 @@ package mapserver
 
 import (
 	"bytes"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -172,4 +173,49 @@ func TestSubscribeThroughNAT(t *testing.T) {
 	assert.Equal(t, natted, out[0].Remote)
 	assert.Equal(t, lisp.TypeMapReply, lisp.TypeOf(out[0].Bytes))
 	assert.Zero(t, b.s.Stats().Subscriptions)
+}
+
+// TestReconfigureDenySubscriber: a subscriber hears that a site is denied, as who asks
+// would, and that it is no more; also of a part of what it has subscribed to.
+func TestReconfigureDenySubscriber(t *testing.T) {
+	for _, tt := range []struct {
+		deny   Deny
+		action lisp.Action
+		ttl    uint32
+	}{
+		{DenyPolicy, lisp.ActionDropPolicyDenied, 15},
+		{DenyTemporary, lisp.ActionSendMapRequest, 1},
+	} {
+		inner := func(c *Config) { // that of the subscriber is another one
+			c.Sites[0].Prefixes[0].Prefix = netip.MustParsePrefix("10.9.0.0/16")
+			c.Sites[1].Keys = []lisp.Key{key1b}
+			c.Sites[1].Prefixes = []SitePrefix{{Prefix: netip.MustParsePrefix("10.1.0.0/16")}}
+			c.Sites = append(c.Sites, Site{Name: "d", Keys: []lisp.Key{key1}, Prefixes: []SitePrefix{{Prefix: netip.MustParsePrefix("10.0.0.0/13")}}})
+		}
+		denied := func(c *Config) { inner(c); c.Sites[1].Deny = tt.deny }
+		for _, about := range []string{"10.1.0.0/16", "10.0.0.0/13"} {
+			b := pubSub(t, inner)
+			publication(t, b.put(itr, request(t, itr, about, subscribing)))
+			last := func(m *lisp.MapNotify) *lisp.EIDRecord { return &m.Records[len(m.Records)-1] }
+
+			b.reconfigure(denied)
+			m := publication(t, b.drain())
+			rec := last(m)
+			_, p, _ := rec.Prefix()
+			assert.Equal(t, "10.1.0.0/16", p.String(), about)
+			assert.Empty(t, rec.Locators, "%v", m)
+			assert.Equal(t, tt.action, rec.Action)
+			assert.Equal(t, tt.ttl, rec.TTL)
+			b.ack(m, key1)
+
+			b.reconfigure(denied)
+			assert.Empty(t, b.drain(), "nothing new")
+			b.moveTo("192.0.2.77")
+			assert.Empty(t, b.drain(), "nor is where it is")
+
+			b.reconfigure(inner)
+			m = publication(t, b.drain())
+			assert.Equal(t, []string{"192.0.2.77"}, rlocsOf(last(m).Locators), about)
+		}
+	}
 }

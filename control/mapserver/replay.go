@@ -190,13 +190,8 @@ func (x *xtrState) accept(now int64, alg lisp.Algorithm, nonce, fingerprint uint
 // 10^8 messages with unordered nonces, and that one is not applied.
 func fold(fingerprint uint64) uint32 { return uint32(fingerprint ^ fingerprint>>32) }
 
-// versionOlder compares Map-Versions as RFC 9302 §6 does; the Null version (0)
-// is never older nor newer.
+// versionOlder compares Map-Versions (RFC 9302 §6); the Null version is never older
+// nor newer.
 func versionOlder(v, than uint16) bool {
-	const half = 1 << 11
-	if v == 0 || than == 0 || v == than {
-		return false
-	}
-	newer := v > than && v-than <= half || than > v && than-v > half
-	return !newer
+	return v != lisp.NullMapVersion && than != lisp.NullMapVersion && lisp.CompareMapVersions(v, than) < 0
 }

@@ -206,14 +206,7 @@ func (w *Worker) negative(f finding, iid uint32, asked netip.Prefix, to netip.Ad
 	default:
 		name = f.site.name
 		prefix = w.holeWithin(f, asked)
-		switch f.site.terms().deny {
-		case DenyPolicy:
-			rec.Action = lisp.ActionDropPolicyDenied
-		case DenyTemporary:
-			rec.Action, rec.TTL = lisp.ActionSendMapRequest, ttlUnregistered
-		case DenyNone:
-			rec.TTL = ttlUnregistered
-		}
+		rec.Action, rec.TTL = f.site.terms().deny.negative()
 	}
 	rec.EID, rec.MaskLen = lisp.EIDAddress(iid, prefix.Addr()), uint8(prefix.Bits())
 	w.stats.negatives.Add(1)
