@@ -22,6 +22,17 @@ import (
 	"github.com/xtrkit/xtrkit/mapcache"
 )
 
+// hasTCX tells whether the kernel has TCX (Linux 6.6).
+func hasTCX() bool { return kernelVersion() >= 6<<16|6<<8 }
+
+// attachModes lists the ways to attach that the kernel has.
+func attachModes() []AttachMode {
+	if hasTCX() {
+		return []AttachMode{AttachTCX, AttachClsact}
+	}
+	return []AttachMode{AttachClsact}
+}
+
 // attached counts our programs at a place: by TCX and as filters.
 func attached(t *testing.T, h *netlab.Host, at place) (tcx, filters int) {
 	t.Helper()
@@ -30,11 +41,13 @@ func attached(t *testing.T, h *netlab.Host, at place) (tcx, filters int) {
 		if at.egress {
 			how = ebpf.AttachTCXEgress
 		}
-		r, err := link.QueryPrograms(link.QueryOptions{Target: at.ifindex, Attach: how})
-		if err == nil {
-			tcx = len(r.Programs)
-		} else if !errors.Is(err, syscall.ENOENT) {
-			return err
+		if hasTCX() {
+			r, err := link.QueryPrograms(link.QueryOptions{Target: at.ifindex, Attach: how})
+			if err == nil {
+				tcx = len(r.Programs)
+			} else if !errors.Is(err, syscall.ENOENT) {
+				return err
+			}
 		}
 		ours, _, err := ourFilters(at)
 		filters = len(ours)
@@ -46,7 +59,7 @@ func attached(t *testing.T, h *netlab.Host, at place) (tcx, filters int) {
 // Both ways to attach carry packets, and Close leaves nothing behind: no program,
 // no filter, no qdisc. Interfaces that are no uplinks any more are let go.
 func TestAttach(t *testing.T) {
-	for _, mode := range []AttachMode{AttachAuto, AttachTCX, AttachClsact} {
+	for _, mode := range append(attachModes(), AttachAuto) {
 		t.Run(fmt.Sprint(mode), func(t *testing.T) {
 			p := newPair(t, netlab.LinkConfig{}, [2]backend{inKernel, inKernel}, 0, mapcache.FormatLISP, func(_ int, c *nodeConfig) {
 				c.ebpf = func(c *Config) { c.Attach = mode }
@@ -54,7 +67,7 @@ func TestAttach(t *testing.T) {
 			n := p.nodes[0]
 			up := place{ifindex: p.link.A.Index}
 			tcx, filters := attached(t, n.host, up)
-			if mode == AttachClsact {
+			if mode == AttachClsact || !hasTCX() {
 				assert.Equal(t, []int{0, 1}, []int{tcx, filters})
 			} else {
 				assert.Equal(t, []int{1, 0}, []int{tcx, filters})
@@ -89,12 +102,37 @@ func TestAttach(t *testing.T) {
 	}
 }
 
+// TCX and nothing else is refused where the kernel has none.
+func TestAttachOnlyTCX(t *testing.T) {
+	requireBPF(t)
+	objs, err := load(&Config{MaxEntries: 2, MaxLocators: 2, MaxSets: 2})
+	require.NoError(t, err)
+	defer objs.Close()
+	h := netlab.Test(t).Host("a")
+	require.NoError(t, h.Do(func() error {
+		a, err := attach(AttachTCX, place{ifindex: 1}, objs.DecapEther, nil)
+		if !hasTCX() {
+			assert.ErrorIs(t, err, ebpf.ErrNotSupported)
+			assert.ErrorContains(t, err, "lo ingress: TCX: ")
+			return nil
+		}
+		require.NoError(t, err)
+		return a.detach()
+	}))
+	tcx, filters := attached(t, h, place{ifindex: 1})
+	assert.Equal(t, []int{0, 0}, []int{tcx, filters})
+}
+
 // A process that is killed leaves nothing with TCX. With clsact its filters stay;
 // the next start replaces them, of either kind, and Cleanup removes them.
 func TestKilled(t *testing.T) {
 	requireBPF(t)
-	for _, mode := range []AttachMode{AttachTCX, AttachClsact} {
-		for _, after := range []string{"cleanup", "tcx", "clsact"} {
+	afterwards := []string{"cleanup", "clsact"}
+	if hasTCX() {
+		afterwards = append(afterwards, "tcx")
+	}
+	for _, mode := range attachModes() {
+		for _, after := range afterwards {
 			t.Run(fmt.Sprintf("%d then %s", mode, after), func(t *testing.T) {
 				lab := netlab.Test(t, netlab.IPv6, netlab.TUN)
 				h, peer := lab.Host("a"), lab.Host("b")

@@ -91,7 +91,7 @@ func New(cfg Config) (*Dataplane, error) {
 	}
 	objs, err := load(&cfg)
 	if err != nil {
-		return nil, fmt.Errorf("ebpf: %s: %w", whyNot(err), errors.Join(err, ErrUnsupported))
+		return nil, fmt.Errorf("ebpf: %s: %w", whyNot(err, kernelVersion()), errors.Join(err, ErrUnsupported))
 	}
 	d := &Dataplane{
 		cfg: cfg, f: cfg.Forwarder, objs: objs,

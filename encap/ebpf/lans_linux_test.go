@@ -41,7 +41,7 @@ func TestLANStaysHere(t *testing.T) {
 // A LAN's packets are of the instance that SetLANs said last; and a LAN that becomes an
 // uplink is none any more, however it is attached.
 func TestLANChanges(t *testing.T) {
-	for _, mode := range []AttachMode{AttachTCX, AttachClsact} {
+	for _, mode := range attachModes() {
 		dir := pinDir(t)
 		p := newPair(t, netlab.LinkConfig{}, [2]backend{inKernel}, 0, mapcache.FormatLISP, func(_ int, c *nodeConfig) {
 			c.encap = func(c *encap.Config) { c.Overlays = append(c.Overlays, encap.Overlay{InstanceID: 7, Relay: true}) }

@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/features"
 	"golang.org/x/sys/unix"
 )
 
@@ -15,15 +16,29 @@ import (
 func Probe() error {
 	objs, err := load(&Config{MaxEntries: 2, MaxLocators: 2, MaxSets: 2})
 	if err != nil {
-		return fmt.Errorf("ebpf: %s: %w", whyNot(err), errors.Join(err, ErrUnsupported))
+		return fmt.Errorf("ebpf: %s: %w", whyNot(err, kernelVersion()), errors.Join(err, ErrUnsupported))
 	}
 	return objs.Close()
 }
 
-// whyNot says in plain words what a kernel means that refuses our programs.
-func whyNot(err error) string {
+// oldest is the first version of Linux that the programs are for.
+const oldest = 5<<16 | 15<<8
+
+// kernelVersion has a byte for each part of it; 0 if it is not known.
+func kernelVersion() uint32 {
+	v, err := features.LinuxVersionCode()
+	if err != nil {
+		return 0
+	}
+	return v
+}
+
+// whyNot says in plain words what a kernel of a version means that refuses our programs.
+func whyNot(err error, version uint32) string {
 	var verifier *ebpf.VerifierError
 	switch {
+	case version > 0 && version < oldest:
+		return fmt.Sprintf("the kernel is too old: it is Linux %d.%d, and BPF takes 5.15 here", version>>16, version>>8&0xff)
 	case errors.As(err, &verifier):
 		return "the kernel's verifier refuses the programs; it may be too old"
 	case errors.Is(err, unix.EPERM), errors.Is(err, os.ErrPermission):
