@@ -5,11 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -35,15 +35,19 @@ type NetlinkConfig struct {
 //
 // It asks for the whole list of links, addresses and main-table routes after each
 // change of a link, an address or a default route. That is cheap for hosts; with
-// a full Internet table it takes about a second.
+// a full Internet table it takes about half a second.
 type Netlink struct {
 	cfg      NetlinkConfig
-	handle   *netlink.Handle
 	file     *os.File
 	conn     syscall.RawConn
+	listing  sync.Mutex // handle and routes, until they are closed
+	handle   *netlink.Handle
+	routes   defaultRoutes
+	closed   bool
 	buf      []byte
 	listed   bool
 	uplinks  []int // indices of those with a default route, when listed last
+	devices  []int // and of our own devices
 	overruns atomic.Uint64
 }
 
@@ -53,7 +57,8 @@ var _ Source = (*Netlink)(nil)
 const groups = 1<<(unix.RTNLGRP_LINK-1) |
 	1<<(unix.RTNLGRP_IPV4_IFADDR-1) | 1<<(unix.RTNLGRP_IPV6_IFADDR-1) |
 	1<<(unix.RTNLGRP_IPV4_ROUTE-1) | 1<<(unix.RTNLGRP_IPV6_ROUTE-1) |
-	1<<(unix.RTNLGRP_IPV4_RULE-1) | 1<<(unix.RTNLGRP_IPV6_RULE-1)
+	1<<(unix.RTNLGRP_IPV4_RULE-1) | 1<<(unix.RTNLGRP_IPV6_RULE-1) |
+	1<<(unix.RTNLGRP_NEXTHOP-1)
 
 // ifaProto is IFA_PROTO, since Linux 5.18.
 const ifaProto = 11
@@ -64,12 +69,18 @@ func NewNetlink(cfg NetlinkConfig) (*Netlink, error) {
 	if err != nil {
 		return nil, fmt.Errorf("multihome: netlink: %w", err)
 	}
+	routes, err := openDefaultRoutes()
+	if err != nil {
+		h.Close()
+		return nil, fmt.Errorf("multihome: netlink: %w", err)
+	}
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
 		h.Close()
+		routes.close()
 		return nil, fmt.Errorf("multihome: netlink socket: %w", err)
 	}
-	n := &Netlink{cfg: cfg, handle: h, file: os.NewFile(uintptr(fd), "netlink"), buf: make([]byte, 64<<10)}
+	n := &Netlink{cfg: cfg, handle: h, routes: routes, file: os.NewFile(uintptr(fd), "netlink"), buf: make([]byte, 64<<10)}
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
 		_ = n.Close()
 		return nil, fmt.Errorf("multihome: subscribe: %w", err)
@@ -81,10 +92,17 @@ func NewNetlink(cfg NetlinkConfig) (*Netlink, error) {
 	return n, nil
 }
 
-// Close ends the subscription and a Next that waits.
+// Close ends the subscription and a Next that waits. A second one returns an error.
 func (n *Netlink) Close() error {
-	n.handle.Close()
-	return n.file.Close()
+	err := n.file.Close()
+	n.listing.Lock()
+	defer n.listing.Unlock()
+	if !n.closed {
+		n.closed = true
+		n.handle.Close()
+		n.routes.close()
+	}
+	return err
 }
 
 // Overruns says how often the kernel had more to tell than we had room for. Such
@@ -110,14 +128,19 @@ func (n *Netlink) Next(ctx context.Context) (Snapshot, error) {
 		}
 		relevant, lost = more || gone, lost || gone
 	}
-	snap, err := n.list()
+	snap, whole, err := n.list()
 	if err != nil {
 		return Snapshot{}, fmt.Errorf("multihome: netlink: %w", err)
 	}
-	n.listed = true
-	n.uplinks = n.uplinks[:0]
+	n.listed = whole // else the next Next looks again
+	n.uplinks, n.devices = n.uplinks[:0], n.devices[:0]
 	for _, r := range snap.Routes {
 		n.uplinks = append(n.uplinks, r.IfIndex)
+	}
+	for _, l := range snap.Links {
+		if n.isDevice(l.Name) {
+			n.devices = append(n.devices, l.Index)
+		}
 	}
 	snap.Lost = lost
 	return snap, nil
@@ -158,20 +181,42 @@ func (n *Netlink) receive() (relevant, lost bool, err error) {
 	return relevant, lost, errors.Join(err, waitErr)
 }
 
-// list asks for what there is.
-func (n *Netlink) list() (snap Snapshot, err error) {
-	for range 10 { // while it changes under our eyes
-		if snap, err = n.listOnce(); !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
+// list asks for what there is. It reports false if that changed under our eyes
+// again and again, so that something may be missing.
+func (n *Netlink) list() (Snapshot, bool, error) {
+	n.listing.Lock()
+	defer n.listing.Unlock()
+	if n.closed {
+		return Snapshot{}, false, os.ErrClosed
 	}
-	return snap, err
+	return atRest(n.listOnce)
 }
 
+// listTries bounds how often a list is asked for that changes meanwhile, as on a host
+// that starts many containers.
+const listTries = 10
+
+func atRest(list func() (Snapshot, error)) (snap Snapshot, whole bool, err error) {
+	for range listTries {
+		if snap, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return snap, true, err
+		}
+	}
+	return snap, false, nil
+}
+
+// listOnce returns what was listed with netlink.ErrDumpInterrupted too.
 func (n *Netlink) listOnce() (Snapshot, error) {
 	var s Snapshot
+	var interrupted error
+	failed := func(err error) bool {
+		if errors.Is(err, netlink.ErrDumpInterrupted) {
+			interrupted, err = err, nil
+		}
+		return err != nil
+	}
 	links, err := n.handle.LinkList()
-	if err != nil {
+	if failed(err) {
 		return s, fmt.Errorf("links: %w", err)
 	}
 	for _, l := range links {
@@ -182,7 +227,7 @@ func (n *Netlink) listOnce() (Snapshot, error) {
 		})
 	}
 	addrs, err := n.handle.AddrList(nil, netlink.FAMILY_ALL)
-	if err != nil {
+	if failed(err) {
 		return s, fmt.Errorf("addresses: %w", err)
 	}
 	for _, a := range addrs {
@@ -201,49 +246,11 @@ func (n *Netlink) listOnce() (Snapshot, error) {
 		})
 	}
 	for _, v6 := range []bool{false, true} {
-		if s.Routes, err = n.defaults(s.Routes, v6); err != nil {
+		if s.Routes, err = n.routes.list(s.Routes, v6); failed(err) {
 			return s, err
 		}
 	}
-	return s, nil
-}
-
-// defaults appends the default routes of a family.
-func (n *Netlink) defaults(dst []Route, v6 bool) ([]Route, error) {
-	family := netlink.FAMILY_V4
-	if v6 {
-		family = netlink.FAMILY_V6
-	}
-	filter := &netlink.Route{Table: unix.RT_TABLE_MAIN}
-	err := n.handle.RouteListFilteredIter(family, filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST,
-		func(r netlink.Route) bool {
-			// Type 0 is how the library shows next hops that it lists one by one.
-			if r.Type != 0 && r.Type != unix.RTN_UNICAST {
-				return true
-			}
-			if len(r.MultiPath) == 0 {
-				dst = append(dst, Route{IfIndex: r.LinkIndex, IPv6: v6, Gateway: gateway(r.Gw, r.Via), Metric: r.Priority})
-			}
-			for _, h := range r.MultiPath {
-				if h.Flags&unix.RTNH_F_DEAD == 0 {
-					dst = append(dst, Route{IfIndex: h.LinkIndex, IPv6: v6, Gateway: gateway(h.Gw, h.Via), Metric: r.Priority})
-				}
-			}
-			return true
-		})
-	if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EOPNOTSUPP) {
-		return dst, fmt.Errorf("routes: %w", err)
-	}
-	return dst, nil
-}
-
-// gateway returns the next hop; an IPv4 route can have an IPv6 one (RFC 8950).
-func gateway(gw net.IP, via netlink.Destination) netip.Addr {
-	if v, ok := via.(*netlink.Via); ok && gw == nil {
-		gw = v.Addr
-	}
-	a, _ := netip.AddrFromSlice(gw)
-	return a.Unmap()
+	return s, interrupted
 }
 
 // classify says whether a message is about what a Snapshot shows, and whether
@@ -257,7 +264,7 @@ func (n *Netlink) classify(m syscall.NetlinkMessage) (relevant, lost bool) {
 		// struct ifinfomsg: family, type, index, flags. A link that is set down takes
 		// our routes with it, of which the kernel does not tell.
 		down := binary.NativeEndian.Uint32(m.Data[8:])&unix.IFF_UP == 0
-		return true, down && n.carries(m.Data[4:]) ||
+		return true, down && n.carries(int(binary.NativeEndian.Uint32(m.Data[4:]))) ||
 			n.isDevice(text(attribute(m.Data, unix.SizeofIfInfomsg, unix.IFLA_IFNAME)))
 	case unix.RTM_NEWADDR:
 		return true, false
@@ -266,9 +273,11 @@ func (n *Netlink) classify(m syscall.NetlinkMessage) (relevant, lost bool) {
 			return true, true
 		}
 		// struct ifaddrmsg: family, prefix length, flags, scope, index. So does the
-		// last address of an interface.
+		// last address of an interface. Of one of a device of ours an older kernel
+		// does not know whose it was.
 		proto := attribute(m.Data, unix.SizeofIfAddrmsg, ifaProto)
-		return true, n.carries(m.Data[4:]) || n.ours(first(proto))
+		index := int(binary.NativeEndian.Uint32(m.Data[4:]))
+		return true, n.carries(index) || slices.Contains(n.devices, index) || n.ours(first(proto))
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 		if len(m.Data) < unix.SizeofRtMsg {
 			return true, true
@@ -276,6 +285,9 @@ func (n *Netlink) classify(m syscall.NetlinkMessage) (relevant, lost bool) {
 		// struct rtmsg: family, dst_len, src_len, tos, table, protocol.
 		gone := m.Header.Type == unix.RTM_DELROUTE && n.ours(m.Data[5])
 		return m.Data[1] == 0 && m.Data[4] == unix.RT_TABLE_MAIN, gone
+	case unix.RTM_NEWNEXTHOP, unix.RTM_DELNEXTHOP:
+		// IPv4 routes that lead there go along, of which the kernel does not tell.
+		return true, false
 	case unix.RTM_DELRULE:
 		return false, n.ours(first(attribute(m.Data, unix.SizeofRtMsg, unix.FRA_PROTOCOL)))
 	default:
@@ -283,10 +295,9 @@ func (n *Netlink) classify(m syscall.NetlinkMessage) (relevant, lost bool) {
 	}
 }
 
-// carries reports whether routes of ours may lead through the interface whose
-// index b begins with.
-func (n *Netlink) carries(b []byte) bool {
-	return n.cfg.Protocol != 0 && slices.Contains(n.uplinks, int(binary.NativeEndian.Uint32(b)))
+// carries reports whether routes of ours may lead through an interface.
+func (n *Netlink) carries(index int) bool {
+	return n.cfg.Protocol != 0 && slices.Contains(n.uplinks, index)
 }
 
 // isDevice reports whether a name is one of our own devices'.

@@ -200,6 +200,10 @@ func TestNetlinkLost(t *testing.T) {
 
 	require.NoError(t, nl.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "lmn0"}}))
 	h.until("something happened to a device of ours", lost)
+	// Before Linux 5.18 it is not known whose an address was.
+	h.MustRun("ip", "addr", "add", "192.0.2.1/32", "dev", "lmn0")
+	h.MustRun("ip", "addr", "del", "192.0.2.1/32", "dev", "lmn0")
+	h.until("an address of a device of ours is gone", lost)
 
 	// Those of others do not matter: the next thing told is the address that
 	// follows them.
@@ -252,4 +256,26 @@ func TestNetlinkEnds(t *testing.T) {
 	go func() { _, err := n.Next(context.Background()); ended <- err }()
 	require.NoError(t, n.Close())
 	require.Error(t, <-ended)
+}
+
+// Close is safe at every moment of a Next, which ends then.
+func TestNetlinkCloseWhileListing(t *testing.T) {
+	netlab.Test(t)
+	for range 50 {
+		n, err := multihome.NewNetlink(multihome.NetlinkConfig{})
+		require.NoError(t, err)
+		began, ended := make(chan struct{}), make(chan error, 1)
+		go func() {
+			close(began)
+			for err := error(nil); ; {
+				if _, err = n.Next(context.Background()); err != nil {
+					ended <- err
+					return
+				}
+			}
+		}()
+		<-began
+		require.NoError(t, n.Close())
+		require.Error(t, <-ended)
+	}
 }
