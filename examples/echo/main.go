@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/xtrkit/xtrkit/examples/internal/cmdline"
 	"github.com/xtrkit/xtrkit/examples/internal/daemon"
 )
 
@@ -60,12 +61,11 @@ var roles = map[string]func(context.Context, options, io.Writer) (*figures, erro
 	"udp-server": udpServer, "tcp-server": tcpServer, "udp-client": udpClient, "tcp-client": tcpClient,
 }
 
-func parse(args []string, stderr io.Writer) (o options, err error) {
+func parse(args []string, stdout, stderr io.Writer) (o options, err error) {
 	if len(args) > 0 && roles[args[0]] != nil {
 		o.role, args = args[0], args[1:]
 	}
 	fs := flag.NewFlagSet("echo", flag.ContinueOnError)
-	fs.SetOutput(stderr)
 	fs.IntVar(&o.port, "p", defaultPort, "`PORT` of the server")
 	fs.StringVar(&o.listen, "l", "", "server: listen at `ADDR` only")
 	fs.StringVar(&o.from, "from", "", "client: send from `ADDR`, an EID for example")
@@ -75,11 +75,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	fs.IntVar(&o.size, "size", 64, "client: `OCTETS` of a message, at least 16")
 	fs.BoolVar(&o.quiet, "q", false, "client: only the figures at the end")
 	fs.BoolVar(&o.json, "json", false, "client: print the figures as JSON, and nothing else")
-	fs.Usage = func() {
-		fmt.Fprint(stderr, synopsis)
-		fs.PrintDefaults()
-	}
-	if err := fs.Parse(args); err != nil {
+	if err := cmdline.Parse(fs, synopsis, args, stdout, stderr); err != nil {
 		return o, err
 	}
 	client := o.role == "udp-client" || o.role == "tcp-client"
@@ -101,13 +97,13 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 		err = errors.New("-i, -c or -p is out of range")
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "echo: %v (see echo -help)\n", err)
+		cmdline.Mistake(stderr, "echo", err)
 	}
 	return o, err
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	o, err := parse(args, stderr)
+	o, err := parse(args, stdout, stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return daemon.ExitOK

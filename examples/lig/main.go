@@ -22,6 +22,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/xtrkit/xtrkit/examples/internal/cmdline"
 	"github.com/xtrkit/xtrkit/examples/internal/conf"
 	"github.com/xtrkit/xtrkit/examples/internal/daemon"
 	"github.com/xtrkit/xtrkit/examples/internal/statusd"
@@ -58,9 +59,8 @@ type options struct {
 	eid       string
 }
 
-func parse(args []string, stderr io.Writer) (o options, err error) {
+func parse(args []string, stdout, stderr io.Writer) (o options, err error) {
 	fs := flag.NewFlagSet("lig", flag.ContinueOnError)
-	fs.SetOutput(stderr)
 	fs.StringVar(&o.resolvers, "m", "", "ask the Map-Resolvers `ADDR[,ADDR]`, not those of the configuration")
 	fs.StringVar(&o.file, "f", "/etc/lispd.conf", "find the Map-Resolvers in the configuration `FILE` of lispmn")
 	fs.StringVar(&o.socket, "s", "/run/lispmn.sock", "`SOCKET` of the lispmn that knows our EIDs and locators")
@@ -71,11 +71,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	fs.BoolVar(&o.all, "all", false, "ask every Map-Resolver, not only the first")
 	fs.BoolVar(&o.json, "json", false, "print JSON")
 	fs.BoolVar(&o.version, "version", false, "print the version and exit")
-	fs.Usage = func() {
-		fmt.Fprint(stderr, synopsis)
-		fs.PrintDefaults()
-	}
-	if err := fs.Parse(args); err != nil || o.version {
+	if err := cmdline.Parse(fs, synopsis, args, stdout, stderr); err != nil || o.version {
 		return o, err
 	}
 	switch {
@@ -89,14 +85,14 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 		err = errors.New("-iid has 24 bits")
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "lig: %v (see lig -help)\n", err)
+		cmdline.Mistake(stderr, "lig", err)
 	}
 	o.eid = fs.Arg(0)
 	return o, err
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	o, err := parse(args, stderr)
+	o, err := parse(args, stdout, stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return daemon.ExitOK
@@ -107,7 +103,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return daemon.ExitOK
 	}
 	answers, err := o.lig(ctx)
-	if err != nil {
+	if wrong, ok := errors.AsType[usageError](err); ok {
+		cmdline.Mistake(stderr, "lig", wrong)
+		return daemon.ExitUsage
+	}
+	if err != nil && len(answers) == 0 {
 		return daemon.Failed(stderr, "lig", err)
 	}
 	if o.json {
@@ -127,8 +127,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			a.print(stdout)
 		}
 	}
+	if err != nil {
+		return daemon.Failed(stderr, "lig", err)
+	}
 	return code
 }
+
+// usageError is an error of the command line.
+type usageError struct{ error }
 
 // lig asks all that is to be asked.
 func (o *options) lig(ctx context.Context) ([]answer, error) {
@@ -139,8 +145,11 @@ func (o *options) lig(ctx context.Context) ([]answer, error) {
 	status, errStatus := statusd.NewClient(o.socket).Status(ctx)
 	var eids []netip.Addr
 	if o.eid == "self" {
-		if errStatus != nil || status.Node == nil {
+		if errStatus != nil {
 			return nil, fmt.Errorf("whose EIDs self are is known by lispmn: %w", errStatus)
+		}
+		if status.Node == nil {
+			return nil, fmt.Errorf("whose EIDs self are is known by lispmn, but %s is the socket of %s", o.socket, status.Program)
 		}
 		for _, p := range status.Node.EIDs {
 			eids = append(eids, p.Addr())
@@ -150,6 +159,9 @@ func (o *options) lig(ctx context.Context) ([]answer, error) {
 	}
 	var answers []answer
 	for _, eid := range eids {
+		if eid.IsUnspecified() || eid.IsMulticast() || eid.Zone() != "" {
+			return nil, usageError{fmt.Errorf("%v is the address of no host", eid)}
+		}
 		for _, r := range resolvers {
 			sources, err := o.sources(r, status.Node)
 			if err != nil {
@@ -231,7 +243,7 @@ func (o *options) sources(r netip.Addr, node *statusd.Node) (out []netip.Addr, e
 		for _, w := range conf.Words(o.source) {
 			a, err := netip.ParseAddr(w)
 			if err != nil {
-				return nil, fmt.Errorf("-source: %w", err)
+				return nil, usageError{fmt.Errorf("-source: %w", err)}
 			}
 			out = append(out, a)
 		}

@@ -141,8 +141,11 @@ func TestCommandLine(t *testing.T) {
 		{"-x", daemon.ExitUsage, "not defined"},
 		{"-help", daemon.ExitOK, "Usage: lig"},
 		{"-version", daemon.ExitOK, "lig "},
-		{"-f none 192.0.2.1", daemon.ExitFailure, "no Map-Resolver: give one with -m: configuration file"},
+		{"-f none 192.0.2.1", daemon.ExitUsage, "no Map-Resolver: give one with -m: configuration file"},
 		{"-m , 192.0.2.1", daemon.ExitFailure, "no Map-Resolver"},
+		{"-m 192.0.2.1 224.0.0.1", daemon.ExitUsage, "224.0.0.1 is the address of no host"},
+		{"-m 192.0.2.1 ::", daemon.ExitUsage, ":: is the address of no host"},
+		{"-m 192.0.2.1 fe80::1%lo", daemon.ExitUsage, "fe80::1%lo is the address of no host"},
 		{"-m 192.0.2.1 -s none self", daemon.ExitFailure, "whose EIDs self are is known by lispmn: nothing runs at"},
 	} {
 		var out bytes.Buffer

@@ -20,6 +20,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/xtrkit/xtrkit/examples/internal/cmdline"
 	"github.com/xtrkit/xtrkit/examples/internal/daemon"
 	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 )
@@ -90,15 +91,10 @@ func flagSet(o *options) *flag.FlagSet {
 }
 
 // parse reads options wherever they stand.
-func parse(args []string, stderr io.Writer) (o options, err error) {
+func parse(args []string, stdout, stderr io.Writer) (o options, err error) {
 	fs := flagSet(&o)
-	fs.SetOutput(stderr)
-	fs.Usage = func() {
-		fmt.Fprint(stderr, synopsis)
-		fs.PrintDefaults()
-	}
 	for {
-		if err := fs.Parse(args); err != nil {
+		if err := cmdline.Parse(fs, synopsis, args, stdout, stderr); err != nil {
 			return o, err
 		}
 		if fs.NArg() == 0 {
@@ -112,7 +108,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 var errUsage = errors.New("see lispconf -help")
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	o, err := parse(args, stderr)
+	o, err := parse(args, stdout, stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return daemon.ExitOK

@@ -17,6 +17,8 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+
+	"github.com/xtrkit/xtrkit/examples/internal/cmdline"
 )
 
 func main() {
@@ -25,6 +27,14 @@ func main() {
 	stop()
 	os.Exit(code)
 }
+
+const synopsis = `Usage: lispdump [options] [FILE...]
+
+Prints the LISP messages in pcap or pcapng files (- is the standard input), or on an
+interface. Files may be compressed with gzip. Fragmented datagrams are not put together.
+
+Options:
+`
 
 // options are the command line.
 type options struct {
@@ -60,30 +70,23 @@ func (s *secrets) Set(v string) error {
 	return nil
 }
 
-func parseOptions(args []string, stderr io.Writer) (options, error) {
+func parseOptions(args []string, stdout, stderr io.Writer) (options, error) {
 	var o options
 	fs := flag.NewFlagSet("lispdump", flag.ContinueOnError)
-	fs.SetOutput(stderr)
-	fs.Usage = func() {
-		_, _ = fmt.Fprint(stderr, "usage: lispdump [options] [FILE...]\n\n"+
-			"Prints the LISP messages in pcap or pcapng files (- is the standard input), or on an interface.\n"+
-			"Files may be compressed with gzip.\n"+
-			"Fragmented datagrams are not put together.\n\n")
-		fs.PrintDefaults()
-	}
 	fs.StringVar(&o.iface, "i", "", "listen on this `interface` (Linux, as root)")
 	fs.BoolVar(&o.tree, "v", false, "print all fields of each message")
 	fs.BoolVar(&o.json, "json", false, "print a JSON object a line")
 	fs.BoolVar(&o.data, "data", false, "print data packets too")
 	fs.Var(&o.secrets, "key", "check authentication data with this `secret`, or the secrets in @FILE; may be repeated.\n"+
 		"Key ID and algorithm are taken from the message")
-	if err := fs.Parse(args); err != nil {
+	if err := cmdline.Parse(fs, synopsis, args, stdout, stderr); err != nil {
 		return o, err
 	}
 	o.files = fs.Args()
 	if (o.iface == "") == (len(o.files) == 0) {
-		fs.Usage()
-		return o, errors.New("give either files or an interface")
+		err := errors.New("give either files or an interface")
+		cmdline.Mistake(stderr, fs.Name(), err)
+		return o, err
 	}
 	return o, nil
 }
@@ -91,12 +94,11 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 // run is main without the process. It returns the exit code: 0, 1 if something
 // could not be read, 2 for a wrong command line.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	o, err := parseOptions(args, stderr)
+	o, err := parseOptions(args, stdout, stderr)
 	if errors.Is(err, flag.ErrHelp) {
 		return 0
 	}
 	if err != nil {
-		_, _ = fmt.Fprintln(stderr, "lispdump:", err)
 		return 2
 	}
 	p := &printer{options: o, out: stdout}

@@ -125,16 +125,17 @@ func TestCommandLine(t *testing.T) {
 	for _, args := range [][]string{{}, {"-x"}, {"-i", "eth0", "file"}, {"-key", "@/no/such/file", "x"}} {
 		_, errOut, code := dump(t, args...)
 		assert.Equal(t, 2, code, args)
-		assert.Contains(t, errOut, "usage: lispdump")
+		assert.Contains(t, errOut, "(see lispdump -help)\n")
+		assert.Equal(t, 1, strings.Count(errOut, "\n"))
 	}
 	_, errOut, code := dump(t, "/no/such/file")
 	assert.Equal(t, 1, code)
 	assert.Contains(t, errOut, "/no/such/file")
 	_, _, code = dump(t, "-")
 	assert.Equal(t, 1, code, "an empty standard input")
-	_, errOut, code = dump(t, "-h")
+	out, _, code := dump(t, "-h")
 	assert.Zero(t, code)
-	assert.Contains(t, errOut, "usage: lispdump")
+	assert.Contains(t, out, "Usage: lispdump")
 	_, _, code = dump(t, "-i", "no-such-interface")
 	assert.Equal(t, 1, code)
 }

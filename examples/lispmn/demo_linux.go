@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/xtrkit/xtrkit/examples/internal/cmdline"
 	"github.com/xtrkit/xtrkit/examples/internal/daemon"
 	"github.com/xtrkit/xtrkit/internal/netlab"
 )
@@ -47,24 +48,19 @@ type demoOptions struct {
 func demo(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var opt demoOptions
 	fs := flag.NewFlagSet("lispmn demo", flag.ContinueOnError)
-	fs.SetOutput(stderr)
 	fs.BoolVar(&opt.json, "json", false, "print one JSON object at the end instead of text")
 	fs.BoolVar(&opt.multihome, "multihome", false, "show handovers between several uplinks, with connections that go on")
 	fs.BoolVar(&opt.nat, "nat", false, "show nodes behind NATs, with connections that go on while a NAT forgets, an RTR dies and a node moves")
 	fs.BoolVar(&opt.pxtr, "pxtr", false, "show a node and a host without LISP talk, by a Proxy-ITR and a Proxy-ETR")
 	fs.BoolVar(&opt.keep, "keep", false, "leave the network running at the end, and print how to enter each host")
 	fs.StringVar(&opt.capture, "capture", "", "write what each host sees to `DIR`/HOST.pcapng, for Wireshark")
-	fs.Usage = func() {
-		fmt.Fprint(stderr, demoSynopsis, "\nOptions:\n")
-		fs.PrintDefaults()
-	}
-	switch err := fs.Parse(args); {
+	switch err := cmdline.Parse(fs, demoSynopsis+"\nOptions:\n", args, stdout, stderr); {
 	case errors.Is(err, flag.ErrHelp):
 		return daemon.ExitOK
 	case err != nil:
 		return daemon.ExitUsage
 	case fs.NArg() > 0:
-		fmt.Fprintf(stderr, "lispmn demo: unexpected argument %q\n", fs.Arg(0))
+		cmdline.Mistake(stderr, fs.Name(), fmt.Errorf("unexpected argument %q", fs.Arg(0)))
 		return daemon.ExitUsage
 	}
 	// From here on in namespaces of our own: Enter starts this program again.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/xtrkit/xtrkit/examples/internal/cmdline"
 	"github.com/xtrkit/xtrkit/examples/internal/conf"
 	"github.com/xtrkit/xtrkit/examples/internal/daemon"
 )
@@ -27,7 +29,6 @@ Options:
 // initialise is "lispmn init". It returns the exit code.
 func initialise(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("lispmn init", flag.ContinueOnError)
-	flags.SetOutput(stderr)
 	file := flags.String("o", "/etc/lispd.conf", "write to `FILE`; - is standard output")
 	force := flags.Bool("force", false, "replace a file that is there")
 	eids := flags.String("eid", "", "`EID[,EID]` of the node, with a prefix length those of its site")
@@ -35,17 +36,13 @@ func initialise(ctx context.Context, args []string, stdin io.Reader, stdout, std
 	key := flags.String("key", "", "`KEY` shared with the Map-Server; better asked for, as others see command lines")
 	resolvers := flags.String("map-resolver", "", "`ADDR[,ADDR]` of Map-Resolvers")
 	interfaces := flags.String("interface", "", "`NAME[,NAME]` of the interfaces to be reached by; wlan* is possible")
-	flags.Usage = func() {
-		fmt.Fprint(stderr, initSynopsis)
-		flags.PrintDefaults()
-	}
-	switch err := flags.Parse(args); {
+	switch err := cmdline.Parse(flags, initSynopsis, args, stdout, stderr); {
 	case errors.Is(err, flag.ErrHelp):
 		return daemon.ExitOK
 	case err != nil:
 		return daemon.ExitUsage
 	case flags.NArg() > 0:
-		fmt.Fprintf(stderr, "lispmn init: unexpected argument %q (see lispmn init -help)\n", flags.Arg(0))
+		cmdline.Mistake(stderr, flags.Name(), fmt.Errorf("unexpected argument %q", flags.Arg(0)))
 		return daemon.ExitUsage
 	}
 	in := bufio.NewReader(stdin)
@@ -57,12 +54,14 @@ func initialise(ctx context.Context, args []string, stdin io.Reader, stdout, std
 		take  func(string) error
 	}{
 		{eids, "EIDs of this node (one for each of IPv4 and IPv6, or prefixes for a router)", nil, func(s string) (err error) {
-			answers.EIDs, err = conf.ParseEIDs(s)
-			return err
+			if answers.EIDs, err = conf.ParseEIDs(s); err != nil {
+				return err
+			}
+			return check(ctx, answers)
 		}},
 		{server, "Address of the Map-Server", nil, func(s string) error {
 			answers.MapServer = s
-			return nil
+			return check(ctx, answers)
 		}},
 		{key, "Key shared with the Map-Server", nil, func(s string) error {
 			answers.Key = conf.Secret(s)
@@ -70,29 +69,36 @@ func initialise(ctx context.Context, args []string, stdin io.Reader, stdout, std
 		}},
 		{resolvers, "Addresses of Map-Resolvers", func() string { return answers.MapServer }, func(s string) error {
 			answers.MapResolvers = conf.Words(s)
-			return nil
+			return check(ctx, answers)
 		}},
 		{interfaces, "Interfaces to be reached by", uplinks, func(s string) error {
 			answers.Interfaces = conf.Words(s)
-			return nil
+			return check(ctx, answers)
 		}},
 	} {
-		text := *q.given
-		if text == "" {
-			var err error
-			if text, err = ask(in, stderr, q.ask, q.def); err != nil {
+		if *q.given != "" {
+			if err := q.take(*q.given); err != nil {
+				cmdline.Mistake(stderr, flags.Name(), err)
+				return daemon.ExitUsage
+			}
+			continue
+		}
+		for {
+			text, err := ask(in, stderr, q.ask, q.def)
+			if err != nil {
 				return daemon.Failed(stderr, "lispmn init", err)
 			}
-		}
-		if err := q.take(text); err != nil {
-			return daemon.Failed(stderr, "lispmn init", err)
+			err = errNoAnswer
+			if text != "" {
+				err = q.take(text)
+			}
+			if err == nil {
+				break
+			}
+			fmt.Fprintf(stderr, "%v\n", err)
 		}
 	}
 	text := answers.File()
-	// What is asked for here must be good there.
-	if _, err := conf.ParseNode(ctx, *file, text, conf.Options{}); err != nil {
-		return daemon.Failed(stderr, "lispmn init", err)
-	}
 	if *file == "-" {
 		fmt.Fprint(stdout, text)
 		return daemon.ExitOK
@@ -104,7 +110,28 @@ func initialise(ctx context.Context, args []string, stdin io.Reader, stdout, std
 	return daemon.ExitOK
 }
 
-// ask asks one question. An empty answer is the default.
+var errNoAnswer = errors.New("this needs an answer")
+
+// check says what the program that reads the file would not like about the answers so
+// far. In place of what is still to come stands something that it likes.
+func check(ctx context.Context, a conf.Answers) error {
+	a.MapServer = cmp.Or(a.MapServer, "192.0.0.8")
+	a.Key = cmp.Or(a.Key, "key")
+	if len(a.MapResolvers) == 0 {
+		a.MapResolvers = []string{"192.0.0.8"}
+	}
+	if len(a.Interfaces) == 0 {
+		a.Interfaces = []string{"eth0"}
+	}
+	_, err := conf.ParseNode(ctx, "", a.File(), conf.Options{})
+	bad, ok := errors.AsType[*conf.Error](err)
+	if !ok || bad.Passing { // names may well be unknown where the file is written
+		return nil
+	}
+	return errors.New(bad.Problems[0].Text)
+}
+
+// ask asks one question. An empty answer is the default, if there is one.
 func ask(in *bufio.Reader, out io.Writer, question string, def func() string) (string, error) {
 	d := ""
 	if def != nil {
@@ -116,11 +143,8 @@ func ask(in *bufio.Reader, out io.Writer, question string, def func() string) (s
 	if line = strings.TrimSpace(line); line == "" {
 		line = d
 	}
-	if line == "" {
-		if err != nil {
-			return "", errors.New("no answer (give it as an option, see lispmn init -help)")
-		}
-		return "", errors.New("this needs an answer")
+	if line == "" && err != nil {
+		return "", errors.New("no answer (give it as an option, see lispmn init -help)")
 	}
 	return line, nil
 }
@@ -160,6 +184,9 @@ func create(path, text string, force bool) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString(text)
+	err = f.Chmod(0o600) // what is replaced may have been open to others
+	if err == nil {
+		_, err = f.WriteString(text)
+	}
 	return errors.Join(err, f.Close())
 }

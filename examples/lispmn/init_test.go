@@ -39,6 +39,22 @@ func TestInit(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, os.FileMode(0o600), info.Mode().Perm())
 
+	// A wrong answer is asked for again, and nothing else is.
+	code, out = run1(strings.Replace("x\n\n"+answers, "\n192.0.2.1\n", "\n192.0.2.300\n192.0.2.1\n", 1), "-o", "-")
+	assert.Equal(t, daemon.ExitOK, code, out)
+	assert.Contains(t, out, string(a))
+	for question, times := range map[string]int{"EIDs of this node": 3, "Address of the Map-Server: ": 2, "Key shared with the Map-Server: ": 1} {
+		assert.Equal(t, times, strings.Count(out, question), out)
+	}
+
+	// What holds a key is for nobody else, also when it was before.
+	require.NoError(t, os.Chmod(byFlags, 0o644))
+	code, out = run1("", append(flags, "-o", byFlags, "-force")...)
+	require.Equal(t, daemon.ExitOK, code, out)
+	info, err = os.Stat(byFlags)
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+
 	var said bytes.Buffer
 	assert.Equal(t, daemon.ExitOK, run(t.Context(), []string{"check", byFlags}, &said, &said))
 	assert.Equal(t, byFlags+": can be used\n", said.String())
@@ -51,7 +67,10 @@ func TestInit(t *testing.T) {
 		{append(flags, "-o", byFlags), daemon.ExitFailure, "is there already (replace it with -force"},
 		{append(flags, "-o", byFlags, "-force"), daemon.ExitOK, "is written"},
 		{append(flags, "-o", "-"), daemon.ExitOK, "eid-prefix = 198.51.100.1/32"},
-		{append(flags, "-eid", "x"), daemon.ExitFailure, "'x' is not an EID-Prefix"},
+		{append(flags, "-eid", "x"), daemon.ExitUsage, "lispmn init: 'x' is not an EID-Prefix"},
+		{append(flags, "-map-server", "@"), daemon.ExitUsage, "lispmn init: '@' is neither an IP address nor a host name (see"},
+		{append(flags, "-map-server", "198.51.100.1"), daemon.ExitUsage, "198.51.100.1/32 holds the Map-Server 198.51.100.1, which has to be outside of it"},
+		{append(flags, "-map-server", "ms.invalid", "-o", "-"), daemon.ExitOK, "address     = 'ms.invalid'"},
 		{append(flags, "-eid", "198.51.100.1,198.51.100.2"), daemon.ExitUsage, "a mobile node has one EID per address family"},
 		{flags[2:], daemon.ExitFailure, "no answer (give it as an option"},
 		{[]string{"-frob"}, daemon.ExitUsage, "not defined"},

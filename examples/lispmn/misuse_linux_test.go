@@ -57,8 +57,8 @@ func TestMisuse(t *testing.T) {
 			says: []string{"status page: listen tcp 127.0.0.1:8080: bind: address already in use (give another place with -http)"},
 		},
 		{name: "profiles nowhere", config: good, args: "-pprof", code: daemon.ExitUsage, says: []string{"-pprof needs -http ADDRESS"}},
-		{name: "a log in no form", config: good, args: "-log yaml", code: daemon.ExitUsage, says: []string{`-log "yaml": it is auto, text or json`}},
-		{name: "no text", config: "\x7fELF\x00\x01", code: daemon.ExitFailure, says: []string{"x.conf is not text"}},
+		{name: "a log in no form", config: good, args: "-log yaml", code: daemon.ExitUsage, says: []string{"-log: it is auto, text or json"}},
+		{name: "no text", config: "\x7fELF\x00\x01", code: daemon.ExitUsage, says: []string{"x.conf is not text"}},
 		{
 			name: "typos", config: "map-resolvr = 10.0.3.2\nkey = x\n" + good, code: daemon.ExitUsage,
 			says: []string{"x.conf:1: map-resolvr: unknown option; did you mean 'map-resolver'?", "x.conf:2: key: unknown option; it belongs into section map-server"},

@@ -50,7 +50,7 @@ func check(s *section, table options, who role, probs *problems) *group {
 func reportUnknown(it item, path, in string, table options, who role, probs *problems) {
 	names := slices.Collect(maps.Keys(table))
 	hint := ""
-	if n := suggest(it.name, names); n != "" {
+	if n := Suggest(it.name, names); n != "" {
 		hint = "; did you mean '" + n + "'?"
 	} else if other := whereKnown(it.name, in, who); other != "" {
 		hint = "; it belongs into " + other

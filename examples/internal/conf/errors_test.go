@@ -15,7 +15,7 @@ func TestAllErrors(t *testing.T) {
 		`debug = 2x
 operating-mode = xRT
 tun-mtu = big
-map-server { adress = 192.0.2.1 key = k }
+map-server { addrss = 192.0.2.1 key = k }
 map-server { address = 192.0.2.300 key = k }
 map-server { address = 192.0.2.7 key-type = 9 }
 database-mapping { eid-prefix = 198.51.100.0/24 iid = x rloc-iface = eth0 }
@@ -24,7 +24,7 @@ static-map-cache { eid-prefix = 203.0.113.0/24 rloc-address { address = 192.0.2.
 `: `f:1: debug: '2x' is not a level from 0 to 3
 f:2: operating-mode: 'xRT' is not a mode; did you mean xTR?
 f:3: tun-mtu: 'big' is not a number from 576 to 65535
-f:4: map-server.adress: unknown option in section map-server; did you mean 'address'?
+f:4: map-server.addrss: unknown option in section map-server; did you mean 'address'?
 f:5: map-server.address: '192.0.2.300' is neither an IP address nor a host name
 f:6: map-server.key-type: '9' is not a number from 0 to 3
 f:6: map-server.key: is missing

@@ -72,7 +72,7 @@ func TestSuggest(t *testing.T) {
 		"something-else":        "",
 		strings.Repeat("m", 99): "",
 	} {
-		assert.Equal(t, want, suggest(unknown, slices.Clone(names)), unknown)
+		assert.Equal(t, want, Suggest(unknown, slices.Clone(names)), unknown)
 	}
 }
 

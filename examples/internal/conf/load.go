@@ -92,19 +92,22 @@ func (r *reader) open(src string, who func(root *section) role) *group {
 	return g
 }
 
+// ErrFile is wrapped by errors about a configuration file that cannot be read.
+var ErrFile = errors.New("configuration file")
+
 // readFile reads a configuration file, with an error that says what to do.
 func readFile(path string) (string, error) {
 	b, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return "", fmt.Errorf("configuration file %s does not exist (give another one with -f)", path)
+		return "", fmt.Errorf("%w %s does not exist (give another one with -f)", ErrFile, path)
 	case err != nil:
-		return "", fmt.Errorf("configuration file: %w", err)
+		return "", fmt.Errorf("%w: %w", ErrFile, err)
 	case len(b) > 1<<20:
-		return "", fmt.Errorf("configuration file %s has %d octets; more than 1 MiB is not a configuration", path, len(b))
+		return "", fmt.Errorf("%w %s has %d octets; more than 1 MiB is not a configuration", ErrFile, path, len(b))
 	}
 	if !utf8.Valid(b) || bytes.IndexByte(b, 0) >= 0 {
-		return "", fmt.Errorf("configuration file %s is not text", path)
+		return "", fmt.Errorf("%w %s is not text", ErrFile, path)
 	}
 	return string(b), nil
 }

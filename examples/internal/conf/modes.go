@@ -76,7 +76,7 @@ func (r *reader) nodeMode(g *group) Mode {
 	case "DDT", "DDT-MR":
 		g.errorf("operating-mode", "%s is not supported: there is no DDT; use map-resolver", mode)
 	default:
-		hint := suggest(mode, []string{"MN", "MS", "xTR", "PxTR", "RTR", "DDT", "DDT-MR"})
+		hint := Suggest(mode, []string{"MN", "MS", "xTR", "PxTR", "RTR", "DDT", "DDT-MR"})
 		if hint != "" {
 			hint = "; did you mean " + hint + "?"
 		}

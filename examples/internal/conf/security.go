@@ -141,7 +141,7 @@ func (r *reader) someOf(g *group, name string, words []string) (out []string) {
 
 func (r *reader) notAWord(line int, option, text string, words []string) {
 	hint := ""
-	if near := suggest(text, slices.Clone(words)); near != "" {
+	if near := Suggest(text, slices.Clone(words)); near != "" {
 		hint = "; did you mean '" + near + "'?"
 	}
 	r.probs.errorf(line, option, "'%s' is not one of %s%s", text, strings.Join(words, ", "), hint)

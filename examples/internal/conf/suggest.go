@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// suggest returns the name of names that is nearest to the unknown one, or ""
-// if none is near enough to be worth mentioning.
-func suggest(unknown string, names []string) string {
+// Suggest returns the name of names that is nearest to the unknown one, or ""
+// if none is near enough to be worth mentioning. It sorts names.
+func Suggest(unknown string, names []string) string {
 	flat := flatten(unknown)
 	best, bestDistance := "", len(flat)/3+1
 	slices.Sort(names)

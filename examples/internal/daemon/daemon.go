@@ -54,10 +54,13 @@ func Warn(w io.Writer, warnings []conf.Problem) {
 func Failed(w io.Writer, name string, err error) int {
 	if bad, ok := errors.AsType[*conf.Error](err); ok {
 		fmt.Fprintln(w, bad)
+		if bad.Passing {
+			return ExitFailure
+		}
 		return ExitUsage
 	}
 	fmt.Fprintf(w, "%s: %v\n", name, err)
-	if _, ok := errors.AsType[usageError](err); ok {
+	if _, ok := errors.AsType[usageError](err); ok || errors.Is(err, conf.ErrFile) {
 		return ExitUsage
 	}
 	return ExitFailure

@@ -39,12 +39,15 @@ func TestParse(t *testing.T) {
 		}}, ExitOK, false, ""},
 		{"-version", Flags{File: "/etc/x.conf", Version: true, Log: LogAuto}, ExitOK, false, ""},
 		{"-help", Flags{File: "/etc/x.conf", Log: LogAuto}, ExitOK, true, "Usage: x\n\nOptions (they override the file):\n"},
-		{"-x", Flags{File: "/etc/x.conf", Log: LogAuto}, ExitUsage, true, "not defined"},
-		{"dmeo", Flags{File: "/etc/x.conf", Log: LogAuto}, ExitUsage, true, `unexpected argument "dmeo"`},
+		{"-x", Flags{File: "/etc/x.conf", Log: LogAuto}, ExitUsage, true, "x: flag provided but not defined: -x (see x -help)\n"},
+		{"-log text", Flags{File: "/etc/x.conf", Log: LogText}, ExitOK, false, ""},
+		{"-log yaml", Flags{File: "/etc/x.conf", Log: LogAuto}, ExitUsage, true, `"yaml" for flag -log: it is auto, text or json`},
+		{"dmeo", Flags{File: "/etc/x.conf", Log: LogAuto}, ExitUsage, true, "x: unexpected argument \"dmeo\"; did you mean \"demo\"? (see x -help)\n"},
+		{"node.conf", Flags{File: "/etc/x.conf", Log: LogAuto}, ExitUsage, true, "x: unexpected argument \"node.conf\" (see x -help)\n"},
 	} {
 		var out bytes.Buffer
-		c := Command{Name: "x", File: "/etc/x.conf", Synopsis: "Usage: x\n", Node: true}
-		f, code, done := c.Parse(strings.Fields(tc.args), &out)
+		c := Command{Name: "x", File: "/etc/x.conf", Synopsis: "Usage: x\n", Commands: []string{"check", "demo"}, Node: true}
+		f, code, done := c.Parse(strings.Fields(tc.args), &out, &out)
 		assert.Equal(t, tc.want, f, tc.args)
 		assert.Equal(t, tc.code, code, tc.args)
 		assert.Equal(t, tc.done, done, tc.args)
@@ -52,14 +55,14 @@ func TestParse(t *testing.T) {
 	}
 	c := Command{Name: "x", File: "/etc/x.conf"}
 	for args, want := range map[string]string{"": "/etc/x.conf", "y.conf": "y.conf", "-f y.conf": "y.conf", "-d=1 y.conf": "y.conf"} {
-		f, _, done := c.CheckArgs(strings.Fields(args), io.Discard)
+		f, _, done := c.CheckArgs(strings.Fields(args), io.Discard, io.Discard)
 		assert.False(t, done)
 		assert.Equal(t, want, f.File, args)
 	}
-	_, code, done := c.Parse([]string{"-m", "192.0.2.1"}, io.Discard)
+	_, code, done := c.Parse([]string{"-m", "192.0.2.1"}, io.Discard, io.Discard)
 	assert.True(t, done, "not for a Map-Server")
 	assert.Equal(t, ExitUsage, code)
-	f, _, done := c.Parse([]string{"-dataplane", "user"}, io.Discard)
+	f, _, done := c.Parse([]string{"-dataplane", "user"}, io.Discard, io.Discard)
 	assert.False(t, done, "an RTR forwards")
 	assert.Equal(t, []conf.Setting{{Name: "dataplane", Values: []string{"user"}}}, f.Settings)
 }
@@ -103,8 +106,6 @@ func TestLogForms(t *testing.T) {
 		l.Info("hello")
 		assert.Contains(t, out.String(), want, form)
 	}
-	_, err := NewLog(&out, "", "yaml", 1)
-	assert.ErrorContains(t, err, `-log "yaml": it is auto, text or json`)
 }
 
 func TestFailed(t *testing.T) {
@@ -114,6 +115,10 @@ func TestFailed(t *testing.T) {
 	bad := &conf.Error{Problems: []conf.Problem{{File: "f", Line: 3, Text: "wrong"}}}
 	assert.Equal(t, ExitUsage, Failed(&out, "x", fmt.Errorf("load: %w", bad)))
 	Warn(&out, bad.Problems)
+	// What may be right the next time is no mistake, after which nobody tries again.
+	assert.Equal(t, ExitFailure, Failed(io.Discard, "x", &conf.Error{Passing: true}))
+	_, err := conf.LoadNode(t.Context(), filepath.Join(t.TempDir(), "none"), conf.Options{})
+	assert.Equal(t, ExitUsage, Failed(io.Discard, "x", err))
 	assert.Equal(t, "x: no\nf:3: wrong\nf:3: wrong (warning)\n", out.String())
 	assert.NotEmpty(t, Version())
 }

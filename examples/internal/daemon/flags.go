@@ -5,9 +5,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/xtrkit/xtrkit/examples/internal/cmdline"
 	"github.com/xtrkit/xtrkit/examples/internal/conf"
 )
 
@@ -44,6 +46,7 @@ func (s setting) Set(text string) error {
 type Command struct {
 	Name, File string // the name of the program, and where its file is if nobody says
 	Synopsis   string
+	Commands   []string // first words that the program knows
 	// Node adds the options of LISPmob's lispd that a Map-Server or RTR has no use for.
 	Node bool
 }
@@ -55,7 +58,14 @@ func (c Command) FlagSet(f *Flags) *flag.FlagSet {
 	fs.BoolVar(&f.Version, "version", false, "print the version and exit")
 	fs.StringVar(&f.HTTP, "http", "", "serve a status page, /metrics and /healthz at `ADDRESS`, such as 127.0.0.1:8080")
 	fs.BoolVar(&f.Pprof, "pprof", false, "serve Go's profiles there too")
-	fs.StringVar(&f.Log, "log", LogAuto, "`FORM` of the log: text, json, or auto, which is text on a terminal and JSON elsewhere")
+	f.Log = LogAuto
+	fs.Func("log", "`FORM` of the log: text, json, or auto, which is text on a terminal and JSON elsewhere (default \"auto\")", func(form string) error {
+		if !slices.Contains([]string{LogAuto, LogText, LogJSON}, form) {
+			return fmt.Errorf("it is %s, %s or %s", LogAuto, LogText, LogJSON)
+		}
+		f.Log = form
+		return nil
+	})
 	fs.Bool("n", false, "stay in the foreground, as is always done: for command lines of lispd")
 	for _, s := range []struct{ name, option, usage string }{
 		{"d", "debug", "`LEVEL` of detail of the log, 0 to 3"},
@@ -71,39 +81,33 @@ func (c Command) FlagSet(f *Flags) *flag.FlagSet {
 			fs.Var(setting{s.option, s.name == "m", &f.Settings}, s.name, s.usage)
 		}
 	}
-	if c.Node {
-		fs.BoolFunc("graceful", "let packets go on in the kernel when the node ends, until it is started again (for 3 minutes at most)", func(text string) error {
-			on, err := strconv.ParseBool(text)
-			if err != nil {
-				return err
-			}
-			f.Settings = append(f.Settings, conf.Setting{Name: "graceful", Values: []string{map[bool]string{true: "on", false: "off"}[on]}})
-			return nil
-		})
-	}
+	fs.BoolFunc("graceful", "let packets go on in the kernel when the program ends, until it is started again (for 3 minutes at most)", func(text string) error {
+		on, err := strconv.ParseBool(text)
+		if err != nil {
+			return err
+		}
+		f.Settings = append(f.Settings, conf.Setting{Name: "graceful", Values: []string{map[bool]string{true: "on", false: "off"}[on]}})
+		return nil
+	})
 	return fs
 }
 
 // Parse reads the command line. done says that there is nothing left to do but
 // to exit with code.
-func (c Command) Parse(args []string, stderr io.Writer) (f Flags, code int, done bool) {
-	return c.parse(args, 0, stderr)
+func (c Command) Parse(args []string, stdout, stderr io.Writer) (f Flags, code int, done bool) {
+	return c.parse(args, 0, stdout, stderr)
 }
 
-func (c Command) parse(args []string, files int, stderr io.Writer) (f Flags, code int, done bool) {
+func (c Command) parse(args []string, files int, stdout, stderr io.Writer) (f Flags, code int, done bool) {
 	fs := c.FlagSet(&f)
-	fs.SetOutput(stderr)
-	fs.Usage = func() {
-		fmt.Fprint(stderr, c.Synopsis, "\nOptions (they override the file):\n")
-		fs.PrintDefaults()
-	}
-	switch err := fs.Parse(args); {
+	err := cmdline.Parse(fs, c.Synopsis+"\nOptions (they override the file):\n", args, stdout, stderr)
+	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return f, ExitOK, true
 	case err != nil:
 		return f, ExitUsage, true
 	case fs.NArg() > files:
-		fmt.Fprintf(stderr, "%s: unexpected argument %q (see %s -help)\n", c.Name, fs.Arg(files), c.Name)
+		cmdline.Mistake(stderr, c.Name, c.unexpected(fs.Arg(files)))
 		return f, ExitUsage, true
 	case fs.NArg() > 0:
 		f.File = fs.Arg(0)
@@ -113,6 +117,14 @@ func (c Command) parse(args []string, files int, stderr io.Writer) (f Flags, cod
 
 // CheckArgs reads the arguments of "check", which are those of the program, but
 // for the file, which may stand alone behind them.
-func (c Command) CheckArgs(args []string, stderr io.Writer) (f Flags, code int, done bool) {
-	return c.parse(args, 1, stderr)
+func (c Command) CheckArgs(args []string, stdout, stderr io.Writer) (f Flags, code int, done bool) {
+	return c.parse(args, 1, stdout, stderr)
+}
+
+// unexpected is a word too many, which may have been meant for a command.
+func (c Command) unexpected(word string) error {
+	if near := conf.Suggest(word, slices.Clone(c.Commands)); near != "" {
+		return fmt.Errorf("unexpected argument %q; did you mean %q?", word, near)
+	}
+	return fmt.Errorf("unexpected argument %q", word)
 }

@@ -34,13 +34,10 @@ const (
 func NewLog(stderr io.Writer, path, form string, debug int) (*Log, error) {
 	l := &Log{stderr: stderr}
 	options := &slog.HandlerOptions{Level: &l.level}
-	switch {
-	case form == LogText, form == LogAuto && path == "" && terminal(stderr):
+	if form == LogText || form == LogAuto && path == "" && terminal(stderr) {
 		l.Logger = slog.New(slog.NewTextHandler(l, options))
-	case form == LogJSON, form == LogAuto:
+	} else {
 		l.Logger = slog.New(slog.NewJSONHandler(l, options))
-	default:
-		return nil, usageError{fmt.Errorf("-log %q: it is %s, %s or %s", form, LogAuto, LogText, LogJSON)}
 	}
 	return l, l.Set(path, debug)
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/xtrkit/xtrkit/examples/internal/daemon"
 )
 
-var command = daemon.Command{Name: "lispms", File: "/etc/lispms.conf", Synopsis: `Usage: lispms [-f FILE] [options]         run a Map-Server
+var command = daemon.Command{Name: "lispms", File: "/etc/lispms.conf", Commands: []string{"check"}, Synopsis: `Usage: lispms [-f FILE] [options]         run a Map-Server
        lispms check [options] [FILE]      say what is wrong with a configuration
 
 lispms is a LISP Map-Server and Map-Resolver (RFC 9301). It reads files like
@@ -26,7 +26,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if check {
 		args, parse = args[1:], command.CheckArgs
 	}
-	f, code, done := parse(args, stderr)
+	f, code, done := parse(args, stdout, stderr)
 	if done {
 		return code
 	}

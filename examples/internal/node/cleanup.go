@@ -17,7 +17,7 @@ import (
 
 // Cleanup is "lispmn cleanup". It returns the exit code.
 func Cleanup(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	f, code, done := command.CheckArgs(args, stderr)
+	f, code, done := command.CheckArgs(args, stdout, stderr)
 	if done {
 		return code
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // command is the command line of lispmn.
-var command = daemon.Command{Name: "lispmn", File: "/etc/lispd.conf", Node: true, Synopsis: `Usage: lispmn [-f FILE] [options]         run a node
+var command = daemon.Command{Name: "lispmn", File: "/etc/lispd.conf", Node: true, Commands: []string{"check", "init", "cleanup", "top", "demo"}, Synopsis: `Usage: lispmn [-f FILE] [options]         run a node
        lispmn check [options] [FILE]      say what is wrong with a configuration
        lispmn init [options]              write a configuration
        lispmn cleanup [options] [FILE]    remove what a killed or graceful node left
@@ -34,7 +34,7 @@ func load(f daemon.Flags) func(context.Context) (*conf.Node, error) {
 
 // Check is "lispmn check". It returns the exit code.
 func Check(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	f, code, done := command.CheckArgs(args, stderr)
+	f, code, done := command.CheckArgs(args, stdout, stderr)
 	if done {
 		return code
 	}
@@ -50,7 +50,7 @@ func Check(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 // Main is the program lispmn without its other commands. It returns the exit
 // code.
 func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	f, code, done := command.Parse(args, stderr)
+	f, code, done := command.Parse(args, stdout, stderr)
 	if done {
 		return code
 	}

@@ -15,6 +15,7 @@ import (
 	tea "charm.land/bubbletea/v2"
 	"golang.org/x/term"
 
+	"github.com/xtrkit/xtrkit/examples/internal/cmdline"
 	"github.com/xtrkit/xtrkit/examples/internal/daemon"
 	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 )
@@ -28,19 +29,15 @@ const patience = 5 * time.Second
 // Main is the command "lispmn top". It returns the exit code.
 func Main(ctx context.Context, args []string, socket string, stdout, stderr io.Writer, more ...tea.ProgramOption) int {
 	fs := flag.NewFlagSet("lispmn top", flag.ContinueOnError)
-	fs.SetOutput(stderr)
 	fs.StringVar(&socket, "socket", socket, "the control `SOCKET` of the running node")
-	fs.Usage = func() {
-		fmt.Fprint(stderr, "Usage: lispmn top [-socket SOCKET]\n\nShows traffic by locator and EID-Prefix. Keys: s sorts otherwise, p pauses, q quits.\n\nOptions:\n")
-		fs.PrintDefaults()
-	}
-	switch err := fs.Parse(args); {
+	const usage = "Usage: lispmn top [-socket SOCKET]\n\nShows traffic by locator and EID-Prefix. Keys: s sorts otherwise, p pauses, q quits.\n\nOptions:\n"
+	switch err := cmdline.Parse(fs, usage, args, stdout, stderr); {
 	case errors.Is(err, flag.ErrHelp):
 		return daemon.ExitOK
 	case err != nil:
 		return daemon.ExitUsage
 	case fs.NArg() > 0:
-		fmt.Fprintf(stderr, "lispmn top: unexpected argument %q (see lispmn top -help)\n", fs.Arg(0))
+		cmdline.Mistake(stderr, fs.Name(), fmt.Errorf("unexpected argument %q", fs.Arg(0)))
 		return daemon.ExitUsage
 	}
 	client := statusd.NewClient(socket)
