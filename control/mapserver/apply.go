@@ -85,7 +85,6 @@ func (s *Server) apply(now time.Time, ticks int64, u *Update) {
 	}
 	s.keepXTR(x)
 	x.accept(ticks, u.algorithm, u.nonce, u.fingerprint)
-	s.notePath(x, u.path)
 	s.worker.stats.accepted.Add(1)
 	for i := range u.items {
 		it := &u.items[i]
@@ -102,6 +101,7 @@ func (s *Server) apply(now time.Time, ticks int64, u *Update) {
 		}, true)
 		s.moved(now, ticks, u, it.key, before)
 	}
+	s.notePath(x, u.path) // those who are displaced hear by the one before
 	s.notify(u)
 }
 

@@ -50,7 +50,7 @@ type Delta struct {
 
 	// Stamps.
 	Nonce    lisp.Nonce
-	NonceRun uint8     // how many nonces in a row were each one more than the last, at most 10
+	NonceRun uint8     // how many nonces in a row were each a little more than the last, at most 10
 	Seen     time.Time // when the Map-Register was accepted
 	Expiry   time.Time
 }

@@ -206,7 +206,7 @@ func (w *Worker) wrap(d lisp.Datagram, start int) bool {
 
 // notePath remembers how an xTR was heard of last.
 func (s *Server) notePath(x *xtrState, p natt.Path) {
-	if !p.IsValid() {
+	if !p.IsValid() || x.forgotten {
 		if len(s.paths) > 0 {
 			delete(s.paths, x)
 		}

@@ -88,3 +88,27 @@ func TestInfoRequestLocal(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, lisp.AddressFrom(msAddr.Addr()), n.MS)
 }
+
+// TestMoveOutOfNAT: the RTR of a node that is behind no NAT any more hears of it, by
+// the way that the node was heard of before, and has to ask.
+func TestMoveOutOfNAT(t *testing.T) {
+	for _, known := range []bool{true, false} {
+		b := newBench(t, func(c *Config) {
+			if known {
+				withRTRs(c)
+			}
+		})
+		b.put(rtr1, relayed(t, inside, register(t, key1, record("10.1.2.3/32", 10, rtr1.Addr().String()), withXTR(xtr1))))
+		out := b.put(etr1, register(t, key1, record("10.1.2.3/32", 10, "192.0.2.11"), withXTR(xtr1)))
+		require.Len(t, out, 2)
+		assert.Equal(t, etr1, out[0].Remote)
+		assert.Equal(t, rtr1, out[1].Remote)
+		e, in, m := relayedNotify(t, out[1])
+		if known {
+			require.NoError(t, e.VerifyRTR(rtrKey1))
+		}
+		assert.Equal(t, inside.Addr(), in.Destination.Addr())
+		assert.Equal(t, []string{"192.0.2.11"}, rlocsOf(m.Records[0].Locators))
+		assert.Empty(t, b.s.paths)
+	}
+}
