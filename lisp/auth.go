@@ -53,9 +53,9 @@ func (a Algorithm) lengths() (truncated, full int, ok bool) {
 // Key is a pre-shared key between an ETR and a Map-Server. Printing it, also
 // with %#v, and logging it never shows the secret.
 type Key struct {
-	ID        uint8
+	ID        uint8 // Key ID, which tells the keys of a site apart (RFC 9301 §5.6)
 	Algorithm Algorithm
-	Secret    []byte
+	Secret    []byte // any length
 	// Truncate signs with 12 or 16 octets as RFC 2404 and RFC 4868 have it. The
 	// default is the whole digest, 20 or 32 octets: all implementations known to
 	// be in use send that and several refuse anything else. HMAC-SHA-256-128 with

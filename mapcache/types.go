@@ -167,7 +167,7 @@ type Change struct {
 	Seq      uint64
 	Reason   Reason
 	Key      Key
-	Old, New Forwarding
+	Old, New Forwarding // before and after it
 	Locator  Locator // ReasonLocatorUp and ReasonLocatorDown only
 }
 
