@@ -168,7 +168,7 @@ type Change struct {
 	Reason   Reason
 	Key      Key
 	Old, New Forwarding // before and after it
-	Locator  Locator // ReasonLocatorUp and ReasonLocatorDown only
+	Locator  Locator    // ReasonLocatorUp and ReasonLocatorDown only
 }
 
 // Verdict is what forwarding does with a packet.
