@@ -3,6 +3,7 @@ package control_test
 import (
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -35,7 +36,10 @@ func (r *relay) Flush() ([]lisp.Datagram, func(time.Time)) {
 // an ITR-RLOC that is IPv6, which the socket it came by can't send to.
 func TestWorkersSendToTheOtherFamily(t *testing.T) {
 	six, err := net.ListenUDP("udp6", &net.UDPAddr{IP: net.IPv6loopback})
-	require.NoError(t, err)
+	if err != nil {
+		require.NotEqual(t, "1", os.Getenv("XTRKIT_REQUIRE_PRIVILEGED"), "no IPv6 here: %v", err)
+		t.Skipf("no IPv6 here: %v", err)
+	}
 	defer func() { _ = six.Close() }()
 	conn, err := control.Listen(t.Context(), control.ListenConfig{Sockets: 2, Addrs: []netip.AddrPort{
 		netip.MustParseAddrPort("127.0.0.1:0"), netip.MustParseAddrPort("[::1]:0"),

@@ -35,7 +35,7 @@ ip link set lo up
 func programs(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	out, err := exec.Command("go", "build", "-o", dir, "../../examples/...").CombinedOutput()
+	out, err := exec.Command("go", "build", "-buildvcs=false", "-o", dir, "../../examples/...").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	return dir
 }
