@@ -185,6 +185,7 @@ func (r *RTR) verify(now time.Time, a *attempt, m *lisp.MapNotify) {
 }
 
 func (r *RTR) verifyRecord(now time.Time, a *attempt, m *lisp.MapNotify, rec *lisp.EIDRecord, k eidKey) {
+	r.supersede(now, k)
 	c := r.claim(k, a.key.xtr)
 	if rec.TTL == 0 {
 		if c != nil {

@@ -18,7 +18,7 @@ import (
 //
 //	                     Info-Reply: our own address and port
 //	Detecting ─────────────────────────────────────────────────────> Public
-//	  │   │ four Info-Requests unanswered                              │ TTL over, Restart
+//	  │   │ six Info-Requests unanswered                               │ TTL over, Restart
 //	  │   └────────────────> Unanswered ── 60 s, again                 └──> asked again
 //	  │ Info-Reply: another address or port
 //	  v

@@ -99,22 +99,23 @@ type XTRConfig struct {
 
 // Timer rules.
 const (
-	infoTimeout   = 3 * time.Second  // between Info-Requests that are not answered,
-	infoSends     = 4                // of which there are so many in a row,
-	infoSleep     = 60 * time.Second // and then none for so long
-	registerSends = 4                // unanswered Map-Registers until an RTR counts as silent
-	registerWait  = 3 * time.Second  // at most, between them
-	rtrRest       = 2 * time.Minute  // how long a silent RTR is not preferred
-	minRedetect   = time.Minute      // bounds of the time to the next Info-Request
-	maxRedetect   = time.Hour        // of a locator that is public; the Info-Reply's TTL in between
-	maxListed     = 8                // of an Info-Reply
-	heardLife     = 3 * time.Minute  // how long an acknowledged Map-Register shows that the Map-Server is there
-	maxRace       = 4                // RTRs that are tried at the same time
-	nonceLife     = 30 * time.Second // how long an answer is waited for
-	maxNonces     = 256              // of each kind
-	maxHostName   = 64               // octets
-	maxQueue      = 1024             // datagrams waiting for Next
-	maxEvents     = 256              // events waiting for NextEvent
+	infoFirstWait = 500 * time.Millisecond // after an Info-Request that is not answered, each time twice as long,
+	infoMostWait  = 3 * time.Second        // until that;
+	infoSends     = 6                      // there are so many in a row,
+	infoSleep     = 60 * time.Second       // and then none for so long
+	registerSends = 4                      // unanswered Map-Registers until an RTR counts as silent
+	registerWait  = 3 * time.Second        // at most, between them
+	rtrRest       = 2 * time.Minute        // how long a silent RTR is not preferred
+	minRedetect   = time.Minute            // bounds of the time to the next Info-Request
+	maxRedetect   = time.Hour              // of a locator that is public; the Info-Reply's TTL in between
+	maxListed     = 8                      // of an Info-Reply
+	heardLife     = 3 * time.Minute        // how long an acknowledged Map-Register shows that the Map-Server is there
+	maxRace       = 4                      // RTRs that are tried at the same time
+	nonceLife     = 30 * time.Second       // how long an answer is waited for
+	maxNonces     = 256                    // of each kind
+	maxHostName   = 64                     // octets
+	maxQueue      = 1024                   // datagrams waiting for Next
+	maxEvents     = 256                    // events waiting for NextEvent
 
 	maxListMinutes = 24 * 60 // how long the RTRs of an Info-Reply are kept at most
 )

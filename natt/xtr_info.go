@@ -41,8 +41,8 @@ func (x *XTR) askAgain(now time.Time) {
 		}
 		return
 	}
+	x.infoAt = now.Add(min(infoFirstWait<<x.infoSends, infoMostWait))
 	x.infoSends++
-	x.infoAt = now.Add(infoTimeout)
 	asked := 0
 	for _, s := range x.cfg.Servers {
 		if x.ask(now, s) {

@@ -159,7 +159,7 @@ func TestXTRUnanswered(t *testing.T) {
 	w.xtr.Restart(w.node.Now())
 	w.ms.silent = true
 	w.node.Step(w.xtr.Advance)
-	w.net.Run(11 * time.Second)
+	w.net.Run(12 * time.Second)
 	assert.Equal(t, "detecting", w.text())
 	w.net.Run(time.Second)
 	assert.Equal(t, Unanswered, w.xtr.Binding().State)
@@ -168,12 +168,39 @@ func TestXTRUnanswered(t *testing.T) {
 	w.net.Run(59 * time.Second)
 	assert.Len(t, w.sent, before)
 	w.net.Run(10*time.Minute + 4*time.Second)
-	// Rounds of four Info-Requests three seconds apart, then a minute of silence.
-	assert.InDelta(t, before+8*4+4, len(w.sent), 4)
+	// Rounds of six Info-Requests, the first ones in a hurry, then a minute of silence.
+	assert.InDelta(t, before+8*6+6, len(w.sent), 6)
 	w.ms.silent = false
 	w.net.Run(72 * time.Second)
 	assert.Equal(t, Registered, w.xtr.Binding().State)
 	assert.Empty(t, w.xtr.Binding().Reason)
+}
+
+// TestXTRInfoRequestLost: the first Info-Request of a new locator often finds a link
+// that is not ready. It is soon sent again, and then less often.
+func TestXTRInfoRequestLost(t *testing.T) {
+	w := newXTRWorld(t, 1, 1, fastLink, XTRConfig{}, behind(fastLink, netsim.NATConfig{}, nil))
+	w.net.Run(time.Minute)
+	var at []time.Duration
+	began := w.node.Now()
+	w.ms.silent = true
+	w.xtr.Restart(began)
+	w.node.Step(w.xtr.Advance)
+	for n, step := w.xtr.Stats().InfoRequestsSent, 0; step < 130; step++ {
+		w.net.Run(100 * time.Millisecond)
+		if m := w.xtr.Stats().InfoRequestsSent; m != n {
+			n, at = m, append(at, w.node.Now().Sub(began).Truncate(100*time.Millisecond))
+		}
+	}
+	assert.Equal(t, []time.Duration{500 * time.Millisecond, 1500 * time.Millisecond, 3500 * time.Millisecond, 6500 * time.Millisecond, 9500 * time.Millisecond}, at)
+
+	w.xtr.Restart(w.node.Now())
+	w.node.Step(w.xtr.Advance)
+	w.net.Run(400 * time.Millisecond)
+	assert.Equal(t, Detecting, w.xtr.Binding().State)
+	w.ms.silent = false
+	w.net.Run(500 * time.Millisecond)
+	assert.Equal(t, Registered, w.xtr.Binding().State)
 }
 
 // TestXTRWrongKey: the Map-Server does not know our key, and does not answer. When
