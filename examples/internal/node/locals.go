@@ -42,10 +42,15 @@ func locatorsOf(cfg *conf.Node, ifs []multihome.Interface) (locals []mapcache.Lo
 }
 
 // addLocal adds l. When two EID-Prefixes use one address differently, the
-// better priority counts: what is announced is weighed per EID-Prefix.
+// better priority counts: what is announced is weighed per EID-Prefix. When two
+// interfaces have one address, as modems of one kind give it, the first counts that
+// is up.
 func addLocal(ls []mapcache.Local, l mapcache.Local) []mapcache.Local {
 	for i := range ls {
 		if ls[i].Addr == l.Addr {
+			if l.Up && !ls[i].Up {
+				ls[i].IfIndex, ls[i].Up = l.IfIndex, true
+			}
 			if l.Priority < ls[i].Priority {
 				ls[i].Priority, ls[i].Weight = l.Priority, l.Weight
 			}

@@ -40,8 +40,11 @@ func (n *Node) locators(ifs []multihome.Interface) []mapcache.Local {
 // be a locator.
 func eidsOfUplinks(cfg *conf.Node, ifs []multihome.Interface) (why []string) {
 	for _, i := range ifs {
+		if !isUplink(cfg, i) {
+			continue // there may be a thousand of them
+		}
 		ifi, err := net.InterfaceByName(i.Name)
-		if err != nil || !isUplink(cfg, i) {
+		if err != nil {
 			continue
 		}
 		addrs, err := ifi.Addrs()
