@@ -283,6 +283,7 @@ func TestUsage(t *testing.T) {
 
 func TestLocatorCounters(t *testing.T) {
 	c := newLocatorCounters()
+	assert.Zero(t, c.changes.Load())
 	l := func(i int) *mapcache.Locator {
 		return &mapcache.Locator{Addr: netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), Port: 4341}
 	}

@@ -37,6 +37,7 @@ type ingress struct {
 	octets     int
 	source     netip.Addr      // whose counter counter is
 	counter    *locatorCounter // of the locator that sent
+	changes    uint32          // of locatorCounters, when it was looked up
 	fromSource Counter         // of it, not yet added
 }
 
@@ -85,9 +86,9 @@ func (g *ingress) receive(batch []Incoming) {
 func (g *ingress) datagrams(in *Incoming) {
 	rest := in.Bytes
 	known := !in.Local.IsValid() || g.locals.owns(in.Local)
-	if a := in.Remote.Addr(); a != g.source || g.counter == nil {
+	if a, n := in.Remote.Addr(), g.f.remotes.changes.Load(); a != g.source || n != g.changes || g.counter == nil {
 		g.settle()
-		g.source, g.counter = a, g.f.remotes.forSource(a)
+		g.source, g.counter, g.changes = a, g.f.remotes.forSource(a), n
 	}
 	for first := true; first || len(rest) > 0; first = false {
 		n := len(rest)

@@ -171,7 +171,7 @@ func (e *egress) outerError(now time.Time, o *outerError) bool {
 	if p, ok := e.locals.paths[local].(interface{ SendsFrom(port uint16) bool }); ok && !p.SendsFrom(o.local.Port()) {
 		return false
 	}
-	remote, ok := f.liveLocator(e.view, o.remote)
+	remote, ok := f.remotes.live(e.view, o.remote)
 	if !ok && f.offload != nil {
 		remote, ok = f.offload.SendsTo(o.remote)
 	}
@@ -205,22 +205,6 @@ func (e *egress) outerError(now time.Time, o *outerError) bool {
 		e.answer(overlay, quote, &p, o.kind, room)
 	}
 	return true
-}
-
-// liveLocator returns the locator of the map-cache that packets to an outer
-// destination went to.
-func (f *Forwarder) liveLocator(view *mapcache.View, to netip.AddrPort) (mapcache.Locator, bool) {
-	t := f.remotes.byID.Load()
-	if t == nil {
-		return mapcache.Locator{}, false
-	}
-	for id := range *t {
-		c := (*t)[id].Load()
-		if c != nil && c.locator.Addr == to.Addr() && c.locator.Port == to.Port() && view.Locator(uint32(id)) == c.locator {
-			return c.locator, true
-		}
-	}
-	return mapcache.Locator{}, false
 }
 
 // quotedInner returns what is quoted of an inner packet, nil if too little, and

@@ -103,7 +103,9 @@ type Counter struct{ Packets, Octets uint64 }
 
 // LocatorStats counts inner packets per remote locator. Those of locators beyond
 // the first 1,048,576, and of outer sources that no packet went to beyond the first
-// 4,096, are together under the zero Locator.
+// 4,096, are together under the zero Locator. What arrives tells an address only: of
+// several locators that have it, as nodes behind one NAT do, In is for the one that
+// packets began to go to last.
 type LocatorStats struct {
 	Locator mapcache.Locator
 	Out, In Counter
@@ -160,6 +162,11 @@ type locatorCounter struct {
 	_       [64]byte
 	in      counter
 
+	// Of the map-cache, 1 + its number there, and the next one with its address; both
+	// need the lock of locatorCounters.
+	id   uint32
+	next *locatorCounter
+
 	// What the last Usage report said; only Usage touches it.
 	reported struct{ out, in Counter }
 }
@@ -171,9 +178,11 @@ type locatorCounters struct {
 
 	mu        sync.RWMutex
 	byLocator map[mapcache.Locator]*locatorCounter
-	byAddr    map[netip.Addr]*locatorCounter // the first locator known with the address
+	byAddr    map[netip.Addr]*locatorCounter // the last one learned with the address, and by next the others
 	other     *locatorCounter
 	closed    bool // the network is a closed one
+
+	changes atomic.Uint32 // of byAddr, for what was there before
 }
 
 func newLocatorCounters() *locatorCounters {
@@ -199,6 +208,10 @@ func (c *locatorCounters) learn(id uint32, l mapcache.Locator) *locatorCounter {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	lc := c.get(l, maxLocators)
+	if lc != c.other {
+		lc.id = id + 1
+		c.putFirst(lc)
+	}
 	if id >= maxIDs {
 		return lc
 	}
@@ -249,17 +262,45 @@ func (c *locatorCounters) get(l mapcache.Locator, limit int) *locatorCounter {
 		}
 		lc = &locatorCounter{locator: l}
 		c.byLocator[l] = lc
-		first := c.byAddr[l.Addr]
-		if first == nil {
+		if first := c.byAddr[l.Addr]; first != nil {
+			lc.closed = first.closed
+			lc.next, first.next = first.next, lc
+		} else {
 			c.byAddr[l.Addr] = lc
 			if c.closed {
 				lc.closed = new(closedLocator)
 			}
-		} else {
-			lc.closed = first.closed
 		}
 	}
 	return lc
+}
+
+// putFirst makes lc, which get returned, the first one with its address. It needs mu.
+func (c *locatorCounters) putFirst(lc *locatorCounter) {
+	first := c.byAddr[lc.locator.Addr]
+	if first == lc {
+		return
+	}
+	x := first
+	for x.next != lc {
+		x = x.next
+	}
+	x.next, lc.next = lc.next, first
+	c.byAddr[lc.locator.Addr] = lc
+	c.changes.Add(1)
+}
+
+// live returns the locator with an address and port that packets went to, if it is
+// in the map-cache.
+func (c *locatorCounters) live(view *mapcache.View, to netip.AddrPort) (mapcache.Locator, bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for lc := c.byAddr[to.Addr()]; lc != nil; lc = lc.next {
+		if lc.id != 0 && lc.locator.Port == to.Port() && view.Locator(lc.id-1) == lc.locator {
+			return lc.locator, true
+		}
+	}
+	return mapcache.Locator{}, false
 }
 
 // closedLocator returns what a closed network knows of an outer address, nil if
