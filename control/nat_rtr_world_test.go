@@ -85,6 +85,24 @@ func TestRTRRestart(t *testing.T) {
 	}
 }
 
+// TestRTRHearsOfMove: the node moves out of its NAT. The RTR is told by the
+// Map-Server, and asks, without waiting for an SMR.
+func TestRTRHearsOfMove(t *testing.T) {
+	w, _ := symmetricWorld(t)
+	asks := func() (asks bool) {
+		for c, ok := w.rtrs[0].NextChange(); ok; c, ok = w.rtrs[0].NextChange() {
+			asks = asks || c.Resolve
+		}
+		return asks
+	}
+	w.net.Run(time.Minute)
+	asks() // while both RTRs were tried
+	w.locals(w.node.AddInterface(w.net.Internet(), natLink, netip.MustParseAddr("198.51.100.40")))
+	w.net.Run(200 * time.Millisecond)
+	assert.True(t, asks())
+	assert.Contains(t, w.registered(natEID), "198.51.100.40")
+}
+
 // newRTR is RTR i as at the beginning.
 func (w *natWorld) newRTR(i int) *natt.RTR {
 	w.t.Helper()
