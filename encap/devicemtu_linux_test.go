@@ -22,6 +22,6 @@ func TestUplinkMTU(t *testing.T) {
 		require.Equal(t, mtu, x.locals.Load().mtus[0])
 	}
 	room := x.tun.MTU()
-	m.hosts[0].MustRun("ping", "-c", "1", "-W", "5", "-M", "do", "-s", fmt.Sprint(room-28), "-I", "10.1.1.1", "10.2.1.1")
+	m.hosts[0].MustRun("ping", "-c", "1", "-W", "60", "-M", "do", "-s", fmt.Sprint(room-28), "-I", "10.1.1.1", "10.2.1.1")
 	require.Equal(t, [NumDropReasons]uint64{}, x.Stats().Drops)
 }

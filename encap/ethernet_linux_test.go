@@ -42,7 +42,7 @@ func TestFramesOnTheWire(t *testing.T) {
 					require.ErrorIs(t, x.SendFrame(0, frameTo(dst, make([]byte, 1500-Overhead(addr(rloc))-11)...)), ErrTooBig)
 				}
 			}
-			m.hosts[0].MustRun("ping", "-c", "1", "-W", "5", "-I", "10.1.0.1", "10.2.0.1")
+			m.hosts[0].MustRun("ping", "-c", "1", "-W", "60", "-I", "10.1.0.1", "10.2.0.1")
 			for _, x := range m.xtrs {
 				s := x.Stats()
 				assert.EqualValues(t, 2, s.Drops[DropTooBig])

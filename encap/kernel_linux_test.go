@@ -175,8 +175,8 @@ func TestKernelPeer(t *testing.T) {
 				change: func(c *Config) { c.Overlays[0].InstanceID = tt.iid },
 			})
 			for _, f := range kernelFlows {
-				p.a.MustRun("ping", "-c", "2", "-i", "0.01", "-W", "5", "-I", f.src, f.dst)
-				p.b.MustRun("ping", "-c", "2", "-i", "0.01", "-W", "5", "-s", "1300", "-I", f.dst, f.src)
+				p.a.MustRun("ping", "-c", "2", "-i", "0.01", "-W", "60", "-I", f.src, f.dst)
+				p.b.MustRun("ping", "-c", "2", "-i", "0.01", "-W", "60", "-s", "1300", "-I", f.dst, f.src)
 				transfer(t, p.a, p.b, f.src, f.dst, 3<<20)
 				transfer(t, p.b, p.a, f.dst, f.src, 3<<20)
 			}

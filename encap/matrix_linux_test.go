@@ -204,8 +204,8 @@ func (m *matrix) flow(t *testing.T, a, b, rloc string, mtu int) {
 		}
 	}
 	size := fmt.Sprint(room)
-	m.hosts[1].MustRun("ping", "-c", "2", "-i", "0.01", "-W", "5", "-s", size, "-I", b, a)
-	m.hosts[0].MustRun("ping", "-c", "2", "-i", "0.01", "-W", "5", "-s", "0", "-I", a, b)
+	m.hosts[1].MustRun("ping", "-c", "2", "-i", "0.01", "-W", "60", "-s", size, "-I", b, a)
+	m.hosts[0].MustRun("ping", "-c", "2", "-i", "0.01", "-W", "60", "-s", "0", "-I", a, b)
 	transfer(t, m.hosts[0], m.hosts[1], a, b, 1<<20)
 	transfer(t, m.hosts[1], m.hosts[0], b, a, 1<<20)
 }

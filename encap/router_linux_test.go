@@ -74,22 +74,22 @@ func TestRouterMode(t *testing.T) {
 		for j, to := range b.hosts {
 			for _, e := range [][2]string{{"10.1.0.1", "10.2.0.1"}, {"fd00:1::1", "fd00:2::1"}} {
 				src, dst := e[0]+[]string{"0", "1"}[i], e[1]+[]string{"0", "1"}[j]
-				from.MustRun("ping", "-c", "1", "-W", "5", dst)
-				to.MustRun("ping", "-c", "1", "-W", "5", "-s", "1380", src)
+				from.MustRun("ping", "-c", "1", "-W", "60", dst)
+				to.MustRun("ping", "-c", "1", "-W", "60", "-s", "1380", src)
 				transfer(t, from, to, src, dst, 1<<20)
 				transfer(t, to, from, dst, src, 1<<20)
 			}
 		}
 	}
 	// Within the site, past the tunnel.
-	a.hosts[0].MustRun("ping", "-c", "1", "-W", "5", "10.1.0.11")
-	a.hosts[0].MustRun("ping", "-c", "1", "-W", "5", "fd00:1::11")
+	a.hosts[0].MustRun("ping", "-c", "1", "-W", "60", "10.1.0.11")
+	a.hosts[0].MustRun("ping", "-c", "1", "-W", "60", "fd00:1::11")
 	assert.Zero(t, xa.Stats().Held, "there is no mapping that would lead back")
 
 	// Three routers: each takes one from the TTL, and the tunnel nothing more.
 	for _, dst := range []string{"10.2.0.10", "fd00:2::11"} {
-		a.hosts[0].MustRun("ping", "-c", "1", "-W", "5", "-t", "4", dst)
-		out, err := a.hosts[0].Run(t.Context(), "ping", "-c", "1", "-W", "5", "-t", "3", dst)
+		a.hosts[0].MustRun("ping", "-c", "1", "-W", "60", "-t", "4", dst)
+		out, err := a.hosts[0].Run(t.Context(), "ping", "-c", "1", "-W", "60", "-t", "3", dst)
 		require.Error(t, err)
 		if addr(dst).Is4() {
 			assert.Contains(t, out+err.Error(), "Time to live exceeded")
@@ -98,13 +98,13 @@ func TestRouterMode(t *testing.T) {
 		}
 	}
 	// ICMP errors of the data plane reach the host that is to know.
-	out, err := a.hosts[1].Run(t.Context(), "ping", "-c", "1", "-W", "5", "10.9.0.1")
+	out, err := a.hosts[1].Run(t.Context(), "ping", "-c", "1", "-W", "60", "10.9.0.1")
 	require.Error(t, err)
 	assert.Contains(t, out+err.Error(), "Destination Host Unreachable")
-	out, err = a.hosts[1].Run(t.Context(), "ping", "-c", "1", "-W", "5", "fd00:9::1")
+	out, err = a.hosts[1].Run(t.Context(), "ping", "-c", "1", "-W", "60", "fd00:9::1")
 	require.Error(t, err)
 	assert.Contains(t, out+err.Error(), "Administratively prohibited")
-	out, err = a.hosts[1].Run(t.Context(), "ping", "-c", "1", "-W", "5", "-M", "do", "-s", "1460", "10.2.0.10")
+	out, err = a.hosts[1].Run(t.Context(), "ping", "-c", "1", "-W", "60", "-M", "do", "-s", "1460", "10.2.0.10")
 	require.Error(t, err)
 	assert.Regexp(t, "mtu ?= ?1444", out+err.Error())
 	for _, x := range []*xtr{xa, xb} {
@@ -137,8 +137,8 @@ func TestProxyOnTheWire(t *testing.T) {
 		},
 	})
 	for _, e := range [][2]string{{"10.1.0.10", "192.0.2.2"}, {"fd00:1::10", "2001:db8:77::2"}} {
-		world.MustRun("ping", "-c", "1", "-W", "5", e[0])      // RFC 6832-5-s1
-		a.hosts[0].MustRun("ping", "-c", "1", "-W", "5", e[1]) // RFC 6832-6-s1
+		world.MustRun("ping", "-c", "1", "-W", "60", e[0])      // RFC 6832-5-s1
+		a.hosts[0].MustRun("ping", "-c", "1", "-W", "60", e[1]) // RFC 6832-6-s1
 		transfer(t, world, a.hosts[0], e[1], e[0], 1<<20)
 		transfer(t, a.hosts[0], world, e[0], e[1], 1<<20)
 	}

@@ -194,6 +194,6 @@ func (m *matrix) interfaceFlap(t *testing.T) {
 	m.hosts[0].DefaultVia("198.51.1.1", "2001:db8:1::1")
 	require.NoError(t, m.hosts[0].Do(func() error { return m.xtrs[0].SetLocals(m.locals(0, true)) }))
 	// The router has to see it, too.
-	m.hosts[0].MustRun("ping", "-c", "1", "-W", "5", "-I", "198.51.1.2", "198.51.2.2")
-	m.hosts[0].MustRun("ping", "-c", "1", "-W", "5", "-I", "2001:db8:1::2", "2001:db8:2::2")
+	m.hosts[0].MustRun("ping", "-c", "1", "-W", "60", "-I", "198.51.1.2", "198.51.2.2")
+	m.hosts[0].MustRun("ping", "-c", "1", "-W", "60", "-I", "2001:db8:1::2", "2001:db8:2::2")
 }

@@ -193,8 +193,8 @@ func TestRoutingLeavesOthers(t *testing.T) {
 // Whatever the host does about reverse paths, both locators can be reached.
 func TestRoutingReversePath(t *testing.T) {
 	s := newSite(t)
-	answers := func(to string) bool {
-		_, err := s.far.Run(t.Context(), "ping", "-c", "1", "-W", "1", "-I", "10.1.1.2", to)
+	answers := func(to, within string) bool {
+		_, err := s.far.Run(t.Context(), "ping", "-c", "1", "-W", within, "-I", "10.1.1.2", to)
 		return err == nil
 	}
 	set := func(v string) {
@@ -203,12 +203,12 @@ func TestRoutingReversePath(t *testing.T) {
 		}
 	}
 	set("1")
-	require.False(t, answers("10.0.2.2"), "strict: this is what the rules are for")
+	require.False(t, answers("10.0.2.2", "1"), "strict: this is what the rules are for")
 	require.NoError(t, s.routing.Set(s.last.Interfaces, s.locators))
 	for _, v := range []string{"0", "1", "2"} {
 		set(v)
-		assert.True(t, answers("10.0.1.2"), "rp_filter %s", v)
-		assert.True(t, answers("10.0.2.2"), "rp_filter %s", v)
+		assert.True(t, answers("10.0.1.2", "60"), "rp_filter %s", v)
+		assert.True(t, answers("10.0.2.2", "60"), "rp_filter %s", v)
 	}
 }
 

@@ -60,7 +60,7 @@ func TestEcho(t *testing.T) {
 				go func() { ended <- run(ctx, []string{network + "-server", "-l", host, "-p", port}, out, io.Discard) }()
 				require.Contains(t, <-out, "listening at ")
 				var answer bytes.Buffer
-				code := run(ctx, []string{network + "-client", "-p", port, "-c", "20", "-i", "1ms", "-size", "100", "-json", "-from", host, host}, &answer, io.Discard)
+				code := run(ctx, []string{network + "-client", "-p", port, "-c", "20", "-i", "1ms", "-w", "1m", "-size", "100", "-json", "-from", host, host}, &answer, io.Discard)
 				require.Equal(t, daemon.ExitOK, code)
 				var f figures
 				require.NoError(t, json.Unmarshal(answer.Bytes(), &f))

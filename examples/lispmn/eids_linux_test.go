@@ -72,7 +72,7 @@ func testEIDsChange(t *testing.T, more string) {
 			default:
 			}
 			var r probe.PingResult
-			r, all.err = probe.Ping(ctx, conn, siteB.eidAddr(ipv6), probe.PingConfig{Count: 300, Interval: 10 * time.Millisecond})
+			r, all.err = probe.Ping(ctx, conn, siteB.eidAddr(ipv6), probe.PingConfig{Count: 300, Interval: 10 * time.Millisecond, Wait: time.Minute})
 			all.sent, all.received = all.sent+r.Sent, all.received+r.Received
 		}
 		pinged <- all

@@ -27,7 +27,7 @@ func TestReload(t *testing.T) {
 	defer conn.Close()
 	pinged := make(chan probe.PingResult, 1)
 	go func() {
-		r, err := probe.Ping(ctx, conn, siteB.eidAddr(ipv4), probe.PingConfig{Count: 300, Interval: 10 * time.Millisecond})
+		r, err := probe.Ping(ctx, conn, siteB.eidAddr(ipv4), probe.PingConfig{Count: 300, Interval: 10 * time.Millisecond, Wait: time.Minute})
 		assert.NoError(t, err)
 		pinged <- r
 	}()
@@ -78,6 +78,12 @@ func TestActions(t *testing.T) {
 	eid, rloc := siteB.eidAddr(ipv4), siteB.rlocAddr(ipv4)
 	prefix := netip.PrefixFrom(eid, 32)
 
+	st, err := c.Status(ctx)
+	require.NoError(t, err)
+	for _, r := range st.Node.Registrations {
+		assert.True(t, r.Since.Add(-r.RTT).After(st.Started), "the round-trip time %v has the time in it that the node took to start", r.RTT)
+	}
+
 	var tr statusd.Trace
 	require.NoError(t, c.Do(ctx, statusd.ActionTrace, statusd.Flow{Dst: eid}, &tr))
 	assert.Equal(t, "wait for a mapping", tr.Does)
@@ -92,6 +98,9 @@ func TestActions(t *testing.T) {
 	assert.Equal(t, "eth0", tr.Interface)
 	assert.NotZero(t, tr.SourcePort)
 	assert.Len(t, tr.Why, 4)
+	assert.Equal(t, "the longest match in the map-cache is "+prefix.String()+", by map-reply, with 1 locator", tr.Why[0])
+	require.NoError(t, c.Do(ctx, statusd.ActionTrace, statusd.Flow{Dst: siteA.eidAddr(ipv4)}, &tr))
+	assert.Equal(t, "deliver here", tr.Does, "our own EID")
 	require.NoError(t, c.Do(ctx, statusd.ActionTrace, statusd.Flow{Dst: siteB.eidAddr(ipv6)}, &tr))
 
 	var paths []statusd.Path
@@ -104,12 +113,20 @@ func TestActions(t *testing.T) {
 	var none statusd.Nothing
 	static := statusd.Change{Table: "map-cache", Prefix: netip.MustParsePrefix("198.18.0.0/15"), RLOCs: []statusd.RLOC{{Addr: rloc, Priority: 1, Weight: 1}}}
 	require.NoError(t, c.Do(ctx, statusd.ActionAdd, static, &none))
+	for _, bad := range []string{"224.0.0.1", "::", "127.0.0.1"} {
+		nowhere := static
+		nowhere.RLOCs = []statusd.RLOC{{Addr: netip.MustParseAddr(bad), Priority: 1, Weight: 1}}
+		require.ErrorContains(t, c.Do(ctx, statusd.ActionAdd, nowhere, &none), bad+" is the address of no other host")
+	}
+	for _, bad := range []string{"224.0.0.1", "::"} { // the engine would never answer
+		require.ErrorContains(t, c.Do(ctx, statusd.ActionLookup, statusd.Target{Addr: netip.MustParseAddr(bad)}, &e), bad+" is the address of no host")
+	}
 	var n statusd.Count
 	require.NoError(t, c.Do(ctx, statusd.ActionFlush, statusd.Selection{Within: netip.MustParsePrefix("198.18.0.0/15")}, &n))
 	assert.Zero(t, n.Count, "static entries stay")
 	require.NoError(t, c.Do(ctx, statusd.ActionFlush, statusd.Selection{}, &n))
 	assert.Equal(t, 1, n.Count)
-	st, err := c.Status(ctx)
+	st, err = c.Status(ctx)
 	require.NoError(t, err)
 	require.Len(t, st.Node.MapCache, 1)
 	assert.Equal(t, static.Prefix, st.Node.MapCache[0].Prefix)
