@@ -40,6 +40,11 @@ func Watch(ctx context.Context, src Source, s *State, f func(time.Time, Change) 
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
+		if d := s.Deadline(); !d.IsZero() {
+			timer.Reset(time.Until(d))
+		} else {
+			timer.Stop()
+		}
 		select {
 		case err := <-failed: // the last thing that the goroutine does
 			return ended(err)
@@ -53,11 +58,6 @@ func Watch(ctx context.Context, src Source, s *State, f func(time.Time, Change) 
 				cancel()
 				return errors.Join(err, ended(<-failed))
 			}
-		}
-		if d := s.Deadline(); !d.IsZero() {
-			timer.Reset(time.Until(d))
-		} else {
-			timer.Stop()
 		}
 	}
 }

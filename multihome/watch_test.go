@@ -82,3 +82,30 @@ func TestWatchFails(t *testing.T) {
 type broken struct{ err error }
 
 func (b broken) Next(context.Context) (multihome.Snapshot, error) { return multihome.Snapshot{}, b.err }
+
+// What a State was asked to tell again before Watch began is told in time.
+func TestWatchAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := multihome.New(multihome.Config{})
+		require.NoError(t, err)
+		start := time.Now()
+		s.Handle(start, uplink(true))
+		_, ok := s.Next()
+		require.True(t, ok)
+		s.Again(start.Add(time.Second))
+		stop := errors.New("stop")
+		require.ErrorIs(t, multihome.Watch(t.Context(), silent{}, s, func(now time.Time, c multihome.Change) error {
+			assert.Equal(t, time.Second, now.Sub(start))
+			assert.True(t, c.Lost)
+			return stop
+		}), stop)
+	})
+}
+
+// silent is a Source that has nothing more to tell.
+type silent struct{}
+
+func (silent) Next(ctx context.Context) (multihome.Snapshot, error) {
+	<-ctx.Done()
+	return multihome.Snapshot{}, ctx.Err()
+}

@@ -133,7 +133,7 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, permission(err)
 	}
 	undo = append(undo, closing)
-	n.linger = lingers(cfg.Conf, inKernel, ebpf.ProbePersist, n.log)
+	n.linger = dataplane.Linger(cfg.Conf.Graceful, inKernel, ebpf.ProbePersist, n.log)
 	end, err := n.createDevice(inKernel)
 	if err != nil {
 		return nil, permission(err)
@@ -168,13 +168,11 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	undo = append(undo, n.routing.Close)
 	locals := n.locators(change.Interfaces)
-	if err := n.routing.Set(change.Interfaces, addresses(locals)); err != nil {
-		return nil, err
-	}
+	n.tried(n.started, uplinkRoutes, n.routing.Set(change.Interfaces, addresses(locals)))
 	if err := n.steer(change.Interfaces); err != nil {
 		return nil, err
 	}
-	n.runner.SetLocals(n.started, locals)
+	n.runner.SetLocals(time.Now(), locals) // registers: not before there was anybody to answer
 	return n, nil
 }
 

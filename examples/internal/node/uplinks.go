@@ -63,11 +63,6 @@ func (n *Node) follow(now time.Time, c multihome.Change) error {
 	defer n.mu.Unlock()
 	was := locatorsNow(n.conf, n.seen)
 	n.seen = c.Interfaces
-	failed := func(what string, err error) {
-		if n.refused.note(now, what, err, n.log); err != nil {
-			n.uplinks.Again(now.Add(retryAfter))
-		}
-	}
 	locals := n.locators(c.Interfaces)
 	db := database(n.conf, c.Interfaces, n.versions)
 	sameDatabase := reflect.DeepEqual(db, n.database)
@@ -78,10 +73,10 @@ func (n *Node) follow(now time.Time, c multihome.Change) error {
 		n.runner.SetLocals(now, locals)
 	}
 	if c.Lost {
-		failed("repair of what was removed", n.device.Repair())
+		n.tried(now, "repair of what was removed", n.device.Repair())
 	}
-	failed("routes of the uplinks", n.routing.Set(c.Interfaces, addresses(locals)))
-	failed("policies", n.steer(c.Interfaces))
+	n.tried(now, uplinkRoutes, n.routing.Set(c.Interfaces, addresses(locals)))
+	n.tried(now, "policies", n.steer(c.Interfaces))
 	if !sameDatabase { // an interface is new
 		n.database = db
 		// The error says that the Runner has ended.
@@ -95,6 +90,16 @@ func (n *Node) follow(now time.Time, c multihome.Change) error {
 		n.runner.SetLocals(now, locals)
 	}
 	return nil
+}
+
+// uplinkRoutes is what a refusal of them is called.
+const uplinkRoutes = "routes of the uplinks"
+
+// tried takes note of a change that the system may have refused, to try it again.
+func (n *Node) tried(now time.Time, what string, err error) {
+	if n.refused.note(now, what, err, n.log); err != nil {
+		n.uplinks.Again(now.Add(retryAfter))
+	}
 }
 
 // onlyLoses reports whether nothing is left by which anything was not sent before.
