@@ -2,14 +2,18 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"math"
 	"net/netip"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/xtrkit/xtrkit/examples/internal/conf"
 	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 )
 
@@ -19,6 +23,9 @@ type command struct {
 	client *statusd.Client
 	out    io.Writer
 }
+
+// maxIID is the highest Instance ID of EIDs (RFC 8060 §4.1); control messages have the one above.
+const maxIID = 1<<24 - 2
 
 // usage says what is wrong with the command line.
 func usage(format string, args ...any) error {
@@ -47,9 +54,16 @@ func (c *command) run(ctx context.Context) error {
 		"reload":  {0, 0, c.reload},
 	}
 	f, ok := all[verb]
+	near := conf.Suggest(verb, slices.Collect(maps.Keys(all)))
 	switch {
+	case !ok && near != "":
+		return usage("there is no command %q; did you mean %q?", verb, near)
 	case !ok:
 		return usage("there is no command %q", verb)
+	case c.iid > maxIID:
+		return usage("-iid: %d is more than an instance can be, %d", c.iid, maxIID)
+	case c.mark > math.MaxUint32:
+		return usage("-mark: a mark has 32 bits")
 	case len(args) < f.min:
 		return usage("%s: an argument is missing", verb)
 	case len(args) > f.max:
@@ -239,17 +253,36 @@ func (c *command) watch(ctx context.Context, _ []string) error {
 	})
 }
 
-func (c *command) capture(ctx context.Context, args []string) (err error) {
-	out := c.out
-	if args[0] != "-" {
-		f, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = f.Close() }()
-		out = f
+func (c *command) capture(ctx context.Context, args []string) error {
+	if args[0] == "-" {
+		return c.client.Capture(ctx, slices.Clone(c.interfaces), c.out)
 	}
-	return c.client.Capture(ctx, slices.Clone(c.interfaces), out)
+	f := &lateFile{path: args[0]}
+	return errors.Join(c.client.Capture(ctx, slices.Clone(c.interfaces), f), f.close())
+}
+
+// lateFile is a file that replaces the one that is there only when there is something to
+// be written.
+type lateFile struct {
+	path string
+	file *os.File // nil: nothing is written yet
+}
+
+func (l *lateFile) Write(b []byte) (_ int, err error) {
+	if l.file == nil {
+		if l.file, err = os.OpenFile(l.path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600); err != nil {
+			l.file = nil
+			return 0, err
+		}
+	}
+	return l.file.Write(b)
+}
+
+func (l *lateFile) close() error {
+	if l.file == nil {
+		return nil
+	}
+	return l.file.Close()
 }
 
 func (c *command) reload(ctx context.Context, _ []string) error {

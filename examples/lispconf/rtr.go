@@ -9,26 +9,6 @@ import (
 	"github.com/xtrkit/xtrkit/examples/internal/statusd"
 )
 
-// rtrView is one table of an RTR; nil if it has no such table.
-func rtrView(st *statusd.Status, what string) (any, func(io.Writer)) {
-	r := st.RTR
-	switch what {
-	case "nat":
-		return r.Relays, func(w io.Writer) { relayTable(w, st) }
-	case "map-cache":
-		return r.MapCache, func(w io.Writer) { entryTable(w, st.Time, r.MapCache) }
-	case "stats":
-		v := map[string]any{"counters": r.Counters, "refused": r.Refused, "traffic": r.Traffic}
-		return v, func(w io.Writer) {
-			trafficTable(w, &r.Traffic)
-			counts(w, "Packets dropped", r.Traffic.Drops)
-			counts(w, "Messages", r.Counters)
-			counts(w, "Refused", r.Refused)
-		}
-	}
-	return nil, nil
-}
-
 func relayTable(w io.Writer, st *statusd.Status) {
 	rows := newTable(w, "EID-prefix", "Node", "Seen as", "Map-Server", "Confirmed", "Expires")
 	for _, r := range st.RTR.Relays {

@@ -35,37 +35,44 @@ func view(st *statusd.Status, what string) (any, func(io.Writer), error) {
 	if what == "" {
 		return st, func(w io.Writer) { overview(w, st) }, nil
 	}
-	if st.RTR != nil {
-		if v, text := rtrView(st, what); text != nil {
-			return v, text, nil
-		}
-	} else if what == "stats" {
-		return stats(st), func(w io.Writer) { statsTable(w, st) }, nil
-	}
 	switch {
+	case what == "stats":
+		return stats(st), func(w io.Writer) { statsTable(w, st) }, nil
+	case st.RTR != nil && what == "map-cache":
+		return full(st.RTR.MapCache), func(w io.Writer) { entryTable(w, st.Time, st.RTR.MapCache) }, nil
+	case st.RTR != nil && what == "nat":
+		return full(st.RTR.Relays), func(w io.Writer) { relayTable(w, st) }, nil
 	case m != nil && what == "sites":
-		return m.Sites, func(w io.Writer) { siteTable(w, m) }, nil
+		return full(m.Sites), func(w io.Writer) { siteTable(w, m) }, nil
 	case m != nil && what == "registrations":
-		return m.Registrations, func(w io.Writer) { registeredTable(w, st) }, nil
+		return full(m.Registrations), func(w io.Writer) { registeredTable(w, st) }, nil
 	case n == nil:
 	case what == "map-cache":
-		return n.MapCache, func(w io.Writer) { entryTable(w, st.Time, n.MapCache) }, nil
+		return full(n.MapCache), func(w io.Writer) { entryTable(w, st.Time, n.MapCache) }, nil
 	case what == "database":
-		return n.Database, func(w io.Writer) { databaseTable(w, st.Time, n.Database) }, nil
+		return full(n.Database), func(w io.Writer) { databaseTable(w, st.Time, n.Database) }, nil
 	case what == "registrations":
-		return n.Registrations, func(w io.Writer) { registrationTable(w, st) }, nil
+		return full(n.Registrations), func(w io.Writer) { registrationTable(w, st) }, nil
 	case what == "rlocs":
-		return n.Paths, func(w io.Writer) { rlocTable(w, n) }, nil
+		return full(n.Paths), func(w io.Writer) { rlocTable(w, n) }, nil
 	case what == "interfaces":
-		return n.Interfaces, func(w io.Writer) { interfaceTable(w, n) }, nil
+		return full(n.Interfaces), func(w io.Writer) { interfaceTable(w, n) }, nil
 	case what == "nat":
-		return n.NAT, func(w io.Writer) { natTable(w, st) }, nil
+		return full(n.NAT), func(w io.Writer) { natTable(w, st) }, nil
 	}
 	tables := []string{"map-cache", "database", "registrations", "rlocs", "interfaces", "nat", "stats", "sites"}
 	if slices.Contains(tables, what) {
 		return nil, nil, fmt.Errorf("%s has no %s", st.Program, what)
 	}
 	return nil, nil, usage("show: there is no %q; there are %s", what, strings.Join(tables, ", "))
+}
+
+// full is a table that is [] in JSON, not null, if it is empty.
+func full[T any](rows []T) []T {
+	if rows == nil {
+		return []T{}
+	}
+	return rows
 }
 
 // filter leaves what is within a prefix, or covers it.
@@ -80,6 +87,10 @@ func filter(st *statusd.Status, p netip.Prefix) {
 		n.Registrations = slices.DeleteFunc(n.Registrations, func(r statusd.Registration) bool {
 			return !slices.ContainsFunc(r.EIDs, func(e string) bool { return overlaps(e, p) })
 		})
+	}
+	if r := st.RTR; r != nil {
+		r.MapCache = slices.DeleteFunc(r.MapCache, outside)
+		r.Relays = slices.DeleteFunc(r.Relays, func(x statusd.Relay) bool { return !x.Prefix.Overlaps(p) })
 	}
 	if m := st.MapServer; m != nil {
 		m.Registrations = slices.DeleteFunc(m.Registrations, func(e statusd.SiteEntry) bool { return !e.Prefix.Overlaps(p) })
@@ -107,6 +118,14 @@ func eids(st *statusd.Status, p netip.Prefix) (out []string) {
 			out = append(out, key(e.IID, e.Prefix))
 		}
 	}
+	if r := st.RTR; r != nil {
+		for _, e := range r.Relays {
+			out = append(out, key(e.IID, e.Prefix))
+		}
+		for _, e := range r.MapCache {
+			out = append(out, key(e.IID, e.Prefix))
+		}
+	}
 	if m := st.MapServer; m != nil {
 		for _, e := range m.Registrations {
 			out = append(out, key(e.IID, e.Prefix))
@@ -129,6 +148,11 @@ func rlocs(st *statusd.Status, p netip.Prefix) (out []string) {
 			take(e.RLOCs)
 		}
 	}
+	if r := st.RTR; r != nil {
+		for _, e := range r.MapCache {
+			take(e.RLOCs)
+		}
+	}
 	if m := st.MapServer; m != nil {
 		for _, e := range m.Registrations {
 			take(e.RLOCs)
@@ -138,7 +162,8 @@ func rlocs(st *statusd.Status, p netip.Prefix) (out []string) {
 }
 
 // unique leaves out what came before.
-func unique(ss []string) (out []string) {
+func unique(ss []string) []string {
+	out := []string{}
 	seen := map[string]bool{}
 	for _, s := range ss {
 		if !seen[s] {
@@ -156,10 +181,22 @@ func key(iid uint32, p netip.Prefix) string {
 	return fmt.Sprintf("[%d]%v", iid, p)
 }
 
-// stats are the counters of a program, by name.
+// stats are the counters of a program, by name. Those of a Map-Server that is an RTR too
+// are a part of their own.
 func stats(st *statusd.Status) any {
-	if st.MapServer != nil {
-		return map[string]any{"counters": st.MapServer.Counters, "refused": st.MapServer.Refused}
+	var server map[string]any
+	if m := st.MapServer; m != nil {
+		server = map[string]any{"counters": m.Counters, "refused": m.Refused}
+	}
+	switch {
+	case st.RTR != nil:
+		all := map[string]any{"counters": st.RTR.Counters, "refused": st.RTR.Refused, "traffic": st.RTR.Traffic}
+		if server != nil {
+			all["mapServer"] = server
+		}
+		return all
+	case server != nil:
+		return server
 	}
 	return map[string]any{"control": st.Node.Control, "controlDrops": st.Node.ControlDrops, "traffic": st.Node.Traffic}
 }

@@ -97,11 +97,15 @@ func entries(w io.Writer, now time.Time, es []statusd.Entry, rest func(*statusd.
 		if i > 0 {
 			fmt.Fprintln(w)
 		}
+		fmt.Fprintf(w, "EID-prefix %s", key(e.IID, e.Prefix))
+		if !e.Created.IsZero() { // what is ours was there before
+			fmt.Fprintf(w, ", uptime %s", since(now, e.Created))
+		}
 		expires := "never"
 		if !e.Expires.IsZero() {
 			expires = clock(e.Expires.Sub(now))
 		}
-		fmt.Fprintf(w, "EID-prefix %s, uptime %s, expires %s, via %s", key(e.IID, e.Prefix), since(now, e.Created), expires, e.Origin)
+		fmt.Fprintf(w, ", expires %s, via %s", expires, e.Origin)
 		rest(e)
 	}
 }
@@ -216,12 +220,22 @@ func registeredTable(w io.Writer, st *statusd.Status) {
 }
 
 func statsTable(w io.Writer, st *statusd.Status) {
+	of := ""
+	if r := st.RTR; r != nil {
+		trafficTable(w, &r.Traffic)
+		counts(w, "Packets dropped", r.Traffic.Drops)
+		counts(w, "Messages", r.Counters)
+		counts(w, "Refused", r.Refused)
+		of = " of the Map-Server"
+	}
 	if m := st.MapServer; m != nil {
-		counts(w, "Messages", m.Counters)
-		counts(w, "Refused", m.Refused)
-		return
+		counts(w, "Messages"+of, m.Counters)
+		counts(w, "Refused"+of, m.Refused)
 	}
 	n := st.Node
+	if n == nil {
+		return
+	}
 	trafficTable(w, &n.Traffic)
 	counts(w, "Packets dropped", n.Traffic.Drops)
 	counts(w, "Control messages", n.Control)

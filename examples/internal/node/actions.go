@@ -61,6 +61,9 @@ func (n *Node) add(ctx context.Context, c statusd.Change) (none statusd.Nothing,
 			Key: mapcache.Key{IID: c.IID, Prefix: c.Prefix}, Action: lisp.ActionNativelyForward, TTL: mapcache.TTLForever, Origin: mapcache.OriginStatic,
 		}
 		for _, r := range c.RLOCs {
+			if a := r.Addr; !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a.Zone() != "" {
+				return none, fmt.Errorf("%v is the address of no other host", a)
+			}
 			m.RLOCs = append(m.RLOCs, mapcache.RLOC{
 				Locator: mapcache.Locator{Addr: r.Addr, Port: r.Port, Format: format(n.cfg.Conf)}, Priority: r.Priority, Weight: r.Weight,
 			})
@@ -178,6 +181,9 @@ func (n *Node) probe(ctx context.Context, t statusd.Target) (out []statusd.Path,
 
 // lookup returns the map-cache entry of an EID, for which it asks if need be.
 func (n *Node) lookup(ctx context.Context, t statusd.Target) (out statusd.Entry, err error) {
+	if a := t.Addr; !a.IsValid() || a.IsUnspecified() || a.IsMulticast() {
+		return out, fmt.Errorf("%v is the address of no host", a)
+	}
 	asked := false
 	err = n.await(ctx, func(now time.Time) bool {
 		e, ok := n.engine.Cache().LookupEntry(n.cfg.Conf.IID, t.Addr)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/xtrkit/xtrkit/encap"
@@ -34,6 +35,11 @@ func (n *Node) trace(ctx context.Context, f statusd.Flow) (statusd.Trace, error)
 	}
 	t := statusd.Trace{Flow: f}
 	step := func(format string, args ...any) { t.Why = append(t.Why, fmt.Sprintf(format, args...)) }
+	if slices.Contains(n.EIDs(), netip.PrefixFrom(f.Dst, f.Dst.BitLen())) {
+		t.Does = "deliver here"
+		step("%v is our own EID: the host takes it, and no device is in its way", f.Dst)
+		return t, nil
+	}
 	got, err := n.forwarder.Trace(n.cfg.Conf.IID, packetOf(f), encap.Mark{Value: f.Mark})
 	if err != nil {
 		return t, err
@@ -50,7 +56,11 @@ func (n *Node) trace(ctx context.Context, f statusd.Flow) (statusd.Trace, error)
 	case t.Entry != nil && len(t.Entry.RLOCs) == 0:
 		step("the longest match in the map-cache is %v, by %s: %s", t.Entry.Prefix, t.Entry.Origin, t.Entry.Action)
 	case t.Entry != nil:
-		step("the longest match in the map-cache is %v, by %s, with %d locators", t.Entry.Prefix, t.Entry.Origin, len(t.Entry.RLOCs))
+		plural := "s"
+		if len(t.Entry.RLOCs) == 1 {
+			plural = ""
+		}
+		step("the longest match in the map-cache is %v, by %s, with %d locator%s", t.Entry.Prefix, t.Entry.Origin, len(t.Entry.RLOCs), plural)
 	default:
 		step("nothing in the map-cache matches %v", f.Dst)
 	}

@@ -13,18 +13,23 @@ import (
 	"net/url"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Client talks to the Server at a socket. It is safe for concurrent use.
 type Client struct {
-	path string
-	http http.Client
+	path     string
+	http     http.Client
+	patience time.Duration // how long the program may take to tell its state
 }
+
+// patience is more than enough for what takes a program milliseconds.
+const patience = 10 * time.Second
 
 // NewClient makes a client for the server at the socket path. Nothing is
 // connected until it is used.
 func NewClient(path string) *Client {
-	return &Client{path: path, http: http.Client{Transport: &http.Transport{
+	return &Client{path: path, patience: patience, http: http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", path)
@@ -64,16 +69,25 @@ func (c *Client) ask(ctx context.Context, method, path string, content io.Reader
 	return resp.Body, nil
 }
 
-// Status returns the present state.
-func (c *Client) Status(ctx context.Context) (Status, error) {
-	var st Status
-	body, err := c.get(ctx, "/status")
+// Status returns the present state, of which one part at least is there.
+func (c *Client) Status(ctx context.Context) (st Status, err error) {
+	within, cancel := context.WithTimeoutCause(ctx, c.patience, fmt.Errorf("what runs at %s does not answer within %v", c.path, c.patience))
+	defer cancel()
+	defer func() {
+		if err != nil && within.Err() != nil && ctx.Err() == nil {
+			err = context.Cause(within)
+		}
+	}()
+	body, err := c.get(within, "/status")
 	if err != nil {
 		return st, err
 	}
 	defer func() { _ = body.Close() }()
 	if err := json.NewDecoder(body).Decode(&st); err != nil {
 		return st, fmt.Errorf("%s: %w", c.path, err)
+	}
+	if st.Node == nil && st.MapServer == nil && st.RTR == nil {
+		return st, fmt.Errorf("what runs at %s is neither lispmn nor lispms, or of another version", c.path)
 	}
 	return st, nil
 }
