@@ -29,12 +29,12 @@ func ownBPFFS(t *testing.T) {
 	t.Cleanup(func() { require.NoError(t, unix.Unmount(mount, unix.MNT_DETACH)) })
 }
 
-// startFlows sends a datagram each millisecond between EIDs of a and b, of both
+// startFlows sends a datagram each millisecond between EIDs of two nodes, of both
 // families and in both directions.
-func startFlows(t *testing.T, d *demoLab) []*probe.Flow {
+func startFlows(t *testing.T, d *demoLab, a, b site) []*probe.Flow {
 	t.Helper()
 	var flows []*probe.Flow
-	for _, ends := range [][2]site{{siteA, siteB}, {siteB, siteA}} {
+	for _, ends := range [][2]site{{a, b}, {b, a}} {
 		for family := range 2 {
 			to, err := d.hosts[ends[1].name].ListenPacket("udp", net.JoinHostPort(ends[1].eid[family], "0"))
 			require.NoError(t, err)
@@ -87,7 +87,7 @@ func TestGraceful(t *testing.T) {
 		require.NoError(t, d.registered(t.Context(), 0, s, ipv4))
 	}
 	do(t, d, firstPing(ipv4, ipv4), firstPing(ipv6, ipv4))
-	flows := startFlows(t, d)
+	flows := startFlows(t, d, siteA, siteB)
 	steady(t, flows)
 	a := d.children["a"]
 	lost := func() (n int) {

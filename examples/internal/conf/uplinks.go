@@ -25,7 +25,7 @@ const (
 
 func uplinkOptions(o options) {
 	o["dataplane"] = option{role: roleXTR | roleRTR}
-	o["graceful"] = flag().of(roleXTR)
+	o["graceful"] = flag().of(roleXTR | roleRTR)
 	o["lan-fast-path"] = flag().of(roleXTR)
 	o["uplink-mode"] = option{role: roleXTR}
 	o["rloc-probing"].sub["rloc-probe-prefer-rtt"] = flag()
@@ -36,14 +36,20 @@ func (r *reader) dataplane(g *group) Dataplane {
 	return Dataplane(r.oneOf(g, "dataplane", string(DataplaneAuto), []string{string(DataplaneAuto), string(DataplaneEBPF), string(DataplaneUser)}))
 }
 
+// graceful reads whether packets go on while no process runs.
+func graceful(g *group, where Dataplane) bool {
+	on := g.on("graceful", false)
+	if on && where == DataplaneUser {
+		g.warnf("graceful", "is of no use with dataplane = user: packets stop when the program ends")
+	}
+	return on
+}
+
 // uplinks reads how several uplinks are used.
 func (r *reader) uplinks(g *group, n *Node) {
 	n.UplinkMode = UplinkMode(r.oneOf(g, "uplink-mode", string(UplinkFull), []string{string(UplinkFull), string(UplinkLegacy)}))
 	n.Dataplane = r.dataplane(g)
-	n.Graceful = g.on("graceful", false)
-	if n.Graceful && n.Dataplane == DataplaneUser {
-		g.warnf("graceful", "is of no use with dataplane = user: packets stop when the node ends")
-	}
+	n.Graceful = graceful(g, n.Dataplane)
 	n.LANFastPath = g.on("lan-fast-path", true)
 	for _, s := range g.groups["rloc-probing"] {
 		n.Probing.PreferRTT = s.on("rloc-probe-prefer-rtt", false)

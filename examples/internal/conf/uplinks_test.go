@@ -42,8 +42,16 @@ func TestGraceful(t *testing.T) {
 	require.NoError(t, err)
 	assert.True(t, n.Graceful)
 	assert.Empty(t, n.Warnings)
+	rtr := func(more string) *MapServerNode {
+		m, err := ParseMapServer(t.Context(), "f", "operating-mode = RTR\n"+more+"rtr-ms-node { address = 198.51.100.1 key = secret }", hermetic())
+		require.NoError(t, err)
+		return m
+	}
+	assert.False(t, rtr("").RTR.Graceful)
+	assert.True(t, rtr("graceful = on\n").RTR.Graceful)
+	assert.Len(t, rtr("graceful = on\ndataplane = user\n").Warnings, 1)
 	n, err = node(t, "graceful = on\ndataplane = user\n"+minimal)
 	require.NoError(t, err)
 	require.Len(t, n.Warnings, 1)
-	assert.Contains(t, n.Warnings[0].Text, "packets stop when the node ends")
+	assert.Contains(t, n.Warnings[0].Text, "packets stop when the program ends")
 }

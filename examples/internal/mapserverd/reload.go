@@ -108,7 +108,7 @@ func merge(before, next *conf.MapServerNode, serves bool) (*conf.MapServerNode, 
 		stays("rtr-ifaces", "its locators are in use", lines(before.RTR.Locators), lines(next.RTR.Locators))
 		a, b := *before.RTR, *next.RTR
 		a.Locators, b.Locators = nil, nil
-		stays("rtr-ms-node, rtr-iids, map-resolver or dataplane", "packets are under way by it", a, b)
+		stays("rtr-ms-node, rtr-iids, map-resolver, dataplane or graceful", "packets are under way by it", a, b)
 	}
 	stays("control-iface", "the sockets are open", before.ControlIface, next.ControlIface)
 	stays("control-socket", "the socket is open", before.ControlSocket, next.ControlSocket)

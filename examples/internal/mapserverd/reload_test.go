@@ -59,7 +59,7 @@ func TestMerge(t *testing.T) {
 		{rtr, "\n" + rtr, nil, nil},
 		{rtr + "rtr-ifaces { rtr-iface { iface = a } }", rtr + "\nrtr-ifaces { rtr-iface { iface = a } }", nil, nil},
 		{rtr, rtr + "rtr-ifaces { rtr-iface { iface = a } }", nil, []string{"rtr-ifaces: it is another one (its locators are in use)"}},
-		{rtr, rtr + "dataplane = user", nil, []string{"rtr-ms-node, rtr-iids, map-resolver or dataplane: it is another one (packets are under way by it)"}},
+		{rtr, rtr + "dataplane = user", nil, []string{"rtr-ms-node, rtr-iids, map-resolver, dataplane or graceful: it is another one (packets are under way by it)"}},
 	} {
 		before, next := parse(t, tt.before), parse(t, tt.next)
 		cfg, r := merge(before, next, before.ServesSites())

@@ -8,29 +8,10 @@ import (
 	"os"
 	"time"
 
-	"github.com/xtrkit/xtrkit/encap/ebpf"
-	"github.com/xtrkit/xtrkit/examples/internal/conf"
 	"github.com/xtrkit/xtrkit/examples/internal/dataplane"
 	"github.com/xtrkit/xtrkit/mapcache"
 	"github.com/xtrkit/xtrkit/tun"
 )
-
-// lingers is how long packets go on in the kernel when the node has ended; 0: they
-// don't, and nothing of the node stays.
-func lingers(cfg *conf.Node, inKernel bool, probe func(pinDir string) error, log *slog.Logger) time.Duration {
-	switch {
-	case !cfg.Graceful:
-		return 0
-	case !inKernel:
-		log.Warn("graceful is of no use where packets are forwarded in user space: they stop when the node ends")
-		return 0
-	}
-	if err := probe(""); err != nil {
-		log.Warn("graceful is not possible here: packets stop when the node ends", "err", err)
-		return 0
-	}
-	return ebpf.DefaultLinger
-}
 
 // createDevice makes the device. end is for a start that fails: nothing stays of it but
 // what an earlier process has left, by which packets go on.

@@ -1,6 +1,8 @@
 package rtrd
 
 import (
+	"time"
+
 	"github.com/xtrkit/xtrkit/control"
 	"github.com/xtrkit/xtrkit/encap"
 	"github.com/xtrkit/xtrkit/encap/ebpf"
@@ -28,15 +30,19 @@ func (r *RTR) openDataplane() error {
 		_ = closing()
 		return err
 	}
+	linger := dataplane.Linger(r.cfg.Conf.Graceful, inKernel, ebpf.ProbePersist, r.log)
 	if !inKernel {
 		dataplane.EndKernel(r.log)
 		return nil
 	}
-	if r.fast, err = ebpf.New(ebpf.Config{Forwarder: r.forwarder, Encap: forwarding, UDP: sockets, Cache: r.engine.Cache(), Logger: r.log}); err != nil {
+	r.fast, err = ebpf.New(ebpf.Config{
+		Forwarder: r.forwarder, Encap: forwarding, UDP: sockets, Cache: r.engine.Cache(), Persist: linger > 0, Linger: linger, Logger: r.log,
+	})
+	if err != nil {
 		return permission(err)
 	}
 	r.log.Info("packets are forwarded in the kernel")
-	return nil
+	return r.inherit(time.Now(), r.fast.Carried())
 }
 
 // overlays are those of the instances that are relayed.
