@@ -78,8 +78,8 @@ var dropNames = [numDropReasons]string{
 	DropStatusRate:       "Locator-Status-Bits rate limit",
 }
 
-// DropReasons is how many drop reasons there are; they are numbered from 0.
-const DropReasons = int(numDropReasons)
+// NumDropReasons is how many drop reasons there are; they are numbered from 0.
+const NumDropReasons = int(numDropReasons)
 
 func (r DropReason) String() string {
 	if r < numDropReasons {
@@ -110,7 +110,7 @@ type Stats struct {
 	NoncesUnechoed      uint64 // and that did not
 	ResolutionsFailed   uint64 // EIDs given up after all retransmissions
 	EventsLost          uint64 // events overwritten before NextEvent took them
-	Dropped             [DropReasons]uint64
+	Dropped             [NumDropReasons]uint64
 
 	// Gauges.
 	Pending       int // EIDs under resolution, and those whose rate limit still runs

@@ -166,7 +166,7 @@ func TestForgedMapReplies(t *testing.T) {
 	})
 	w.net.Run(24 * time.Minute / slow)
 	w.finish(a)
-	var drops [control.DropReasons]uint64
+	var drops [control.NumDropReasons]uint64
 	for _, x := range w.xtrs {
 		for r, n := range x.engine.Stats().Dropped {
 			drops[r] += n
