@@ -82,7 +82,7 @@ type mirror struct {
 	locators   map[mapcache.Locator]uint32
 	state      []locatorState // by locator id
 	locatorIDs ids
-	sources    map[netip.Addr]uint32
+	sources    map[netip.Addr]uint32 // the locator that arrivals are counted for; by its next, others with the address
 	mtus       map[netip.Addr]uint32 // path MTUs that are known
 
 	// unsourced tells whether we have no locator of a family to send from; such
@@ -114,6 +114,7 @@ type set struct {
 type locatorState struct {
 	locator mapcache.Locator
 	refs    int
+	next    uint32 // another one with the address; 0: there is none
 	down    bool
 	written bpfLocator
 }
@@ -323,16 +324,15 @@ func (m *mirror) locator(now time.Time, l mapcache.Locator) (uint32, error) {
 	}
 	m.state[id] = locatorState{locator: l, refs: 1, down: m.unsourced(l.Addr)}
 	err := m.writeLocator(id)
-	if _, known := m.sources[l.Addr]; err == nil && !known {
-		if err = m.t.putSource(l.Addr, id); err == nil {
-			m.sources[l.Addr] = id
-		}
+	if err == nil {
+		err = m.t.putSource(l.Addr, id)
 	}
 	if err != nil {
 		m.state[id] = locatorState{}
 		m.locatorIDs.put(now, id)
 		return 0, err
 	}
+	m.state[id].next, m.sources[l.Addr] = m.sources[l.Addr], id
 	m.locators[l] = id
 	return id, nil
 }
@@ -344,7 +344,16 @@ func (m *mirror) releaseLocator(now time.Time, id uint32) error {
 	}
 	l := s.locator
 	var err error
-	if m.sources[l.Addr] == id {
+	switch first := m.sources[l.Addr]; {
+	case first != id:
+		for m.state[first].next != id {
+			first = m.state[first].next
+		}
+		m.state[first].next = s.next
+	case s.next != 0:
+		m.sources[l.Addr] = s.next
+		err = m.t.putSource(l.Addr, s.next)
+	default:
 		delete(m.sources, l.Addr)
 		err = m.t.deleteSource(l.Addr)
 	}

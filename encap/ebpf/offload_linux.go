@@ -25,10 +25,11 @@ func (o *offload) SetPathMTU(remote netip.Addr, mtu int) {
 func (o *offload) SendsTo(remote netip.AddrPort) (mapcache.Locator, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	id, ok := o.mirror.sources[remote.Addr()]
-	if !ok {
-		return mapcache.Locator{}, false
+	m := o.mirror
+	for id := m.sources[remote.Addr()]; id != 0; id = m.state[id].next {
+		if l := m.state[id].locator; l.Port == remote.Port() {
+			return l, true
+		}
 	}
-	l := o.mirror.state[id].locator
-	return l, l.Port == remote.Port()
+	return mapcache.Locator{}, false
 }
