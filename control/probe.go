@@ -204,10 +204,12 @@ func (e *Engine) removePath(now time.Time, p *path) {
 	e.forgetUnprobed(now, p.key.local)
 }
 
-// rebuildPaths follows a change of our own locators.
+// rebuildPaths follows a change of our own locators. A locator that is on another
+// interface now begins anew.
 func (e *Engine) rebuildPaths(now time.Time) {
 	for _, p := range e.sortedPaths() {
-		if !slices.ContainsFunc(e.localsFor(p.target), func(l mapcache.Local) bool { return l.Addr == p.key.local }) {
+		same := func(l mapcache.Local) bool { return l.Addr == p.key.local && l.IfIndex == p.local.IfIndex }
+		if !slices.ContainsFunc(e.localsFor(p.target), same) {
 			e.removePath(now, p)
 			p.target.paths = slices.DeleteFunc(p.target.paths, func(o *path) bool { return o == p })
 		}

@@ -185,3 +185,24 @@ func TestSilentUplinkForgotten(t *testing.T) {
 		assert.True(t, tc.e.Cache().Reachable(mapcache.Locator{Addr: peerRLOC}), "found out at once")
 	})
 }
+
+// TestAddressMoves: what was found of a locator by one interface says nothing of it by
+// another, as when two modems give out the same address.
+func TestAddressMoves(t *testing.T) {
+	tc, recs := silence(t)
+	tc.run(5*time.Minute, everyPath, recs)
+	tc.run(5*time.Minute, func(netip.Addr, netip.Addr) bool { return false }, recs)
+	require.False(t, tc.e.Cache().Reachable(mapcache.Locator{Addr: peerRLOC}))
+	moved := twoUplinks()[:1]
+	moved[0].IfIndex = 9
+	tc.setLocals(moved...)
+	assert.True(t, tc.e.Cache().Reachable(mapcache.Locator{Addr: peerRLOC}), "nothing is known yet")
+	tc.advance(2 * time.Second)
+	probes := tc.probes()
+	require.NotEmpty(t, probes)
+	for _, s := range probes {
+		assert.Equal(t, 9, s.IfIndex)
+		assert.Equal(t, firstUplink, s.Local.Addr())
+	}
+	assert.Empty(t, eventsOf[LocatorSilent](tc))
+}
