@@ -65,6 +65,10 @@ func (e *Engine) SetRelays(now time.Time, c natt.RelayChange) {
 	}
 	if c.Resolve {
 		e.refresh(now, k, reasons{})
+		if p := e.pending[k]; p != nil && p.phase == resting && !p.why.smr {
+			// Packets go astray, a Map-Server says: no rest that an SMR has made.
+			e.timers.set(&p.timer, later(p.lastSent.Add(requestInterval), now.Add(time.Millisecond)))
+		}
 	}
 }
 

@@ -98,6 +98,43 @@ func TestRelayStays(t *testing.T) {
 	}
 }
 
+// TestRelayMovedAfterSMR: the rest after an SMR is for SMRs. What a Map-Server says is
+// asked about after the second that is between any two Map-Requests for an EID-Prefix;
+// if another SMR came meanwhile it waits for both.
+func TestRelayMovedAfterSMR(t *testing.T) {
+	smr := &lisp.MapRequest{
+		SMR: true, DontMapReply: true, SourceEID: lisp.AddressFrom(peerEID.Addr()), ITRRLOCs: []lisp.Address{lisp.AddressFrom(relayed.Addr())},
+		Records: []lisp.RequestRecord{{MaskLen: 32, EID: lisp.AddressFrom(eid4.Addr())}},
+	}
+	for _, again := range []bool{false, true} {
+		tc := up(t, quiet)
+		c := relayChange(relayed)
+		tc.e.SetRelays(tc.now, c)
+		tc.advance(time.Minute)
+		take[*lisp.MapRequest](tc)
+		solicited := func() { require.True(t, tc.handle(netip.MustParseAddrPort("198.51.100.99:4342"), encode(t, smr))) }
+		solicited()
+		_, m := one[*lisp.MapRequest](tc)
+		require.True(t, tc.answer(m.Nonce, record(peerEID.String(), 60, rloc4)))
+		tc.advance(200 * time.Millisecond)
+		if again {
+			solicited()
+		}
+		c.Resolve = true
+		tc.e.SetRelays(tc.now, c)
+		tc.advance(700 * time.Millisecond)
+		assert.Empty(t, take[*lisp.MapRequest](tc), "a second is not over")
+		tc.advance(200 * time.Millisecond)
+		if again {
+			assert.Empty(t, take[*lisp.MapRequest](tc))
+			tc.advance(2 * time.Second)
+		}
+		_, m = one[*lisp.MapRequest](tc)
+		require.True(t, tc.answer(m.Nonce, record(peerEID.String(), 60, peerRLOC)))
+		assert.Equal(t, peerRLOC, tc.forward(peerEID.Addr()).Locator.Addr)
+	}
+}
+
 // TestRelayStatic: a configured mapping wins.
 func TestRelayStatic(t *testing.T) {
 	tc := up(t, quiet, func(c *Config) {
