@@ -17,7 +17,8 @@ import (
 
 // TestGracefulRTR: an RTR ends, is killed, and comes back, while it relays a packet each
 // millisecond between nodes behind NATs and from and to a public one: all get through,
-// by the kernel. Then one that is not graceful takes over, and leaves nothing.
+// by the kernel. Then one that is not graceful takes over, and leaves nothing; and so does
+// "lispms cleanup".
 func TestGracefulRTR(t *testing.T) {
 	requireNATLab(t)
 	d := loneLab(t, demoOptions{nat: true})
@@ -98,6 +99,15 @@ func TestGracefulRTR(t *testing.T) {
 		require.NoError(t, err)
 		return es
 	}
+	cleanup := func() (string, error) {
+		cmd := d.hosts[rtr1.name].Self(t.Context(), argMapServer, "cleanup")
+		cmd.Env = append(os.Environ(), envChild+"=1")
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	out, err := cleanup()
+	require.Error(t, err)
+	assert.Contains(t, out, "in use", "one runs")
 	require.NoError(t, rtr.stop())
 	assert.NotEmpty(t, pinned())
 	rtr.args = []string{argMapServer}
@@ -106,5 +116,14 @@ func TestGracefulRTR(t *testing.T) {
 	steady(t, flows)
 	require.NoError(t, netlab.Eventually(t.Context(), "all packets arrive", func() bool { return lost() == 0 }), "all but %d", lost())
 	require.NoError(t, rtr.stop())
+	assert.Empty(t, pinned())
+
+	rtr.args = []string{argMapServer, "-graceful"}
+	require.NoError(t, rtr.start(t.Context()))
+	ready()
+	require.NoError(t, rtr.stop())
+	assert.NotEmpty(t, pinned())
+	out, err = cleanup()
+	require.NoError(t, err, out)
 	assert.Empty(t, pinned())
 }

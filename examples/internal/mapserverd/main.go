@@ -9,18 +9,23 @@ import (
 	"github.com/xtrkit/xtrkit/examples/internal/daemon"
 )
 
-var command = daemon.Command{Name: "lispms", File: "/etc/lispms.conf", Commands: []string{"check"}, Synopsis: `Usage: lispms [-f FILE] [options]         run a Map-Server
+var command = daemon.Command{Name: "lispms", File: "/etc/lispms.conf", Commands: []string{"check", "cleanup"}, Synopsis: `Usage: lispms [-f FILE] [options]         run a Map-Server
        lispms check [options] [FILE]      say what is wrong with a configuration
+       lispms cleanup                     end what a killed or graceful RTR left
 
 lispms is a LISP Map-Server and Map-Resolver (RFC 9301). It reads files like
 those of an OpenOverlayRouter with operating-mode = MS, or RTR, which makes it an
 RTR for nodes behind NATs (draft-ermagan-lisp-nat-traversal-19), and with sites both.
 SIGHUP has it read its file again, and what is registered stays; SIGINT and SIGTERM
-end it. lispconf shows what it does.
+end it, unless it is a -graceful RTR: then packets go on, and the next start takes
+over. lispconf shows what it does.
 `}
 
 // Main is the program lispms. It returns the exit code.
 func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == "cleanup" {
+		return cleanup(ctx, args[1:], stdout, stderr)
+	}
 	parse := command.Parse
 	check := len(args) > 0 && args[0] == "check"
 	if check {
