@@ -65,7 +65,12 @@ func TestVirtio(t *testing.T) {
 			head := make([]byte, virtio.HeaderLen, virtio.HeaderLen+28)
 			v.Put(head)
 			parts := [][]byte{append(head, b[:28]...), b[28 : 28+size/2], nil, b[28+size/2:]}
-			require.NoError(t, dev.WriteVirtio(parts))
+			err := dev.WriteVirtio(parts)
+			if n > 1 && !netlab.Linux(6, 2) {
+				require.ErrorIs(t, err, unix.EINVAL) // and encap writes them one by one
+				continue
+			}
+			require.NoError(t, err)
 			for len(payload) > 0 {
 				m, _, err := c.ReadFrom(got)
 				require.NoError(t, err, "%d segments of %d octets, and %d are still to come", n, size, len(payload))

@@ -134,10 +134,23 @@ func attachFilter(at place, prog *ebpf.Program) error {
 	})
 }
 
+// listTries bounds how often a list is asked for that changes meanwhile.
+const listTries = 10
+
+// listed returns a list of the kernel's, as it was at one time.
+func listed[T any](list func() ([]T, error)) (all []T, err error) {
+	for range listTries {
+		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return all, err
+}
+
 // ourFilters lists the filters of ours at a place, and whether there are others.
 func ourFilters(at place) (ours []netlink.Filter, others bool, err error) {
 	l := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: at.ifindex}}
-	filters, err := netlink.FilterList(l, at.parent())
+	filters, err := listed(func() ([]netlink.Filter, error) { return netlink.FilterList(l, at.parent()) })
 	if gone(err) {
 		return nil, false, nil
 	}
@@ -213,7 +226,7 @@ func Cleanup(pinDirs ...string) (int, error) {
 // removeFilters removes our filters from all places but those to keep. It returns how
 // many there were.
 func removeFilters(keep func(place) bool) (int, error) {
-	links, err := netlink.LinkList()
+	links, err := listed(netlink.LinkList)
 	if err != nil {
 		return 0, fmt.Errorf("interfaces: %w", err)
 	}
@@ -249,7 +262,7 @@ func isEthernet(ifindex int) (bool, error) {
 
 // interfaceWith returns the index of the interface that has an address.
 func interfaceWith(a netip.Addr) (int, error) {
-	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	addrs, err := listed(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return 0, err
 	}

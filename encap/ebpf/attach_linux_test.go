@@ -23,7 +23,7 @@ import (
 )
 
 // hasTCX tells whether the kernel has TCX (Linux 6.6).
-func hasTCX() bool { return kernelVersion() >= 6<<16|6<<8 }
+func hasTCX() bool { return netlab.Linux(6, 6) }
 
 // attachModes lists the ways to attach that the kernel has.
 func attachModes() []AttachMode {
@@ -231,4 +231,24 @@ func kill(t *testing.T, h *netlab.Host, mode AttachMode, ifindex int) {
 	require.NoError(t, cmd.Process.Signal(syscall.SIGKILL))
 	var exit *exec.ExitError
 	require.ErrorAs(t, cmd.Wait(), &exit)
+}
+
+// A list that changed while it was made is made again, but not for ever.
+func TestListed(t *testing.T) {
+	for _, c := range []struct{ interruptions, tries int }{{0, 1}, {3, 4}, {99, listTries}} {
+		tries := 0
+		all, err := listed(func() ([]int, error) {
+			if tries++; tries <= c.interruptions {
+				return nil, netlink.ErrDumpInterrupted
+			}
+			return []int{1}, nil
+		})
+		assert.Equal(t, c.tries, tries)
+		if c.interruptions < listTries {
+			assert.NoError(t, err)
+			assert.Equal(t, []int{1}, all)
+		} else {
+			assert.ErrorIs(t, err, netlink.ErrDumpInterrupted)
+		}
+	}
 }

@@ -127,7 +127,7 @@ func TestLinger(t *testing.T) {
 	})
 	n, b, f := p.nodes[0], p.nodes[1].host, families[0]
 	exchange(t, n.host, b, f.a, f.b, 100)
-	n.kernel.cfg.Linger = -time.Hour // it is over
+	n.kernel.cfg.Linger = -time.Second // it is over
 	n.kernel.Usage(func(mapcache.Usage) {})
 	before := n.stats()
 	exchange(t, n.host, b, f.a, f.b, 100)

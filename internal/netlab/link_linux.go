@@ -138,6 +138,9 @@ func (k *Link) make(cfg LinkConfig) error {
 // to itself is i = 1.
 func freeName(h *Host, a *Interface, i int) (string, error) {
 	links, err := h.nl.LinkList()
+	for errors.Is(err, netlink.ErrDumpInterrupted) && h.lab.ctx.Err() == nil {
+		links, err = h.nl.LinkList() // it changed meanwhile
+	}
 	if err != nil {
 		return "", err
 	}
@@ -208,6 +211,9 @@ func (e *Interface) awaitAddrs() error {
 	defer cancel()
 	return e.Host.Await(ctx, e.Name+"'s addresses", func(nlh *netlink.Handle) (bool, error) {
 		addrs, err := nlh.AddrList(e.link(), netlink.FAMILY_V6)
+		if errors.Is(err, netlink.ErrDumpInterrupted) {
+			return false, nil
+		}
 		if err != nil {
 			return false, err
 		}
@@ -218,6 +224,9 @@ func (e *Interface) awaitAddrs() error {
 		}
 		routes, err := nlh.RouteListFiltered(netlink.FAMILY_V6,
 			&netlink.Route{Table: unix.RT_TABLE_LOCAL, LinkIndex: e.Index}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_OIF)
+		if errors.Is(err, netlink.ErrDumpInterrupted) {
+			return false, nil
+		}
 		if err != nil {
 			return false, err
 		}
