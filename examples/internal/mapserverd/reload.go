@@ -35,6 +35,9 @@ func (s *Server) Reload(ctx context.Context) (statusd.Reloaded, error) {
 	for _, w := range next.Warnings {
 		r.Warnings = append(r.Warnings, w.String())
 	}
+	if now, err := ownAddresses(s.cfg.Conf.ControlIface); err == nil { // else it has none at the moment
+		r.Restart = append(r.Restart, s.shared.moved(s.addrs, now)...)
+	}
 	if s.core != nil {
 		if _, err := newSharedKey(cfg, s.addrs); err != nil {
 			return statusd.Reloaded{}, err

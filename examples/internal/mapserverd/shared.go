@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/xtrkit/xtrkit/control/mapserver"
 	"github.com/xtrkit/xtrkit/examples/internal/conf"
@@ -65,4 +66,28 @@ func (k sharedKey) rtrs(r *rtrd.RTR) (rs []mapserver.RTR) {
 		rs = append(rs, mapserver.RTR{Addr: a, Key: k.key})
 	}
 	return rs
+}
+
+// moved says which addresses this host has now, and no more: those of the start are what
+// Map-Server and RTR know each other by, and what nodes are told.
+func (k sharedKey) moved(before, now []netip.Addr) []string {
+	if k.key.Secret == nil {
+		return nil
+	}
+	var moves []string
+	for _, a := range before {
+		if !slices.Contains(now, a) {
+			moves = append(moves, "- "+a.String())
+		}
+	}
+	for _, a := range now {
+		if !slices.Contains(before, a) {
+			moves = append(moves, "+ "+a.String())
+		}
+	}
+	if len(moves) == 0 {
+		return nil
+	}
+	slices.Sort(moves)
+	return []string{fmt.Sprintf("addresses of this host: %s (its Map-Server and RTR know each other by those of the start)", strings.Join(moves, ", "))}
 }

@@ -6,6 +6,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/xtrkit/xtrkit/lisp"
 )
 
 // TestSharedKey: a Map-Server and an RTR in one process have a key that is made up, and
@@ -34,6 +36,19 @@ func TestSharedKey(t *testing.T) {
 		_, err = newSharedKey(parse(t, "operating-mode = RTR\n"+section+" { address = 2001:db8::1 key = k }\n"+file), addrs)
 		assert.ErrorContains(t, err, section+" 2001:db8::1 is this host, whose Map-Server and RTR know each other: leave it out")
 	}
+}
+
+// TestSharedAddresses: that the host has other addresses needs a restart where it speaks
+// to itself, and only there.
+func TestSharedAddresses(t *testing.T) {
+	t.Parallel()
+	a, b, c := netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("203.0.113.9")
+	k := sharedKey{key: lisp.Key{Secret: []byte("made up")}}
+	assert.Empty(t, k.moved([]netip.Addr{a, b}, []netip.Addr{b, a}))
+	assert.Equal(t, []string{
+		"addresses of this host: + 203.0.113.9, - 2001:db8::1 (its Map-Server and RTR know each other by those of the start)",
+	}, k.moved([]netip.Addr{a, b}, []netip.Addr{c, a}))
+	assert.Empty(t, sharedKey{}.moved([]netip.Addr{a, b}, []netip.Addr{c}))
 }
 
 func TestWhat(t *testing.T) {
