@@ -214,7 +214,7 @@ func (r *Routing) removeTables(keep []tableRoute) error {
 		all, err := r.handle.RouteListFiltered(family, &netlink.Route{
 			Table: unix.RT_TABLE_UNSPEC, Protocol: netlink.RouteProtocol(r.cfg.Protocol),
 		}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL)
-		if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
+		if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EOPNOTSUPP) {
 			errs = append(errs, fmt.Errorf("routes: %w", err))
 		}
 		for _, x := range all {
