@@ -58,15 +58,17 @@ func (m model) draw() string {
 	m.drawHead(&b)
 	if n := m.now.Node; n != nil {
 		ls := m.locators()
-		rows := [][]string{{"LOCATOR", "STATE", "RTT", "OUT bit/s", "packets/s", "IN bit/s", "packets/s", "OUT total", "IN total", "EIDs"}}
+		rows := [][]string{{"LOCATOR", "STATE", "RTT", "OUT bit/s", "IN bit/s", "OUT packets/s", "IN packets/s", "OUT total", "IN total", "EIDs"}}
 		for _, l := range ls {
 			rows = append(rows, []string{
-				l.addr.String(), l.state, round(l.rtt), amount(8 * l.outRate.octets), amount(l.outRate.packets),
-				amount(8 * l.inRate.octets), amount(l.inRate.packets), amount(float64(l.out.Octets)) + "B", amount(float64(l.in.Octets)) + "B", fmt.Sprint(l.eids),
+				l.addr.String(), l.state, round(l.rtt), amount(8 * l.outRate.octets), amount(8 * l.inRate.octets),
+				amount(l.outRate.packets), amount(l.inRate.packets), amount(float64(l.out.Octets)) + "B", amount(float64(l.in.Octets)) + "B", fmt.Sprint(l.eids),
 			})
 		}
-		m.table(&b, rows, m.room())
-		m.table(&b, m.eids(), m.room())
+		eids := m.eids()
+		limits := m.room(strings.Count(b.String(), "\n"), len(rows)-1, len(eids)-1)
+		m.table(&b, rows, limits[0])
+		m.table(&b, eids, limits[1])
 	}
 	keys := fmt.Sprintf("sorted by %s (s)  pause (p)  quit (q)", m.sorting)
 	if m.paused {
@@ -76,12 +78,19 @@ func (m model) draw() string {
 	return b.String()
 }
 
-// room is how many rows a table may have so that two fit.
-func (m model) room() int {
+// room is how many of their rows two tables may have below the lines that are used: half of
+// it each, and what one does not need the other.
+func (m model) room(used, first, second int) [2]int {
+	const (
+		beside = 3 // lines of a table that are no rows: its head, what is left out, a space
+		keys   = 1
+	)
 	if m.height == 0 {
-		return 20
+		return [2]int{20, 20}
 	}
-	return max(2, (m.height-8)/2)
+	all := max(4, m.height-used-2*beside-keys)
+	a := max(min(first, all/2), all-second)
+	return [2]int{a, all - min(first, a)}
 }
 
 func (m model) drawHead(b *strings.Builder) {
@@ -92,17 +101,20 @@ func (m model) drawHead(b *strings.Builder) {
 		fmt.Fprintln(b, "  is not a node with a data plane")
 		return
 	}
+	b.WriteString("\n")
 	registered := 0
 	for _, r := range n.Registrations {
 		if r.State == "registered" {
 			registered++
 		}
 	}
-	fmt.Fprintf(b, "  %s  map-cache %d  registered %d of %d  waiting packets %d\n", joined(n.EIDs), len(n.MapCache), registered, len(n.Registrations), n.Traffic.HeldNow)
+	m.wrapped(b, "EIDs "+joined(n.EIDs), fmt.Sprintf("map-cache %d", len(n.MapCache)), fmt.Sprintf("registered %d of %d", registered, len(n.Registrations)),
+		fmt.Sprintf("waiting packets %d", n.Traffic.HeldNow))
 	var before statusd.Traffic
 	if m.before != nil && m.before.Node != nil {
 		before = m.before.Node.Traffic
 	}
+	var rates []string
 	for _, t := range []struct {
 		name     string
 		now, old statusd.Counter
@@ -112,9 +124,29 @@ func (m model) drawHead(b *strings.Builder) {
 		{"native", n.Traffic.Native, before.Native},
 	} {
 		r := m.rate(t.now, t.old)
-		fmt.Fprintf(b, "%s %sbit/s %s packets/s   ", t.name, amount(8*r.octets), amount(r.packets))
+		rates = append(rates, fmt.Sprintf("%s %sbit/s %s packets/s", t.name, amount(8*r.octets), strings.TrimSpace(amount(r.packets))))
 	}
-	b.WriteString("\n")
+	m.wrapped(b, rates...)
+}
+
+// wrapped writes parts in as few lines as the terminal has columns for.
+func (m model) wrapped(b *strings.Builder, parts ...string) {
+	line := ""
+	for _, p := range parts {
+		if m.width > 0 {
+			p = p[:min(len(p), m.width)]
+		}
+		switch {
+		case line == "":
+			line = p
+		case m.width > 0 && len(line)+3+len(p) > m.width:
+			fmt.Fprintln(b, line)
+			line = p
+		default:
+			line += "   " + p
+		}
+	}
+	fmt.Fprintln(b, line)
 }
 
 // rate is the difference to the look before, per second; 0 without one.
@@ -225,7 +257,7 @@ func (m model) eids() [][]string {
 		)
 	})
 	rows := make([][]string, 1, 1+len(es))
-	rows[0] = []string{"EID-PREFIX", "OUT bit/s", "packets/s", "IN bit/s", "packets/s", "OUT total", "IN total", "EXPIRES", "LOCATORS pri/wgt"}
+	rows[0] = []string{"EID-PREFIX", "OUT bit/s", "IN bit/s", "EXPIRES", "OUT packets/s", "IN packets/s", "OUT total", "IN total", "LOCATORS pri/wgt"}
 	for _, e := range es {
 		to := make([]string, 0, max(1, len(e.entry.RLOCs)))
 		for _, r := range e.entry.RLOCs {
@@ -243,19 +275,21 @@ func (m model) eids() [][]string {
 			expires = round(e.entry.Expires.Sub(m.now.Time))
 		}
 		rows = append(rows, []string{
-			name, amount(8 * e.outRate.octets), amount(e.outRate.packets), amount(8 * e.inRate.octets), amount(e.inRate.packets),
-			amount(float64(e.entry.Out.Octets)) + "B", amount(float64(e.entry.In.Octets)) + "B", expires, strings.Join(to, ", "),
+			name, amount(8 * e.outRate.octets), amount(8 * e.inRate.octets), expires, amount(e.outRate.packets), amount(e.inRate.packets),
+			amount(float64(e.entry.Out.Octets)) + "B", amount(float64(e.entry.In.Octets)) + "B", strings.Join(to, ", "),
 		})
 	}
 	return rows
 }
 
-// table writes rows in columns, the first of them as the head, at most limit of the others, and no line wider than the terminal.
+// table writes rows in columns, the first of them as the head, at most limit of the others. Columns
+// that the terminal has no room for are left out: half a number is a wrong one.
 func (m model) table(b *strings.Builder, rows [][]string, limit int) {
 	more := len(rows) - 1 - limit
 	if more > 0 {
 		rows = rows[:1+limit]
 	}
+	rows = m.fitting(rows)
 	var t bytes.Buffer
 	w := tabwriter.NewWriter(&t, 0, 0, 2, ' ', 0)
 	for _, r := range rows {
@@ -276,6 +310,31 @@ func (m model) table(b *strings.Builder, rows [][]string, limit int) {
 		fmt.Fprintln(b, dim.Render(fmt.Sprintf("and %d more", more)))
 	}
 	b.WriteString("\n")
+}
+
+// fitting leaves out the last columns until the others fit. The last one of all, which
+// is text, may be cut.
+func (m model) fitting(rows [][]string) [][]string {
+	columns, end := len(rows[0]), 0
+	for c := range columns {
+		wide := 0
+		for _, r := range rows {
+			wide = max(wide, len(r[c]))
+		}
+		if c == columns-1 {
+			wide = len(rows[0][c])
+		}
+		if m.width > 0 && c > 0 && end+wide > m.width {
+			columns = c
+			break
+		}
+		end += wide + 2
+	}
+	out := make([][]string, len(rows))
+	for i, r := range rows {
+		out[i] = r[:columns]
+	}
+	return out
 }
 
 func sum(a, b statusd.Counter) statusd.Counter {

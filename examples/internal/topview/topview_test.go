@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/netip"
 	"path/filepath"
@@ -60,17 +61,18 @@ func lines(m model) []string {
 func TestDraw(t *testing.T) {
 	m := model{}.take(look{status: node(1)}).take(look{status: node(3)})
 	want := []string{
-		"lispmn  up 3s  192.0.2.1/32  map-cache 4  registered 1 of 2  waiting packets 0",
-		"to LISP sites 8.00 Mbit/s 1.00 k packets/s   from them 0 bit/s 0  packets/s   native 0 bit/s 0  packets/s   ",
-		"LOCATOR       STATE  RTT     OUT bit/s  packets/s  IN bit/s  packets/s  OUT total  IN total  EIDs",
-		"203.0.113.20  up     12.1ms  8.00 M     1.00 k     800       1          3.00 MB    300 B     2",
-		"203.0.113.30  up     -       0          0          0         0          0 B        0 B       1",
+		"lispmn  up 3s",
+		"EIDs 192.0.2.1/32   map-cache 4   registered 1 of 2   waiting packets 0",
+		"to LISP sites 8.00 Mbit/s 1.00 k packets/s   from them 0 bit/s 0 packets/s   native 0 bit/s 0 packets/s",
+		"LOCATOR       STATE  RTT     OUT bit/s  IN bit/s  OUT packets/s  IN packets/s  OUT total  IN total  EIDs",
+		"203.0.113.20  up     12.1ms  8.00 M     800       1.00 k         1             3.00 MB    300 B     2",
+		"203.0.113.30  up     -       0          0         0              0             0 B        0 B       1",
 		"",
-		"EID-PREFIX      OUT bit/s  packets/s  IN bit/s  packets/s  OUT total  IN total  EXPIRES  LOCATORS pri/wgt",
-		"192.0.2.5/32    7.92 M     900        0         0          2.97 MB    0 B       59m57s   203.0.113.20 1/100",
-		"192.0.2.4/32    80.0 k     100        800       1          30.0 kB    300 B     59m57s   203.0.113.20 1/100",
-		"192.0.2.3/32    0          0          0         0          0 B        0 B       59m57s   203.0.113.30 1/100",
-		"192.0.2.128/25  0          0          0         0          0 B        0 B       59m57s   negative",
+		"EID-PREFIX      OUT bit/s  IN bit/s  EXPIRES  OUT packets/s  IN packets/s  OUT total  IN total  LOCATORS pri/wgt",
+		"192.0.2.5/32    7.92 M     0         59m57s   900            0             2.97 MB    0 B       203.0.113.20 1/100",
+		"192.0.2.4/32    80.0 k     800       59m57s   100            1             30.0 kB    300 B     203.0.113.20 1/100",
+		"192.0.2.3/32    0          0         59m57s   0              0             0 B        0 B       203.0.113.30 1/100",
+		"192.0.2.128/25  0          0         59m57s   0              0             0 B        0 B       negative",
 		"",
 		"sorted by rate (s)  pause (p)  quit (q)",
 	}
@@ -80,13 +82,51 @@ func TestDraw(t *testing.T) {
 	again := node(4)
 	again.Node.MapCache[2].Created = started.Add(4 * time.Second)
 	again.Node.MapCache[2].Out = statusd.Counter{Packets: 7, Octets: 700}
-	assert.Contains(t, strings.Join(lines(m.take(look{status: again})), "\n"), "192.0.2.5/32    5.60 k     7 ")
+	assert.Contains(t, strings.Join(lines(m.take(look{status: again})), "\n"), "192.0.2.5/32    5.60 k     0         59m56s   7 ")
 
 	m.width, m.height = 30, 12
-	for _, l := range lines(m)[2:8] {
-		assert.LessOrEqual(t, len(l), 30, l)
+	for _, l := range lines(m) {
+		assert.LessOrEqual(t, len(l), 40, l) // of the keys
 	}
 	assert.Contains(t, lines(m), "and 2 more", "of the EID-Prefixes")
+}
+
+// TestTerminal: in 80 columns and 24 lines all is to be seen, with columns left out rather than cut
+// numbers, and with the room that one table does not need in the other.
+func TestTerminal(t *testing.T) {
+	state := func(entries, locators int) statusd.Status {
+		st := node(1)
+		st.Node.EIDs = []netip.Prefix{netip.MustParsePrefix("198.51.100.7/32"), netip.MustParsePrefix("2001:db8:7::7/128")}
+		st.Node.MapCache, st.Node.Traffic.Locators = nil, nil
+		for i := range entries {
+			st.Node.MapCache = append(st.Node.MapCache, statusd.Entry{
+				Prefix: netip.MustParsePrefix(fmt.Sprintf("2001:db8:aaaa:bbbb:cccc:dddd:eeee:%x/128", 0x1000+i)), Action: "drop",
+			})
+		}
+		for i := range locators {
+			st.Node.Traffic.Locators = append(st.Node.Traffic.Locators, statusd.LocatorTraffic{Addr: netip.MustParseAddr(fmt.Sprintf("2001:db8:1234:5678:9abc:def0:1234:%x", 0x1000+i))})
+		}
+		return st
+	}
+	for _, tc := range []struct{ entries, locators, seenEntries, seenLocators int }{
+		{30, 30, 6, 6}, {30, 1, 11, 1}, {1, 30, 1, 11}, {30, 0, 12, 0}, {2, 3, 2, 3},
+	} {
+		m := model{width: 80, height: 24}.take(look{status: state(tc.entries, tc.locators)})
+		ls := lines(m)
+		assert.LessOrEqual(t, len(ls), 24, tc)
+		for _, l := range ls {
+			assert.LessOrEqual(t, len(l), 80, l)
+		}
+		all := strings.Join(ls, "\n")
+		assert.Equal(t, tc.seenEntries, strings.Count(all, "2001:db8:aaaa:"), "%+v\n%s", tc, all)
+		assert.Equal(t, tc.seenLocators, strings.Count(all, "2001:db8:1234:"), "%+v\n%s", tc, all)
+		assert.Contains(t, all, "OUT bit/s  IN bit/s  EXPIRES\n", "whole columns")
+		assert.Contains(t, all, "waiting packets 0")
+		assert.Contains(t, all, "native 0 bit/s")
+		assert.Contains(t, ls[len(ls)-1], "quit (q)")
+		m.err = errors.New("gone")
+		assert.LessOrEqual(t, len(lines(m)), 24, tc)
+	}
 }
 
 func TestUpdate(t *testing.T) {
@@ -97,7 +137,7 @@ func TestUpdate(t *testing.T) {
 	m := model{}.take(look{status: node(1)}).take(look{status: node(2)})
 	m = press(press(m, 's'), 's')
 	assert.Equal(t, byAddress, m.sorting)
-	assert.Contains(t, lines(m)[7], "192.0.2.3/32", "by address")
+	assert.Contains(t, lines(m)[8], "192.0.2.3/32", "by address")
 	assert.Equal(t, byRate, press(m, 's').sorting)
 
 	m = press(m, 'p').take(look{status: node(3)})
