@@ -206,6 +206,21 @@ func TestTwoServers(t *testing.T) {
 	require.NoError(t, b.Run(t.Context()), "closed before it ran")
 }
 
+// TestCloseCuts: a client that asks nothing, or does not end, does not keep a server from
+// ending, which is no error.
+func TestCloseCuts(t *testing.T) {
+	t.Parallel()
+	s, c := start(t, func(context.Context) (Status, error) { return Status{Node: &Node{}}, nil })
+	silent, err := net.Dial("unix", c.path)
+	require.NoError(t, err)
+	defer silent.Close()
+	_, err = c.Status(t.Context()) // the other connection has been accepted, too
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	_, err = silent.Read(make([]byte, 1))
+	require.ErrorIs(t, err, io.EOF)
+}
+
 func TestLeftovers(t *testing.T) {
 	t.Parallel()
 	dir := socketDir(t)
