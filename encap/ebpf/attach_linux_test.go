@@ -252,3 +252,22 @@ func TestListed(t *testing.T) {
 		}
 	}
 }
+
+// What a killed process left at an interface that is of no use any more is removed at the
+// next start, too: it would go on with what the map-cache said last.
+func TestKilledElsewhere(t *testing.T) {
+	requireBPF(t)
+	lab := netlab.Test(t, netlab.IPv6, netlab.TUN)
+	h, peer := lab.Host("a"), lab.Host("b")
+	l := lab.Link(h, peer, netlab.LinkConfig{A: netlab.At("198.51.100.1/24"), B: netlab.At("198.51.100.2/24")})
+	kill(t, h, AttachClsact, l.A.Index)
+	newNode(t, h, nodeConfig{
+		backend: inKernel, eids: []string{"10.1.0.1/32"},
+		locals: []mapcache.Local{{IfIndex: l.A.Index, Addr: addr("198.51.100.1"), Priority: 1, Weight: 1, Up: true}},
+		ebpf:   func(c *Config) { c.Attach = AttachClsact },
+	})
+	_, filters := attached(t, h, place{ifindex: 1})
+	assert.Zero(t, filters, "of a LAN that is none")
+	_, filters = attached(t, h, place{ifindex: l.A.Index})
+	assert.Equal(t, 1, filters)
+}

@@ -38,8 +38,7 @@ func (d *Dataplane) inherit() (h heir, err error) {
 		names, err = h.pins.names()
 	}
 	if err != nil && !d.cfg.Persist {
-		h.settled = true // before Linux 5.14 nobody could pin, nor where we may not look
-		return h, nil
+		return h, nil // before Linux 5.14 nobody could pin, nor where we may not look
 	}
 	if err != nil {
 		return h, fmt.Errorf("pins: %w", err)
@@ -104,27 +103,32 @@ func (d *Dataplane) settle() error {
 	places, files := make(map[place]bool), make(map[string]bool)
 	for _, a := range d.attachments() {
 		places[a.at] = a.tcx == nil
-		files[d.heir.pins.linkFile(a.at)] = a.pinned
-	}
-	if d.heir.found {
-		if _, err := removeFilters(func(at place) bool { return places[at] }); err != nil {
-			return err
+		if a.pinned {
+			files[d.heir.pins.linkFile(a.at)] = true
 		}
 	}
-	if !d.cfg.Persist {
-		var err error
-		if d.heir.found {
-			_, err = d.heir.pins.removeAll()
-		}
-		d.heir.settled = err == nil
+	if _, err := removeFilters(func(at place) bool { return places[at] }); err != nil {
 		return err
 	}
-	err := d.heir.pins.removeLinks(func(name string) bool { return files[d.heir.pins.file(name)] })
-	if err == nil {
-		err = d.heir.pins.pinTables(d.objs)
-	}
+	err := d.settlePins(func(name string) bool { return files[d.heir.pins.file(name)] })
 	d.heir.settled = err == nil
 	return err
+}
+
+// settlePins removes the pins of an earlier process but for the links to keep, and pins
+// our tables if they are to persist.
+func (d *Dataplane) settlePins(keep func(name string) bool) error {
+	switch {
+	case d.cfg.Persist:
+		if err := d.heir.pins.removeLinks(keep); err != nil {
+			return err
+		}
+		return d.heir.pins.pinTables(d.objs)
+	case d.heir.found:
+		_, err := d.heir.pins.removeAll()
+		return err
+	}
+	return nil
 }
 
 // renew puts off the deadline.
