@@ -1,12 +1,16 @@
 package natt
 
 import (
+	"bytes"
+	"log/slog"
 	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/xtrkit/xtrkit/lisp"
 )
 
 // restoredRelay is n, as the next process of its RTR knows it.
@@ -69,6 +73,17 @@ func TestRTRRestore(t *testing.T) {
 	require.True(t, b.r.Restore(b.now, restoredRelay(n)))
 	b.r.Moved(b.now, b.now, 0, netip.MustParsePrefix(n.eid))
 	assert.Empty(t, b.r.Relays(), "moved")
+}
+
+// TestRTRRestoredUnsolicited: a Map-Notify without an xTR-ID is not for a node that is
+// restored, whose xTR-ID is not known.
+func TestRTRRestoredUnsolicited(t *testing.T) {
+	var log bytes.Buffer
+	b, n := newRTRBench(t, func(c *RTRConfig) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) }), nodeA()
+	require.True(t, b.r.Restore(b.now, restoredRelay(n)))
+	assert.Empty(t, b.send(msPort, b.notifyPacket(n, 1, func(m *lisp.MapNotify) { m.XTRIDPresent, m.XTRID = false, lisp.XTRID{} })))
+	assert.Empty(t, log.String())
+	assert.EqualValues(t, 1, b.r.Stats().Dropped[RTRElsewhere])
 }
 
 // TestRTRRestoreBounds: the table stays bounded, and what cannot be a node is none.

@@ -180,7 +180,7 @@ func TestMainFunction(t *testing.T) {
 	}{
 		{[]string{"-version"}, daemon.ExitOK, "lispms "},
 		{[]string{"check", good}, daemon.ExitOK, "can be used"},
-		{[]string{"-f", good + "x"}, daemon.ExitFailure, "does not exist"},
+		{[]string{"-f", good + "x"}, daemon.ExitUsage, "does not exist"},
 		{[]string{"-h"}, daemon.ExitOK, "Map-Server"},
 	} {
 		var out bytes.Buffer
