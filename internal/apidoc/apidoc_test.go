@@ -18,7 +18,6 @@ const module = "github.com/xtrkit/xtrkit"
 // TestAPI compares the exported API of every library package with its golden
 // file: an API change is then a diff that a reviewer sees.
 func TestAPI(t *testing.T) {
-	root := filepath.Join("..", "..")
 	var packages []string
 	require.NoError(t, filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
 		if err != nil {

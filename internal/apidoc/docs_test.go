@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -26,10 +27,14 @@ type names struct {
 	tests    map[string][]string        // tests and benchmarks, by directory
 }
 
-func readNames(t *testing.T, root string) *names {
+// root is that of the module.
+var root = filepath.Join("..", "..")
+
+// readNames reads the whole module, once for all tests.
+var readNames = sync.OnceValues(func() (*names, error) {
 	n := &names{idents: map[string]bool{}, types: map[string]bool{}, declared: map[string]map[string]bool{}, tests: map[string][]string{}}
 	fset := token.NewFileSet()
-	require.NoError(t, fs.WalkDir(os.DirFS(root), ".", func(file string, d fs.DirEntry, err error) error {
+	return n, fs.WalkDir(os.DirFS(root), ".", func(file string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -49,9 +54,8 @@ func readNames(t *testing.T, root string) *names {
 		}
 		n.add(path.Dir(file), f)
 		return nil
-	}))
-	return n
-}
+	})
+})
 
 func (n *names) add(dir string, f *ast.File) {
 	ast.Inspect(f, func(node ast.Node) bool {
@@ -232,8 +236,8 @@ func (n *names) isTest(command, flag, wanted string) bool {
 // TestDocumentsNameWhatIsThere looks up the files, identifiers, links and tests that the
 // documents name: a reader who searches for one finds it.
 func TestDocumentsNameWhatIsThere(t *testing.T) {
-	root := filepath.Join("..", "..")
-	n := readNames(t, root)
+	n, err := readNames()
+	require.NoError(t, err)
 	documents := 0
 	for _, file := range n.files {
 		if path.Ext(file) != ".md" {
@@ -249,8 +253,8 @@ func TestDocumentsNameWhatIsThere(t *testing.T) {
 
 // TestPackageDocsListFiles looks up the files that package documentation lists.
 func TestPackageDocsListFiles(t *testing.T) {
-	root := filepath.Join("..", "..")
-	n := readNames(t, root)
+	n, err := readNames()
+	require.NoError(t, err)
 	listed := 0
 	for _, file := range n.files {
 		if path.Base(file) != "doc.go" {
@@ -268,7 +272,8 @@ func TestPackageDocsListFiles(t *testing.T) {
 
 // TestMissingNamesAreSeen makes sure that the test above can fail.
 func TestMissingNamesAreSeen(t *testing.T) {
-	n := readNames(t, filepath.Join("..", ".."))
+	n, err := readNames()
+	require.NoError(t, err)
 	for text, want := range map[string][]string{
 		"`control.Engine`, `Engine.Handle`, `lisp.Parse()`, `readNames`":        nil,
 		"`internal/apidoc/apidoc.go`, `docs_test.go`, `lisp_*.o`":               nil,
