@@ -77,9 +77,7 @@ func (n *names) add(dir string, f *ast.File) {
 				n.tests[dir] = append(n.tests[dir], d.Name.Name)
 				continue
 			}
-			for _, receiver := range typeNames(d.Recv.List[0].Type) {
-				declared[receiver+"."+d.Name.Name] = true
-			}
+			declared[typeName(d.Recv.List[0].Type)+"."+d.Name.Name] = true
 		case *ast.GenDecl:
 			for _, spec := range d.Specs {
 				switch s := spec.(type) {
@@ -110,15 +108,15 @@ func (n *names) add(dir string, f *ast.File) {
 	}
 }
 
-// typeNames is the name of a receiver's type, without pointer and parameters.
-func typeNames(e ast.Expr) (ids []string) {
+// typeName is the name of a receiver's type, without pointer and parameters.
+func typeName(e ast.Expr) (name string) {
 	ast.Inspect(e, func(node ast.Node) bool {
-		if id, ok := node.(*ast.Ident); ok && ids == nil {
-			ids = append(ids, id.Name)
+		if id, ok := node.(*ast.Ident); ok && name == "" {
+			name = id.Name
 		}
 		return true
 	})
-	return ids
+	return name
 }
 
 var (
