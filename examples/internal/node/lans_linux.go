@@ -26,13 +26,18 @@ func (n *Node) followLANs(ctx context.Context) {
 		return
 	}
 	var before []ebpf.LAN
+	done := true
 	for ctx.Err() == nil {
 		updates, ended := make(chan netlink.RouteUpdate, 64), make(chan struct{})
 		stop := context.AfterFunc(ctx, func() { close(ended) })
 		err := netlink.RouteSubscribeWithOptions(updates, ended, netlink.RouteSubscribeOptions{})
 		for err == nil {
-			before = n.setLANs(before)
-			if !awaitRoutes(ctx, updates) {
+			before, done = n.setLANs(before, !done)
+			var again <-chan time.Time
+			if !done {
+				again = time.After(retryAfter)
+			}
+			if !awaitRoutes(ctx, updates, again) {
 				break
 			}
 		}
@@ -53,13 +58,15 @@ func takesLANs(cfg *conf.Node) bool {
 	return cfg.Mode != conf.ModeMN && len(cfg.Policies) == 0 && cfg.LANFastPath
 }
 
-// awaitRoutes waits for changes. It reports false when there will be none.
-func awaitRoutes(ctx context.Context, updates <-chan netlink.RouteUpdate) bool {
+// awaitRoutes waits for changes, or until it is time to try again. It reports false when
+// there will be none.
+func awaitRoutes(ctx context.Context, updates <-chan netlink.RouteUpdate, again <-chan time.Time) bool {
 	select {
 	case _, ok := <-updates:
 		if !ok {
 			return false
 		}
+	case <-again:
 	case <-ctx.Done():
 		return false
 	}
@@ -83,18 +90,18 @@ func rest(ctx context.Context, d time.Duration) {
 	}
 }
 
-// setLANs tells the kernel's data plane of the LANs, if they are others than before,
-// and returns them.
-func (n *Node) setLANs(before []ebpf.LAN) []ebpf.LAN {
+// setLANs tells the kernel's data plane of the LANs, if they are others than before or it
+// is to be tried again, and returns them. done says that nothing is left to be tried.
+func (n *Node) setLANs(before []ebpf.LAN, again bool) (lans []ebpf.LAN, done bool) {
 	lans, err := n.findLANs()
-	if err == nil && !slices.Equal(lans, before) {
-		n.log.Info("packets of LANs are taken where they come in", "interfaces", len(lans))
+	if err == nil && (again || !slices.Equal(lans, before)) {
+		if !again {
+			n.log.Info("packets of LANs are taken where they come in", "interfaces", len(lans))
+		}
 		err = n.fast.SetLANs(lans)
 	}
-	if err != nil {
-		n.log.Warn("packets of a LAN take the way by the device", "err", err)
-	}
-	return lans
+	n.refused.note(time.Now(), "LANs", err, n.log) // those take the way by the device
+	return lans, err == nil
 }
 
 // findLANs returns the LANs, sorted.
