@@ -67,12 +67,15 @@ func (l *Log) Set(path string, debug int) error {
 	return nil
 }
 
-// Write is for the Logger.
+// Write is for the Logger. What the file does not take, as on a full disk, goes to
+// standard error.
 func (l *Log) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.file != nil {
-		return l.file.Write(b)
+		if n, err := l.file.Write(b); err == nil {
+			return n, nil
+		}
 	}
 	return l.stderr.Write(b)
 }
