@@ -15,7 +15,7 @@ import (
 // removed when the test has ended.
 func Dir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp(statusd.TempDir(), "xtrkit-")
+	dir, err := os.MkdirTemp(statusd.TempDir(), "xtrkit-") //nolint:usetesting // that has a long name
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	return dir

@@ -22,7 +22,7 @@ import (
 // socketDir returns a directory of a test's own with a short name.
 func socketDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp(TempDir(), "xtrkit-")
+	dir, err := os.MkdirTemp(TempDir(), "xtrkit-") //nolint:usetesting // that has a long name
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	return dir
