@@ -23,7 +23,8 @@ type Device interface {
 	Read(bufs [][]byte, sizes []int, offset int) (n int, err error)
 	// Write delivers the packets at bufs[i][offset:]. It may use the octets
 	// before offset and the spare capacity behind each packet, and may change
-	// the packets. Its first result is not used.
+	// the packets. Its first result is not used. It must not wait for a Read: who
+	// reads writes ICMP errors, too.
 	Write(bufs [][]byte, offset int) (int, error)
 	// Close ends a waiting Read.
 	Close() error
