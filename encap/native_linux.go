@@ -145,11 +145,11 @@ func (n *rawSender) Forward(packet []byte) (int, error) {
 
 // rawSocket sends complete IP packets of one family by one interface.
 type rawSocket struct {
-	local mapcache.Local
-	v6    bool
-	name  string // of the interface
-	file  *os.File
-	raw   syscall.RawConn
+	local   mapcache.Local
+	v6      bool
+	ifIndex int // of the interface
+	file    *os.File
+	raw     syscall.RawConn
 
 	mu     sync.Mutex
 	packet []byte // argument and result of writeOnce
@@ -203,7 +203,7 @@ func newRawSocket(l mapcache.Local, v6 bool) (*rawSocket, error) {
 		_ = file.Close()
 		return fail("descriptor", err)
 	}
-	s := &rawSocket{local: l, v6: v6, name: ifi.Name, file: file, raw: raw}
+	s := &rawSocket{local: l, v6: v6, ifIndex: ifi.Index, file: file, raw: raw}
 	s.write = s.tryWrite
 	return s, nil
 }
@@ -256,7 +256,7 @@ func (s *rawSocket) tryWrite(fd uintptr) bool {
 // linkMTU is what raw packets may have: the MTU of the interface that they
 // leave by.
 func (s *rawSocket) linkMTU() int {
-	if mtu := socketMTU(s.raw, s.name); mtu > 0 {
+	if mtu := socketMTU(s.raw, s.ifIndex); mtu > 0 {
 		return mtu
 	}
 	if s.v6 {

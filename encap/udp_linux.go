@@ -206,12 +206,16 @@ func interfaceOf(l mapcache.Local) (*net.Interface, error) {
 }
 
 // socketMTU returns the present MTU of an interface in the network namespace of
-// a socket; 0 when that can't be told.
-func socketMTU(c syscall.RawConn, name string) int {
+// a socket, whatever its name is now; 0 when that can't be told.
+func socketMTU(c syscall.RawConn, index int) int {
 	mtu := 0
 	_ = c.Control(func(fd uintptr) {
-		r, err := unix.NewIfreq(name)
-		if err == nil && unix.IoctlIfreq(int(fd), unix.SIOCGIFMTU, r) == nil {
+		r, err := unix.NewIfreq("")
+		if err != nil {
+			return
+		}
+		r.SetUint32(uint32(index))
+		if unix.IoctlIfreq(int(fd), unix.SIOCGIFNAME, r) == nil && unix.IoctlIfreq(int(fd), unix.SIOCGIFMTU, r) == nil {
 			mtu = int(r.Uint32())
 		}
 	})

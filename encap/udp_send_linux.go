@@ -30,10 +30,10 @@ const (
 
 // udpPath sends from one local locator, from one of several source ports.
 type udpPath struct {
-	cfg   UDPConfig
-	local mapcache.Local
-	v6    bool
-	name  string // of the interface; empty if unknown
+	cfg     UDPConfig
+	local   mapcache.Local
+	v6      bool
+	ifIndex int // of the interface; 0 if unknown
 
 	probe    udpSocket // is connected to locators to ask for the path MTU, and sends nothing
 	zeroLISP bool      // packets in the LISP format have no UDP checksum
@@ -96,7 +96,7 @@ func newUDPPath(cfg UDPConfig, l mapcache.Local) (*udpPath, error) {
 	ifi, err := interfaceOf(l)
 	switch {
 	case err == nil:
-		p.name = ifi.Name
+		p.ifIndex = ifi.Index
 	case l.IfIndex != 0: // the kernel would bind to any index
 		return nil, err
 	}
@@ -220,10 +220,10 @@ func (p *udpPath) SendsFrom(port uint16) bool { return slices.Contains(p.ports, 
 
 // MTU is the MTU of the locator's interface.
 func (p *udpPath) MTU() int {
-	if p.name == "" {
+	if p.ifIndex == 0 {
 		return 0
 	}
-	return socketMTU(p.probe.raw, p.name)
+	return socketMTU(p.probe.raw, p.ifIndex)
 }
 
 // Close closes the sockets.
