@@ -200,7 +200,7 @@ func detachFilter(at place) error {
 
 // Cleanup removes what a Dataplane left that was killed, or that was to persist:
 // clsact filters at all interfaces of the network namespace, and what is pinned for it
-// in DefaultPinDir and these directories. TCX links that are not pinned leave
+// in DefaultPinDir and these directories, or for another one and abandoned. TCX links that are not pinned leave
 // nothing. It returns how many filters and links there were.
 func Cleanup(pinDirs ...string) (int, error) {
 	n, err := removeFilters(func(place) bool { return false })
@@ -214,6 +214,8 @@ func Cleanup(pinDirs ...string) (int, error) {
 			var links int
 			links, err = p.removeAll()
 			n += links
+			more, errMore := p.removeAbandoned()
+			n, err = n+more, errors.Join(err, errMore)
 		}
 		errs = append(errs, err)
 	}

@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
 	"github.com/xtrkit/xtrkit/mapcache"
 )
@@ -123,7 +122,12 @@ func (d *Dataplane) settlePins(keep func(name string) bool) error {
 		if err := d.heir.pins.removeLinks(keep); err != nil {
 			return err
 		}
-		return d.heir.pins.pinTables(d.objs)
+		if err := d.heir.pins.pinTables(d.objs); err != nil {
+			return err
+		}
+		if _, err := d.heir.pins.removeAbandoned(); err != nil {
+			d.cfg.Logger.Warn("what nodes have left in other network namespaces stays", "err", err)
+		}
 	case d.heir.found:
 		_, err := d.heir.pins.removeAll()
 		return err
@@ -145,7 +149,5 @@ func (d *Dataplane) deadline() uint64 {
 	if !d.cfg.Persist {
 		return 0
 	}
-	var now unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // can't fail
-	return uint64(now.Nano() + d.cfg.Linger.Nanoseconds())
+	return uint64(monotonic() + d.cfg.Linger.Nanoseconds())
 }
