@@ -27,3 +27,18 @@ func TestXTRLateRTR(t *testing.T) {
 	w.net.Run(20 * time.Second)
 	assert.LessOrEqual(t, w.ms.paths[worldRTR(1)], rounds+1, "and then it is quiet")
 }
+
+// TestXTRLooksWhenSilent: an RTR that doesn't answer may mean that we are elsewhere, so
+// the Map-Server is asked while the RTR is tried, long before it would be.
+func TestXTRLooksWhenSilent(t *testing.T) {
+	w := newXTRWorld(t, 1, 1, fastLink, XTRConfig{KeepAlive: 2 * time.Minute}, behind(fastLink, netsim.NATConfig{}, nil))
+	w.net.Run(time.Minute)
+	require.Equal(t, Registered, w.xtr.Binding().State)
+	w.rtrAt[0].SetDown(true)
+	asked := w.xtr.Stats().InfoRequestsSent
+	w.xtr.Renew(w.node.Now())
+	w.node.Step(w.xtr.Advance)
+	w.net.Run(15 * time.Second)
+	assert.Equal(t, Silent, w.xtr.Binding().State)
+	assert.Equal(t, asked+1, w.xtr.Stats().InfoRequestsSent)
+}
