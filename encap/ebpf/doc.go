@@ -33,9 +33,9 @@
 // its version: see [Dataplane.Carried]. That takes Linux 5.14.
 //
 // [Probe] tells whether the kernel lets us, and why not. It takes root: in a user
-// namespace the kernel refuses BPF. Linux 6.3 is needed for tunnels between the IP
-// versions (before, arriving ones take the slow path), 5.15 at least for the rest.
-// Tested is 6.18, with TCX and with clsact.
+// namespace the kernel refuses BPF. Tested are Linux 6.18 and, emulated, 6.12, both with
+// TCX and with clsact, and 6.1 with clsact. 5.15 is the oldest that should do, but is not
+// tested; 5.10 is refused.
 //
 // On other systems [New] and [Probe] return [ErrUnsupported].
 //
