@@ -337,7 +337,7 @@ func testUsage(t *testing.T, metered bool) {
 	n, device, peer := changedNode(t, inKernel, func(c *nodeConfig) {
 		c.metered = metered
 		// Of locators that share an address one counts what arrives: there is but one here.
-		c.mappings = slices.DeleteFunc(c.mappings, func(m mapcache.Mapping) bool { return m.Key.Prefix == prefix("10.68.0.0/16") })
+		c.mappings = slices.DeleteFunc(c.mappings, func(m mapcache.Mapping) bool { return m.Prefix == prefix("10.68.0.0/16") })
 	})
 	n.kernel.Usage(func(mapcache.Usage) {})
 	out := spec{src: "10.1.0.1", dst: "10.2.0.1", payload: make([]byte, 72)}.build()
