@@ -88,12 +88,31 @@ func TestLocatorsOfOneAddress(t *testing.T) {
 	assert.True(t, hears(2))
 }
 
-// The counters with one address are one list, each in it once.
+// A locator that comes and goes gets the numbers again that it had. It is known by the
+// one that it has.
+func TestLocatorsNumbersAgain(t *testing.T) {
+	x := newA(t, &memNet{}, "")
+	to := mapcache.Locator{Addr: addr(rlocB4), Port: 4341}
+	for range 600 { // numbers rest while 256 others are freed
+		x.learn(t, 0, eidB4+"/32", rlocB4)
+		x.push(numbered(eidB4, 1))
+		x.underlay.take()
+		live, ok := x.remotes.live(x.cache.View(), netip.AddrPortFrom(to.Addr, to.Port))
+		require.True(t, ok)
+		require.Equal(t, to, live)
+		x.cache.Remove(x.now, hostKey(eidB4))
+		x.cache.Publish()
+	}
+}
+
+// The counters with one address are one list, each in it once, in both directions.
 func TestCountersOfOneAddress(t *testing.T) {
 	c := newLocatorCounters()
 	order := func() (ports []uint16) {
 		for lc := c.byAddr[addr(rlocB4)]; lc != nil && len(ports) < 10; lc = lc.next {
 			ports = append(ports, lc.locator.Port)
+			assert.True(t, lc.prev == nil || lc.prev.next == lc)
+			assert.True(t, lc.next == nil || lc.next.prev == lc)
 		}
 		return ports
 	}

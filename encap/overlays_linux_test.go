@@ -20,7 +20,7 @@ func TestTwoOverlaysOnTheWire(t *testing.T) {
 		x := xtrConfig{eids: []string{"10." + own + ".0.1/32", "fd00:" + own + "::1/128"}}
 		x.mappings = append(x.mappings, mapPrefix("10."+peer+".0.1/32", peerLocators[0]), mapPrefix("fd00:"+peer+"::1/128", peerLocators[1]))
 		second := mapPrefix("10."+peer+".7.1/32", peerLocators[1])
-		second.Key.IID = instance
+		second.IID = instance
 		x.mappings = append(x.mappings, second)
 		x.change = func(c *Config) {
 			eids := []netip.Prefix{prefix("10." + own + ".7.1/32")}

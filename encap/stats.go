@@ -162,10 +162,10 @@ type locatorCounter struct {
 	_       [64]byte
 	in      counter
 
-	// Of the map-cache, 1 + its number there, and the next one with its address; both
-	// need the lock of locatorCounters.
-	id   uint32
-	next *locatorCounter
+	// Of the map-cache, 1 + its number there, and those beside it in the list of its
+	// address; all need the lock of locatorCounters.
+	id         uint32
+	prev, next *locatorCounter
 
 	// What the last Usage report said; only Usage touches it.
 	reported struct{ out, in Counter }
@@ -208,14 +208,18 @@ func (c *locatorCounters) learn(id uint32, l mapcache.Locator) *locatorCounter {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	lc := c.get(l, maxLocators)
+	t := c.byID.Load()
 	if lc != c.other {
+		if old := uint64(lc.id) - 1; t != nil && lc.id != 0 && old < uint64(len(*t)) {
+			// If it gets that number again it is learned again.
+			(*t)[old].CompareAndSwap(lc, nil)
+		}
 		lc.id = id + 1
 		c.putFirst(lc)
 	}
 	if id >= maxIDs {
 		return lc
 	}
-	t := c.byID.Load()
 	if t == nil || int(id) >= len(*t) {
 		size := 64
 		for size <= int(id) {
@@ -264,7 +268,7 @@ func (c *locatorCounters) get(l mapcache.Locator, limit int) *locatorCounter {
 		c.byLocator[l] = lc
 		if first := c.byAddr[l.Addr]; first != nil {
 			lc.closed = first.closed
-			lc.next, first.next = first.next, lc
+			lc.insertAfter(first)
 		} else {
 			c.byAddr[l.Addr] = lc
 			if c.closed {
@@ -275,17 +279,24 @@ func (c *locatorCounters) get(l mapcache.Locator, limit int) *locatorCounter {
 	return lc
 }
 
+func (lc *locatorCounter) insertAfter(x *locatorCounter) {
+	lc.prev, lc.next, x.next = x, x.next, lc
+	if lc.next != nil {
+		lc.next.prev = lc
+	}
+}
+
 // putFirst makes lc, which get returned, the first one with its address. It needs mu.
 func (c *locatorCounters) putFirst(lc *locatorCounter) {
 	first := c.byAddr[lc.locator.Addr]
 	if first == lc {
 		return
 	}
-	x := first
-	for x.next != lc {
-		x = x.next
+	lc.prev.next = lc.next
+	if lc.next != nil {
+		lc.next.prev = lc.prev
 	}
-	x.next, lc.next = lc.next, first
+	lc.prev, lc.next, first.prev = nil, first, lc
 	c.byAddr[lc.locator.Addr] = lc
 	c.changes.Add(1)
 }
