@@ -204,12 +204,10 @@ func (w *Worker) wrap(d lisp.Datagram, start int) bool {
 	return true
 }
 
-// notePath remembers how an xTR was heard of last.
+// notePath remembers by which RTR an xTR was heard of last. That it comes directly is
+// no reason to forget it: it may have EID-Prefixes registered that still go by the RTR.
 func (s *Server) notePath(x *xtrState, p natt.Path) {
 	if !p.IsValid() || x.forgotten {
-		if len(s.paths) > 0 {
-			delete(s.paths, x)
-		}
 		return
 	}
 	if s.paths == nil {

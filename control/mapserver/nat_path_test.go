@@ -27,7 +27,8 @@ func TestRelayedRefreshPath(t *testing.T) {
 }
 
 // TestPathsFollow: Map-Notifies go to where an xTR was heard of last, also when
-// that was a refresh, and nothing is kept of those that come directly or are gone.
+// that was a refresh, straight to one that comes directly, and nothing is kept of those
+// that are gone.
 func TestPathsFollow(t *testing.T) {
 	b := newBench(t, withRTRs)
 	rec := record("10.1.2.3/32", 10, rtr1.Addr().String())
@@ -42,7 +43,10 @@ func TestPathsFollow(t *testing.T) {
 	require.Len(t, b.s.paths, 1)
 
 	b.put(etr1, register(t, key1, record("10.1.2.3/32", 10, "192.0.2.11"), withXTR(xtr1)))
-	assert.Empty(t, b.s.paths, "behind no NAT any more")
+	out = b.put(etr2, register(t, key1, record("10.1.2.3/32", 10, "192.0.2.13"), withXTR(xtr2)))
+	require.Len(t, out, 2)
+	assert.Equal(t, etr1, out[1].Remote, "behind no NAT any more")
+	assert.Equal(t, lisp.TypeMapNotify, lisp.TypeOf(out[1].Bytes))
 	b.put(rtr1, relayed(t, inside, register(t, key1, rec, withXTR(xtr1))))
 	require.Len(t, b.s.paths, 1)
 	b.advance(time.Hour)
@@ -109,6 +113,41 @@ func TestMoveOutOfNAT(t *testing.T) {
 		}
 		assert.Equal(t, inside.Addr(), in.Destination.Addr())
 		assert.Equal(t, []string{"192.0.2.11"}, rlocsOf(m.Records[0].Locators))
-		assert.Empty(t, b.s.paths)
+	}
+}
+
+// TestMoveOutOfNATByParts: the EID-Prefixes of a node take several Map-Registers. Its
+// RTR hears of all of them.
+func TestMoveOutOfNATByParts(t *testing.T) {
+	for _, known := range []bool{true, false} {
+		b := newBench(t, func(c *Config) {
+			if known {
+				withRTRs(c)
+			}
+		})
+		eids := []string{"10.1.2.3/32", "10.1.2.4/32"}
+		for _, eid := range eids {
+			b.put(rtr1, relayed(t, inside, register(t, key1, record(eid, 10, rtr1.Addr().String()), withXTR(xtr1))))
+		}
+		var heard []string
+		hear := func(ds []lisp.Datagram) {
+			for _, d := range ds {
+				if d.Remote != rtr1 {
+					continue
+				}
+				_, in, m := relayedNotify(t, d)
+				assert.Equal(t, inside.Addr(), in.Destination.Addr())
+				_, p, _ := m.Records[0].Prefix()
+				heard = append(heard, p.String())
+				ack := lisp.MapNotifyAck(*m)
+				msg, err := ack.AppendSigned(nil, key1)
+				require.NoError(t, err)
+				b.put(rtr1, msg)
+			}
+		}
+		for _, eid := range eids {
+			hear(b.put(etr1, register(t, key1, record(eid, 10, "192.0.2.11"), withXTR(xtr1))))
+		}
+		assert.Equal(t, eids, heard)
 	}
 }
