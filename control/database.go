@@ -313,9 +313,9 @@ func ofFamily(a netip.Addr, family uint8) bool {
 }
 
 // recordBudget is what one record may take, so that it fits any message of
-// ours: 576 octets less IP and UDP header, and the header and LISP-SEC data of a
-// Map-Reply. A Map-Register's header, digest and identity take less.
-const recordBudget = 576 - 28 - 12 - 80
+// ours: 576 octets less IP and UDP header, and the header, digest and identity of a
+// Map-Register with the ECM around it. A Map-Reply's header and LISP-SEC data take less.
+const recordBudget = 576 - 28 - (16 + 32 + 24) - (4 + 28)
 
 // fitLocators leaves out the least preferred locators of a record that would
 // not fit a message.
@@ -339,10 +339,11 @@ func recordLen(r *lisp.EIDRecord) int {
 
 func addressLen(a lisp.Address) int {
 	iid, ip, ok := a.EID()
-	n := 2
-	if ok {
-		n += ip.BitLen() / 8
+	if !ok {
+		b, _ := a.MarshalBinary()
+		return len(b)
 	}
+	n := 2 + ip.BitLen()/8
 	if iid != 0 {
 		n += 12 // Instance-ID LCAF
 	}

@@ -67,6 +67,8 @@ type natEngine struct {
 	announce []natAnnounced        // as the records have it
 	started  bool
 	mute     bool // the Map-Servers answered no Info-Request
+
+	locatorsLen int // of a record with LispersNet, without its EID-Prefix
 }
 
 // natLocal is one of our own locators that is up, with its machine.

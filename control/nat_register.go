@@ -56,6 +56,13 @@ func (n *natEngine) VerifyInfo(server netip.AddrPort, b []byte) error {
 // in them.
 func (n *natEngine) MapRegisters(now time.Time, r natt.Route) []natt.Register {
 	e := n.e
+	if r.Variant == natt.LispersNet {
+		rec := lisp.EIDRecord{Locators: r.LispersNetRLOCs(0, 0)}
+		if l := recordLen(&rec); l > n.locatorsLen {
+			n.locatorsLen = l
+			e.arrange(now, databaseChange{})
+		}
+	}
 	var out []natt.Register
 	for _, reg := range slices.Clone(e.registrations) {
 		if reg.gone != nil && !now.Before(reg.giveUp) {
@@ -114,6 +121,27 @@ func (n *natEngine) remember(nonce lisp.Nonce, r *registration) {
 		n.olds = slices.Delete(n.olds, 0, 1)
 	}
 	n.nonces[nonce], n.olds = r, append(n.olds, nonce)
+}
+
+// recordSizes is registerSizes: a record by an RTR has other locators.
+func (n *natEngine) recordSizes() func(*lisp.EIDRecord) int {
+	if n.e.cfg.NAT.Variant == natt.LispersNet {
+		return func(r *lisp.EIDRecord) int { return max(recordLen(r), n.locatorsLen+addressLen(r.EID)) }
+	}
+	more := 0 // see announcedLocals
+	for _, x := range n.xtrs {
+		l := 6 + addressLen(lisp.AddressFrom(x.Addr))
+		if b := x.xtr.Binding(); !b.Direct && b.State != natt.Registered && b.State != natt.Silent {
+			more += l // its RTR, in nobody's place
+		}
+		if len(n.xtrs) > 1 {
+			more += l // which is told of it
+		}
+	}
+	return func(r *lisp.EIDRecord) int {
+		l := recordLen(r)
+		return max(l, min(l+more, recordBudget))
+	}
 }
 
 // natRecords are what a Map-Register of reg by r says.

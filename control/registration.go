@@ -229,7 +229,7 @@ func (e *Engine) arrange(now time.Time, c databaseChange) {
 // where it was if that still fits. It returns those there are, and which of them
 // have new content.
 func (e *Engine) distribute(s *mapServer, live []*registration, c databaseChange) (all, begin []*registration) {
-	room := e.payloadLimit(s.Addr.Addr()) - e.registerOverhead(s.MapServer)
+	room, size := e.payloadLimit(s.Addr.Addr())-e.registerOverhead(s.MapServer), e.registerSizes()
 	placed := make(map[mapcache.Key]bool, len(e.db))
 	touched := make(map[*registration]bool, len(live))
 	for _, r := range live {
@@ -237,19 +237,19 @@ func (e *Engine) distribute(s *mapServer, live []*registration, c databaseChange
 		r.size = 0
 		for _, k := range r.keys {
 			pos, ok := e.dbPos[k]
-			if !ok || r.size+recordLen(&e.db[pos].record) > room && len(kept) > 0 {
+			if !ok || r.size+size(&e.db[pos].record) > room && len(kept) > 0 {
 				touched[r] = true
 				continue
 			}
 			kept, placed[k] = append(kept, k), true
-			r.size += recordLen(&e.db[pos].record)
+			r.size += size(&e.db[pos].record)
 			touched[r] = touched[r] || c.all || c.changed[k]
 		}
 		r.keys = kept
 	}
 	open := 0
 	for i := range e.db {
-		k, n := e.db[i].Key, recordLen(&e.db[i].record)
+		k, n := e.db[i].Key, size(&e.db[i].record)
 		if placed[k] {
 			continue
 		}
@@ -285,7 +285,7 @@ func (e *Engine) newRegistration(s *mapServer) *registration {
 // withdrawRemoved makes the Map-Registers with TTL 0 for what is removed from
 // the database and s was told of.
 func (e *Engine) withdrawRemoved(now time.Time, s *mapServer, c databaseChange) (gone []*registration) {
-	room := e.payloadLimit(s.Addr.Addr()) - e.registerOverhead(s.MapServer)
+	room, size := e.payloadLimit(s.Addr.Addr())-e.registerOverhead(s.MapServer), e.registerSizes()
 	keys := slices.SortedFunc(maps.Keys(c.removed), compareKeys)
 	var r *registration
 	for _, k := range keys {
@@ -294,12 +294,13 @@ func (e *Engine) withdrawRemoved(now time.Time, s *mapServer, c databaseChange) 
 		}
 		rec := c.removed[k]
 		rec.TTL = 0
-		if n := recordLen(&rec); r == nil || r.size+n > room || len(r.gone) >= maxRecords {
+		n := size(&rec)
+		if r == nil || r.size+n > room || len(r.gone) >= maxRecords {
 			r = e.newRegistration(s)
 			r.giveUp = now.Add(registrationLife)
 			gone = append(gone, r)
 		}
-		r.gone, r.keys, r.size = append(r.gone, rec), append(r.keys, k), r.size+recordLen(&rec)
+		r.gone, r.keys, r.size = append(r.gone, rec), append(r.keys, k), r.size+n
 	}
 	return gone
 }
@@ -319,6 +320,15 @@ func (e *Engine) keepGone(r *registration, c databaseChange) bool {
 		return false
 	}
 	return c.all || len(r.gone) < n
+}
+
+// registerSizes returns what tells how long a record of ours is in a Map-Register, at
+// most.
+func (e *Engine) registerSizes() func(*lisp.EIDRecord) int {
+	if e.nat == nil {
+		return recordLen
+	}
+	return e.nat.recordSizes()
 }
 
 // registerOverhead is what a Map-Register to s takes besides its records, and an
