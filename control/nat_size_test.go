@@ -20,6 +20,9 @@ func TestNATMessageSize(t *testing.T) {
 		for locals := 1; locals <= 3; locals++ {
 			w := newNATWorld(t, func(c *control.Config) {
 				c.NAT.Variant = variant
+				for i := range 100 { // more locators than one message has room for
+					c.Database[0].RLOCs = append(c.Database[0].RLOCs, control.DatabaseRLOC{Addr: netip.AddrFrom4([4]byte{198, 18, 0, byte(i)}), Remote: true})
+				}
 				for i := range 60 {
 					p := netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(100 + i)}), 32)
 					c.Database = append(c.Database, control.DatabaseMapping{Key: mapcache.Key{Prefix: p}, TTL: 10 * time.Minute})
