@@ -107,7 +107,7 @@ func (r *RTR) unsolicited(now time.Time, d lisp.Datagram, server *RTRMapServer, 
 		r.drop(now, RTRRate, d.Remote, m.XTRID, "")
 		return
 	}
-	xtr, _, known := m.Identity()
+	xtr, _, _ := m.Identity()
 	var to *relayEntry
 	served := false
 	for i := range m.Records {
@@ -123,7 +123,7 @@ func (r *RTR) unsolicited(now time.Time, d lisp.Datagram, server *RTRMapServer, 
 			r.touch(k)
 			continue
 		}
-		if c := r.claim(k, xtr); known && c != nil && to == nil {
+		if c := r.claim(k, xtr); xtr != (lisp.XTRID{}) && c != nil && to == nil {
 			to = c.best()
 		}
 	}

@@ -75,15 +75,17 @@ func TestRTRRestore(t *testing.T) {
 	assert.Empty(t, b.r.Relays(), "moved")
 }
 
-// TestRTRRestoredUnsolicited: a Map-Notify without an xTR-ID is not for a node that is
-// restored, whose xTR-ID is not known.
+// TestRTRRestoredUnsolicited: a Map-Notify without an xTR-ID, or with none that is one,
+// is not for a node that is restored, whose xTR-ID is not known.
 func TestRTRRestoredUnsolicited(t *testing.T) {
-	var log bytes.Buffer
-	b, n := newRTRBench(t, func(c *RTRConfig) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) }), nodeA()
-	require.True(t, b.r.Restore(b.now, restoredRelay(n)))
-	assert.Empty(t, b.send(msPort, b.notifyPacket(n, 1, func(m *lisp.MapNotify) { m.XTRIDPresent, m.XTRID = false, lisp.XTRID{} })))
-	assert.Empty(t, log.String())
-	assert.EqualValues(t, 1, b.r.Stats().Dropped[RTRElsewhere])
+	for _, present := range []bool{false, true} {
+		var log bytes.Buffer
+		b, n := newRTRBench(t, func(c *RTRConfig) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) }), nodeA()
+		require.True(t, b.r.Restore(b.now, restoredRelay(n)))
+		assert.Empty(t, b.send(msPort, b.notifyPacket(n, 1, func(m *lisp.MapNotify) { m.XTRIDPresent, m.XTRID = present, lisp.XTRID{} })))
+		assert.Empty(t, log.String())
+		assert.EqualValues(t, 1, b.r.Stats().Dropped[RTRElsewhere])
+	}
 }
 
 // TestRTRRestoreBounds: the table stays bounded, and what cannot be a node is none.
