@@ -80,3 +80,55 @@ func testAbandoned(t *testing.T, by string) {
 	assert.Equal(t, [2]int{tcx, filters}, [2]int{tcxAfter, filtersAfter}, "who runs after all keeps its programs")
 	cleanup()
 }
+
+// What is abandoned may be taken over while somebody removes what is: who takes it over
+// has its own, whole, in the end.
+func TestAbandonedTakenOver(t *testing.T) {
+	for _, by := range []string{"after", "before"} {
+		t.Run("cleanup "+by, func(t *testing.T) { testAbandonedTakenOver(t, by == "before") })
+	}
+}
+
+func testAbandonedTakenOver(t *testing.T, sawBefore bool) {
+	dir := pinDir(t)
+	p := newPair(t, netlab.LinkConfig{}, [2]backend{inKernel, inKernel}, 0, mapcache.FormatLISP, func(i int, c *nodeConfig) {
+		if i == 0 {
+			c.ebpf = func(c *Config) { c.Persist, c.PinDir, c.Linger = true, dir, time.Hour }
+		}
+	})
+	n, other := p.nodes[0], p.nodes[1]
+	pins := n.kernel.heir.pins
+	all, err := pins.names()
+	require.NoError(t, err)
+	n.kernel.cfg.Linger = -time.Hour // it is over
+	require.NoError(t, n.host.Do(n.kernel.Close))
+	require.True(t, pins.abandoned())
+
+	d := n.next(t, func(c *Config) { c.Linger = time.Hour })
+	assert.Len(t, d.Carried(), len(families))
+	if sawBefore { // that it is abandoned, and removes it now
+		_, err = pins.removeAll()
+		require.NoError(t, err)
+	} else {
+		require.NoError(t, other.host.Do(func() error {
+			_, err := Cleanup(dir)
+			return err
+		}))
+		assert.DirExists(t, pins.dir)
+	}
+	ways := n.fwd.LocalPaths()
+	require.NoError(t, n.host.Do(func() error { return d.SetLocals([]mapcache.Local{ways[0].Local, ways[1].Local}) }))
+	after, err := pins.names()
+	require.NoError(t, err)
+	assert.ElementsMatch(t, all, after)
+	assert.False(t, pins.abandoned())
+	require.NoError(t, n.host.Do(d.Close))
+	for _, at := range []place{{ifindex: p.link.A.Index}, {ifindexOf(t, n.host, n.tun.Name()), true}} {
+		tcx, filters := attached(t, n.host, at)
+		assert.Equal(t, 1, tcx+filters, "%v", at)
+	}
+	require.NoError(t, n.host.Do(func() error {
+		_, err := Cleanup(dir)
+		return err
+	}))
+}

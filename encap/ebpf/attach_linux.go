@@ -89,7 +89,7 @@ func attachLink(at place, prog *ebpf.Program, p *pins) (*attachment, error) {
 		return nil, err
 	}
 	if p != nil {
-		if err := l.Pin(p.linkFile(at)); err != nil {
+		if err := errors.Join(p.open(), l.Pin(p.linkFile(at))); err != nil {
 			return nil, errors.Join(fmt.Errorf("pin: %w", err), l.Close())
 		}
 	}

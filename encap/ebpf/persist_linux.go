@@ -49,6 +49,12 @@ func (d *Dataplane) inherit() (h heir, err error) {
 	if h.carried, err = h.pins.carried(); err != nil {
 		d.cfg.Logger.Warn("mappings are not carried over from an earlier process, and will be asked for again", "err", err)
 	}
+	if d.cfg.Persist && h.pins.abandoned() {
+		// Until ours is pinned nobody else may take what is there for abandoned.
+		if err := h.pins.remove(pinState); err != nil {
+			return h, fmt.Errorf("pins: %w", err)
+		}
+	}
 	d.cfg.Logger.Info("programs of an earlier process are taken over", "mappings", len(h.carried))
 	return h, nil
 }

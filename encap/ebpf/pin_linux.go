@@ -61,7 +61,8 @@ func ProbePersist(pinDir string) error {
 	return nil
 }
 
-// open makes the directory, and mounts a BPF file system above it if there is none.
+// open makes the directory, and mounts a BPF file system above it if there is none. Who
+// pins does it each time: an abandoned directory may have been removed meanwhile.
 func (p *pins) open() error {
 	mount := filepath.Dir(filepath.Dir(p.dir))
 	if err := os.MkdirAll(mount, 0o700); err != nil {
@@ -119,7 +120,7 @@ func (p *pins) takeOver(at place, prog *ebpf.Program) link.Link {
 
 // pinTables pins the tables in place of those of an earlier process.
 func (p *pins) pinTables(o *bpfObjects) error {
-	if err := p.remove(pinState); err != nil {
+	if err := errors.Join(p.open(), p.remove(pinState)); err != nil {
 		return err
 	}
 	for name, m := range p.tables(o) {
