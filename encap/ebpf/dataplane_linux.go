@@ -338,7 +338,9 @@ func (d *Dataplane) Send(dg lisp.Datagram) error { return d.f.Send(dg) }
 
 // Usage calls report for each locator that carried packets since the last call, on
 // either path, and with no locator for each entry that packets met in the kernel: with
-// their number if Config.Encap has a Meter, else with 1.
+// their number if Config.Encap has a Meter, else with 1. Of locators that share an
+// address, the one that came last into the map-cache has all that arrives from there,
+// whatever its format.
 func (d *Dataplane) Usage(report func(mapcache.Usage)) {
 	d.f.Usage(report)
 	d.mu.Lock()

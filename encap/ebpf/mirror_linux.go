@@ -112,11 +112,11 @@ type set struct {
 }
 
 type locatorState struct {
-	locator mapcache.Locator
-	refs    int
-	next    uint32 // another one with the address; 0: there is none
-	down    bool
-	written bpfLocator
+	locator    mapcache.Locator
+	refs       int
+	prev, next uint32 // others with the address; 0: there is none
+	down       bool
+	written    bpfLocator
 }
 
 func newMirror(t tables, entries, locators, sets int) *mirror {
@@ -332,7 +332,12 @@ func (m *mirror) locator(now time.Time, l mapcache.Locator) (uint32, error) {
 		m.locatorIDs.put(now, id)
 		return 0, err
 	}
-	m.state[id].next, m.sources[l.Addr] = m.sources[l.Addr], id
+	first := m.sources[l.Addr]
+	m.state[id].next = first
+	if first != 0 {
+		m.state[first].prev = id
+	}
+	m.sources[l.Addr] = id
 	m.locators[l] = id
 	return id, nil
 }
@@ -344,18 +349,18 @@ func (m *mirror) releaseLocator(now time.Time, id uint32) error {
 	}
 	l := s.locator
 	var err error
-	switch first := m.sources[l.Addr]; {
-	case first != id:
-		for m.state[first].next != id {
-			first = m.state[first].next
-		}
-		m.state[first].next = s.next
+	switch {
+	case s.prev != 0:
+		m.state[s.prev].next = s.next
 	case s.next != 0:
 		m.sources[l.Addr] = s.next
 		err = m.t.putSource(l.Addr, s.next)
 	default:
 		delete(m.sources, l.Addr)
 		err = m.t.deleteSource(l.Addr)
+	}
+	if s.next != 0 {
+		m.state[s.next].prev = s.prev
 	}
 	m.released(id, l)
 	delete(m.locators, l)

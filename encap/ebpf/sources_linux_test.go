@@ -34,7 +34,16 @@ func TestLocatorsOfOneAddress(t *testing.T) {
 		}
 		return tw.kernel.mirror.state[id].locator.Port
 	}
+	// linked: from each there is a way back.
+	linked := func() {
+		m, before := tw.kernel.mirror, uint32(0)
+		for id := m.sources[a]; id != 0; before, id = id, m.state[id].next {
+			assert.Equal(t, before, m.state[id].prev)
+		}
+	}
 	known := func() (ports []uint16) {
+		t.Helper()
+		linked()
 		for port := range uint16(10) {
 			l, ok := (*offload)(tw.kernel).SendsTo(netip.AddrPortFrom(a, port))
 			if ok {
