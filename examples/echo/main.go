@@ -54,6 +54,7 @@ type options struct {
 	size     int
 	json     bool
 	quiet    bool
+	version  bool
 }
 
 // roles are what the program can be.
@@ -75,7 +76,8 @@ func parse(args []string, stdout, stderr io.Writer) (o options, err error) {
 	fs.IntVar(&o.size, "size", 64, "client: `OCTETS` of a message, at least 16")
 	fs.BoolVar(&o.quiet, "q", false, "client: only the figures at the end")
 	fs.BoolVar(&o.json, "json", false, "client: print the figures as JSON, and nothing else")
-	if err := cmdline.Parse(fs, synopsis, args, stdout, stderr); err != nil {
+	fs.BoolVar(&o.version, "version", false, "print the version and exit")
+	if err := cmdline.Parse(fs, synopsis, args, stdout, stderr); err != nil || o.version {
 		return o, err
 	}
 	client := o.role == "udp-client" || o.role == "tcp-client"
@@ -109,6 +111,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return daemon.ExitOK
 	case err != nil:
 		return daemon.ExitUsage
+	case o.version:
+		fmt.Fprintln(stdout, "echo", daemon.Version())
+		return daemon.ExitOK
 	}
 	out := stdout
 	if o.json || o.quiet {

@@ -143,6 +143,7 @@ func TestCommandLine(t *testing.T) {
 		{"tcp-server -l 192.0.2.254", daemon.ExitFailure, "192.0.2.254"},
 		{"-x", daemon.ExitUsage, "not defined"},
 		{"-help", daemon.ExitOK, "Usage: echo"},
+		{"-version", daemon.ExitOK, "echo "},
 	} {
 		var out bytes.Buffer
 		assert.Equal(t, tc.code, run(t.Context(), strings.Fields(tc.args), &out, &out), tc.args)

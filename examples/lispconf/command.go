@@ -235,13 +235,14 @@ func (c *command) trace(ctx context.Context, args []string) error {
 	return c.done(out, func(w io.Writer) { traceText(w, &out) })
 }
 
-// watch prints events, from now on.
+// watch prints events, from now on. If the program ends that is an error: somebody may
+// wait for an event that will not come.
 func (c *command) watch(ctx context.Context, _ []string) error {
 	var last uint64
 	if err := c.client.Past(ctx, func(e statusd.Event) { last = e.Seq }); err != nil {
 		return err
 	}
-	return c.client.Events(ctx, last, func(e statusd.Event) error {
+	err := c.client.Events(ctx, last, func(e statusd.Event) error {
 		if c.kind != "" && e.Kind != c.kind {
 			return nil
 		}
@@ -251,6 +252,10 @@ func (c *command) watch(ctx context.Context, _ []string) error {
 		_, err := fmt.Fprintf(c.out, "%s  %-24s  %s\n", e.Time.Format("15:04:05.000"), e.Kind, e.Text)
 		return err
 	})
+	if err == nil {
+		err = fmt.Errorf("what ran at %s has ended", c.socket)
+	}
+	return err
 }
 
 func (c *command) capture(ctx context.Context, args []string) error {

@@ -302,33 +302,49 @@ func (l lines) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// TestWatch: what happens is shown from now on, until nobody wants to know.
+// TestWatch: what happens is shown from now on, until nobody wants to know, or nobody
+// can tell.
 func TestWatch(t *testing.T) {
 	t.Parallel()
-	s, socket, _ := serve(t, nodeStatus())
-	s.Publish(statusd.Event{Kind: "old", Text: "before"})
-	ctx, cancel := context.WithCancel(t.Context())
-	out := make(lines, 64)
-	done := make(chan int, 1)
-	go func() { done <- run(ctx, []string{"-s", socket, "watch", "-kind", "new"}, out, io.Discard) }()
-	// Nobody tells when the stream has begun: publish until something comes.
-	for got := ""; got == ""; {
-		s.Publish(statusd.Event{Time: now, Kind: "other", Text: "not asked for"})
-		s.Publish(statusd.Event{Time: now, Kind: "new", Text: "after"})
-		select {
-		case got = <-out:
-			assert.Equal(t, "15:00:00.000  new                       after\n", got)
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-	cancel()
-	for {
-		select {
-		case line := <-out:
-			assert.Contains(t, line, "after")
-		case code := <-done:
-			assert.Equal(t, daemon.ExitOK, code)
-			return
-		}
+	for name, tt := range map[string]struct {
+		end  func(cancel func(), s *statusd.Server)
+		code int
+		told string
+	}{
+		"interrupted":       {func(cancel func(), _ *statusd.Server) { cancel() }, daemon.ExitOK, ""},
+		"the program ended": {func(_ func(), s *statusd.Server) { _ = s.Close() }, daemon.ExitFailure, " has ended\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, socket, _ := serve(t, nodeStatus())
+			s.Publish(statusd.Event{Kind: "old", Text: "before"})
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			out, done := make(lines, 64), make(chan int, 1)
+			var told bytes.Buffer
+			go func() { done <- run(ctx, []string{"-s", socket, "watch", "-kind", "new"}, out, &told) }()
+			// Nobody tells when the stream has begun: publish until something comes.
+			for got := ""; got == ""; {
+				s.Publish(statusd.Event{Time: now, Kind: "other", Text: "not asked for"})
+				s.Publish(statusd.Event{Time: now, Kind: "new", Text: "after"})
+				select {
+				case got = <-out:
+					assert.Equal(t, "15:00:00.000  new                       after\n", got)
+				case <-time.After(10 * time.Millisecond):
+				}
+			}
+			tt.end(cancel, s)
+			for {
+				select {
+				case line := <-out:
+					assert.Contains(t, line, "after")
+				case code := <-done:
+					assert.Equal(t, tt.code, code)
+					assert.True(t, strings.HasSuffix(told.String(), tt.told), told.String())
+					assert.Equal(t, tt.told == "", told.Len() == 0)
+					return
+				}
+			}
+		})
 	}
 }
