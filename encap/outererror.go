@@ -180,7 +180,7 @@ func (e *egress) outerError(now time.Time, o *outerError) bool {
 	}
 	var p inner
 	overlay, quote := f.quotedInner(o.data, &p)
-	if quote != nil && (overlay == nil || !overlay.proxyITR && !overlay.relay && !overlay.isOurs(p.src) ||
+	if quote != nil && (overlay == nil || !e.carries(overlay, &p) ||
 		e.view.MatchSource(overlay.iid, p.dst, remote.Addr) != mapcache.SourceMatches) {
 		return false
 	}
@@ -205,6 +205,12 @@ func (e *egress) outerError(now time.Time, o *outerError) bool {
 		e.answer(overlay, quote, &p, o.kind, room)
 	}
 	return true
+}
+
+// carries reports whether packets with these addresses leave from here: those of our
+// EIDs, of everybody, or of and to whom an RTR serves.
+func (e *egress) carries(o *overlay, p *inner) bool {
+	return o.proxyITR && !o.answers || o.isOurs(p.src) || o.relay && (e.view.BehindNAT(o.iid, p.src) || e.view.BehindNAT(o.iid, p.dst))
 }
 
 // quotedInner returns what is quoted of an inner packet, nil if too little, and

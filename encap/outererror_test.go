@@ -280,6 +280,38 @@ func TestOuterErrorAboutAFrame(t *testing.T) {
 	assert.False(t, told)
 }
 
+// An RTR obeys errors about what it has sent on, and tells the source of the inner
+// packet, but only of those whom it serves.
+func TestOuterErrorAboutRelayed(t *testing.T) {
+	for _, tt := range []struct {
+		name, src, dst, from, to string
+		dport                    uint16
+		ok                       bool
+	}{
+		{"from a node", natted1, public, nat1, publicRLOC, 4341, true},
+		{"to a node", unknown, natted1, stranger, nat1, natPort1, true},
+		{"of strangers", unknown, public, stranger, publicRLOC, 4341, false},
+	} {
+		x := newRelay(t)
+		x.relayed(
+			from(nat1, rtr4, encapsulated(0, 0, 0, packetSpec{src: natted1, dst: public, payloadLen: 40}.build())),
+			from(stranger, rtr4, encapsulated(0, 0, 0, packetSpec{src: unknown, dst: natted1, payloadLen: 40}.build())),
+		)
+		quoted := encapsulated(0, 0, 0, packetSpec{src: tt.src, dst: tt.dst, payloadLen: 40}.build())
+		spec := outerSpec{local: rtr4, remote: tt.to, sport: 60000, dport: tt.dport, header: quoted}
+		assert.Equal(t, tt.ok, x.hears(t, mustICMP(spec, 3, 1, 0), false), tt.name)
+		told := x.told()
+		if !tt.ok {
+			assert.Empty(t, told, tt.name)
+			continue
+		}
+		require.Len(t, told, 1, tt.name)
+		var p inner
+		require.Equal(t, DropNone, parseInner(told[0], &p))
+		assert.Equal(t, addr(tt.src), p.dst, tt.name)
+	}
+}
+
 // portPath is a Path that knows its source ports.
 type portPath struct{ *memPath }
 
