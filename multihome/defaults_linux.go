@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
@@ -64,7 +65,7 @@ func (d defaultRoutes) list(dst []Route, v6 bool) ([]Route, error) {
 	if v6 {
 		family = unix.AF_INET6
 	}
-	var objects map[uint32][]Route // routes that name an object only, by its number
+	var objects []object
 	filter := make(header, unix.SizeofRtMsg)
 	filter[0], filter[4] = family, unix.RT_TABLE_MAIN
 	err := d.dump(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, filter, func(m []byte) {
@@ -84,10 +85,7 @@ func (d defaultRoutes) list(dst []Route, v6 bool) ([]Route, error) {
 			dst = append(dst, r)
 		}
 		if id := number(attr(rtaNHID)); id != 0 && hops == nil {
-			if objects == nil {
-				objects = make(map[uint32][]Route)
-			}
-			objects[id] = append(objects[id], r)
+			objects = append(objects, object{id, len(dst), r})
 		}
 	})
 	if objects != nil {
@@ -101,9 +99,17 @@ func (d defaultRoutes) list(dst []Route, v6 bool) ([]Route, error) {
 	return dst, nil
 }
 
-// resolve appends routes of which only the number of a next hop is known
-// (nexthop_compat_mode 0).
-func (d defaultRoutes) resolve(dst []Route, objects map[uint32][]Route) ([]Route, error) {
+// object is a route of which only the number of a next hop is known
+// (nexthop_compat_mode 0), and its place among the others: of routes that are equally
+// good the kernel takes the first.
+type object struct {
+	id uint32
+	at int
+	Route
+}
+
+// resolve inserts routes to objects.
+func (d defaultRoutes) resolve(dst []Route, objects []object) ([]Route, error) {
 	hops, groups := map[uint32]hop{}, map[uint32][]uint32{}
 	err := d.dump(unix.RTM_GETNEXTHOP, unix.RTM_NEWNEXTHOP, make(header, unix.SizeofNhmsg), func(m []byte) {
 		attr := func(kind uint16) []byte { return attribute(m, unix.SizeofNhmsg, kind) }
@@ -116,19 +122,19 @@ func (d defaultRoutes) resolve(dst []Route, objects map[uint32][]Route) ([]Route
 			groups[id] = append(groups[id], number(g[:4]))
 		}
 	})
-	for id, routes := range objects {
-		members := groups[id]
+	for _, o := range slices.Backward(objects) {
+		members := groups[o.id]
 		if members == nil {
-			members = []uint32{id}
+			members = []uint32{o.id}
 		}
+		var routes []Route
 		for _, member := range members {
 			h, ok := hops[member]
-			for _, r := range routes {
-				if r.IfIndex, r.Gateway = h.ifIndex, h.gateway; ok {
-					dst = append(dst, r)
-				}
+			if o.IfIndex, o.Gateway = h.ifIndex, h.gateway; ok {
+				routes = append(routes, o.Route)
 			}
 		}
+		dst = slices.Insert(dst, o.at, routes...)
 	}
 	return dst, err
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/xtrkit/xtrkit/multihome"
 )
@@ -47,4 +48,39 @@ func TestNetlinkNexthop(t *testing.T) {
 			h.usable("v6 -")
 		})
 	}
+}
+
+// Of default routes to objects that are equally good, the kernel takes the first, and so
+// do we, each time.
+func TestNetlinkNexthopOrder(t *testing.T) {
+	h := newHost(t)
+	h.usable("v4,v6 -")
+	h.Sysctl("net/ipv4/nexthop_compat_mode", "0")
+	h.MustRun("ip", "route", "add", "default", "via", "10.0.2.9", "metric", "200")
+	want := []string{"10.0.2.9"}
+	for i := range 8 {
+		want = append(want, fmt.Sprintf("10.0.2.%d", 10+i))
+		id := fmt.Sprint(20 - i)
+		h.MustRun("ip", "nexthop", "add", "id", id, "via", fmt.Sprintf("10.0.2.%d", 10+i), "dev", h.name(1))
+		h.MustRun("ip", "route", "append", "default", "nhid", id, "metric", "200")
+	}
+	h.MustRun("ip", "route", "append", "default", "via", "10.0.2.20", "metric", "200")
+	want = append(want, "10.0.2.20")
+	require.NoError(t, h.Do(func() error {
+		for range 20 {
+			n, err := multihome.NewNetlink(multihome.NetlinkConfig{})
+			require.NoError(t, err)
+			snap, err := n.Next(t.Context())
+			require.NoError(t, err)
+			require.NoError(t, n.Close())
+			var gateways []string
+			for _, r := range snap.Routes {
+				if r.Metric == 200 {
+					gateways = append(gateways, r.Gateway.String())
+				}
+			}
+			require.Equal(t, want, gateways)
+		}
+		return nil
+	}))
 }
