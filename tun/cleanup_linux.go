@@ -11,8 +11,9 @@ import (
 
 // Cleanup removes what a process that was killed left of a device with this
 // configuration: rules, the routes of its table, addresses on a device that
-// outlived it, the forwarding of a router. It returns ErrInUse, and removes nothing, if a process has the
-// device. Create does the same first.
+// outlived it, the forwarding of a router. It returns ErrInUse, and removes nothing, if
+// a process has the device, or another device that lives has the table or some of the
+// priorities. Create does the same first.
 func Cleanup(cfg Config) error {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
