@@ -1,6 +1,7 @@
 package mapserver
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -150,4 +151,26 @@ func TestMoveOutOfNATByParts(t *testing.T) {
 		}
 		assert.Equal(t, eids, heard)
 	}
+}
+
+// TestRelayedNotifySize: an unsolicited Map-Notify fits its packet with all that is
+// around it on the way to an RTR.
+func TestRelayedNotifySize(t *testing.T) {
+	b := newBench(t, withRTRs)
+	var old, moved []lisp.EIDRecord
+	for i := range 20 {
+		eid := fmt.Sprintf("10.1.2.%d/32", i)
+		old, moved = append(old, record(eid, 10, rtr1.Addr().String())), append(moved, record(eid, 10, "192.0.2.12"))
+	}
+	all := func(rs []lisp.EIDRecord) func(*lisp.MapRegister) { return func(m *lisp.MapRegister) { m.Records = rs } }
+	b.put(rtr1, relayed(t, inside, register(t, key1, old[0], withXTR(xtr1), all(old))))
+	told := 0
+	for _, d := range b.put(etr2, register(t, key1, moved[0], withXTR(xtr2), all(moved))) {
+		if d.Remote == rtr1 {
+			_, _, m := relayedNotify(t, d)
+			told += len(m.Records)
+			assert.LessOrEqual(t, len(d.Bytes), maxPayloadIPv4)
+		}
+	}
+	assert.Greater(t, told, 10)
 }

@@ -309,6 +309,9 @@ func (s *Server) composeNotify(p *notifyPeer) bool {
 		room = maxPayloadIPv6
 	}
 	room -= header + auth + identity
+	if p.path.IsValid() { // the ECM, with the RTR's authentication data and an inner header
+		room -= 4 + 8 + auth + 48
+	}
 	w := s.worker
 	w.reply.Records = w.reply.Records[:0]
 	i := 0
