@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/xtrkit/xtrkit/examples/internal/cmdline"
 	"github.com/xtrkit/xtrkit/examples/internal/conf"
@@ -64,6 +65,9 @@ func initialise(ctx context.Context, args []string, stdin io.Reader, stdout, std
 			return check(ctx, answers)
 		}},
 		{key, "Key shared with the Map-Server", nil, func(s string) error {
+			if !utf8.ValidString(s) || strings.Contains(s, "\x00") {
+				return errors.New("the key is not text, as a file has to be")
+			}
 			answers.Key = conf.Secret(s)
 			return nil
 		}},

@@ -71,6 +71,8 @@ func TestInit(t *testing.T) {
 		{append(flags, "-map-server", "@"), daemon.ExitUsage, "lispmn init: '@' is neither an IP address nor a host name (see"},
 		{append(flags, "-map-server", "198.51.100.1"), daemon.ExitUsage, "198.51.100.1/32 holds the Map-Server 198.51.100.1, which has to be outside of it"},
 		{append(flags, "-map-server", "ms.invalid", "-o", "-"), daemon.ExitOK, "address     = 'ms.invalid'"},
+		{append(flags, "-key", "\xff", "-o", "-"), daemon.ExitUsage, "lispmn init: the key is not text"},
+		{append(flags, "-key", "s\x00", "-o", "-"), daemon.ExitUsage, "lispmn init: the key is not text"},
 		{append(flags, "-eid", "198.51.100.1,198.51.100.2"), daemon.ExitUsage, "a mobile node has one EID per address family"},
 		{flags[2:], daemon.ExitFailure, "no answer (give it as an option"},
 		{[]string{"-frob"}, daemon.ExitUsage, "not defined"},

@@ -22,7 +22,8 @@
 // against the table of options (options.go), and node.go and mapserver.go
 // turn the checked tree into the typed configuration of one program. All
 // errors of a file are collected, so that one run shows all of them; only
-// a syntax error stands for itself.
+// a syntax error stands for itself, and that something is missing is not said where
+// it may be the consequence of another error.
 //
 // The package is used at start and on reload only; nothing in it is safe for
 // concurrent use except by not sharing it.
