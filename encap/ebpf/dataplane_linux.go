@@ -73,7 +73,8 @@ const maxGone = 4096
 // New loads the programs and attaches those of the overlays' devices and the LANs;
 // SetLocals attaches those of the uplinks. It fails with an error that wraps
 // ErrUnsupported where Probe does. In a network namespace it must be called by a
-// thread that is in it, and so must SetLocals.
+// thread that is in it, and so must SetLocals. There can be one Dataplane in each: all
+// programs that are found there are taken for those of an earlier process.
 func New(cfg Config) (*Dataplane, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
