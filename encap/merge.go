@@ -10,8 +10,8 @@ import (
 // maxMerged is how many packets become one; the kernel takes no more from UDP.
 const maxMerged = 64
 
-// maxRefused ends the merging of a protocol: kernels before 6.2 take no
-// super-packets of UDP.
+// maxRefused ends the super-packets of a protocol to a device: kernels before 6.2
+// take none of UDP.
 const maxRefused = 8
 
 // merger makes one super-packet of packets of a flow that arrive one after the
@@ -53,12 +53,12 @@ func (m *merger) start(o *overlay, b []byte, p *inner, t *transport) {
 	}
 	m.p, m.t, m.header, m.size = *p, *t, header, len(b)-header
 	m.payload = m.size
-	m.done = t.proto == protoTCP && pushed(b, t) || *m.refusals() >= maxRefused
+	m.done = t.proto == protoTCP && pushed(b, t) || *m.refusals(t.proto) >= maxRefused
 }
 
-// refusals returns the count for the protocol of the first packet.
-func (m *merger) refusals() *int {
-	if m.t.proto == protoTCP {
+// refusals returns the count for TCP or UDP.
+func (m *merger) refusals(proto uint8) *int {
+	if proto == protoTCP {
 		return &m.refused[0]
 	}
 	return &m.refused[1]
@@ -164,10 +164,10 @@ func (m *merger) flush(w *deviceWriter) (failed int) {
 	if len(m.packets) > 1 {
 		if w.writeVirtio(m.merged()) == nil {
 			m.to = nil
-			*m.refusals() = 0
+			*m.refusals(m.t.proto) = 0
 			return 0
 		}
-		*m.refusals()++ // and one by one, then
+		*m.refusals(m.t.proto)++ // and one by one, then
 	}
 	m.to = nil
 	for _, b := range m.packets {

@@ -139,10 +139,10 @@ func (g *ingress) deliverVirtio(o *overlay, b []byte, p *inner) DropReason {
 }
 
 // writeSuper writes the super-packet b, whose payload starts at header and comes
-// in segments of size octets, to a VirtioDevice.
+// in segments of size octets, to a VirtioDevice: in its segments if the device takes
+// no super-packets of this protocol.
 func (g *ingress) writeSuper(o *overlay, b []byte, p *inner, t *transport, header, size int) {
 	g.flushMerger()
-	g.f.c.segmented.Add(1)
 	h := virtio.Header{
 		Flags: virtio.NeedsChecksum, HeaderLen: uint16(header), SegmentSize: uint16(size),
 		ChecksumStart: uint16(t.at), ChecksumOffset: uint16(t.checksum - t.at),
@@ -158,16 +158,30 @@ func (g *ingress) writeSuper(o *overlay, b []byte, p *inner, t *transport, heade
 	default:
 		h.GSO = virtio.GSOTCPv4
 	}
-	h.Put(g.virtioHead[:])
-	binary.BigEndian.PutUint16(b[t.checksum:], fold(t.pseudo))
-	g.virtioParts = [2][]byte{g.virtioHead[:], b}
-	octets := len(b) + (n-1)*header
-	if g.writer(o).writeVirtio(g.virtioParts[:]) != nil {
-		g.f.drop(DropDevice)
-		return
+	refusals := g.merge.refusals(t.proto)
+	if n <= 1 || *refusals < maxRefused {
+		h.Put(g.virtioHead[:])
+		binary.BigEndian.PutUint16(b[t.checksum:], fold(t.pseudo))
+		g.virtioParts = [2][]byte{g.virtioHead[:], b}
+		err := g.writer(o).writeVirtio(g.virtioParts[:])
+		switch {
+		case err == nil:
+			if n > 1 {
+				*refusals = 0
+			}
+			octets := len(b) + (n-1)*header
+			g.f.c.segmented.Add(1)
+			g.f.c.decapsulated.add(n, octets)
+			g.arrived(n, octets)
+			return
+		case n <= 1:
+			g.f.drop(DropDevice)
+			return
+		}
+		*refusals++
 	}
-	g.f.c.decapsulated.add(n, octets)
-	g.arrived(n, octets)
+	g.deliverSegments(o, b, p, t, header, size, p.tos, p.ttl)
+	g.deliver() // before what else is written of the flow
 }
 
 // keepVirtio delivers one packet, as a part of a larger one where that is

@@ -23,6 +23,7 @@ type memVirtio struct {
 	discard bool
 
 	refusals int
+	behind   int // packets that Write had taken, at the last of written
 }
 
 func (*memVirtio) HasVirtio() bool { return true }
@@ -40,7 +41,7 @@ func (d *memVirtio) WriteVirtio(parts [][]byte) error {
 		d.refusals++
 		return errors.New("refused")
 	}
-	d.written = append(d.written, b)
+	d.written, d.behind = append(d.written, b), len(d.out)
 	return nil
 }
 
@@ -488,6 +489,37 @@ func TestUnfinishedToVirtio(t *testing.T) {
 		assert.Equal(t, s.build(t), b, name)
 		assert.EqualValues(t, 1, x.Stats().Segmented)
 		assert.EqualValues(t, len(s.cut(t, 1001)), x.Stats().Decapsulated.Packets)
+	}
+}
+
+// A device that refuses super-packets gets the segments of what a kernel's tunnel
+// leaves to its receiver, in order with what comes after, and in the end at once.
+func TestUnfinishedToVirtioRefused(t *testing.T) {
+	for name, s := range sends() {
+		s = s.reverse()
+		x, d := newVirtio(t, "", func(c *nodeConfig) { c.mtu = 1500 })
+		d.mtu, d.refuse = 1460, true
+		g := newIngress(x.Forwarder, x.underlay)
+		in := from(rlocB4, rlocA4, encapsulated(0, 0, 0, leaveUnfinished(t, s.build(t))))
+		in.Segment, in.HasTOS = 1001, false
+		want := s.cut(t, 1001)
+		for i := range maxRefused + 3 {
+			one := in
+			one.Bytes = clone(in.Bytes)
+			g.receive([]Incoming{one, from(rlocB4, rlocA4, encapsulated(0, 0, 0, want[0]))})
+			after, _ := d.take()
+			assert.Equal(t, want[:1], after, name)
+			assert.Equal(t, len(want), d.behind, name)
+			var got [][]byte
+			for range want {
+				got = append(got, d.next(t))
+			}
+			require.Equal(t, want, got, name)
+			assert.Equal(t, min(i+1, maxRefused), d.refusals, name)
+		}
+		assert.Empty(t, x.drops(), name)
+		assert.EqualValues(t, maxRefused+3, x.Stats().Segmented, name)
+		assert.EqualValues(t, (maxRefused+3)*(len(want)+1), x.Stats().Decapsulated.Packets, name)
 	}
 }
 
