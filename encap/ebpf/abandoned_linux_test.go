@@ -1,6 +1,7 @@
 package ebpf
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -84,16 +85,18 @@ func testAbandoned(t *testing.T, by string) {
 // What is abandoned may be taken over while somebody removes what is: who takes it over
 // has its own, whole, in the end.
 func TestAbandonedTakenOver(t *testing.T) {
-	for _, by := range []string{"after", "before"} {
-		t.Run("cleanup "+by, func(t *testing.T) { testAbandonedTakenOver(t, by == "before") })
+	for _, mode := range attachModes() {
+		for _, by := range []string{"after", "before"} {
+			t.Run(fmt.Sprintf("%d, cleanup %s", mode, by), func(t *testing.T) { testAbandonedTakenOver(t, mode, by == "before") })
+		}
 	}
 }
 
-func testAbandonedTakenOver(t *testing.T, sawBefore bool) {
+func testAbandonedTakenOver(t *testing.T, mode AttachMode, sawBefore bool) {
 	dir := pinDir(t)
 	p := newPair(t, netlab.LinkConfig{}, [2]backend{inKernel, inKernel}, 0, mapcache.FormatLISP, func(i int, c *nodeConfig) {
 		if i == 0 {
-			c.ebpf = func(c *Config) { c.Persist, c.PinDir, c.Linger = true, dir, time.Hour }
+			c.ebpf = func(c *Config) { c.Attach, c.Persist, c.PinDir, c.Linger = mode, true, dir, time.Hour }
 		}
 	})
 	n, other := p.nodes[0], p.nodes[1]
