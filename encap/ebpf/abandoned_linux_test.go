@@ -59,7 +59,7 @@ func testAbandoned(t *testing.T, by string) {
 	cleanup()
 	assert.Len(t, pinned(), all, "at work")
 
-	n.kernel.cfg.Linger = -time.Hour // it is over
+	n.kernel.cfg.Linger = -1 // it is over, also on a machine that started just now
 	n.kernel.Usage(func(mapcache.Usage) {})
 	tcx, filters := attached(t, n.host, place{ifindex: p.link.A.Index})
 	if by == "start" {
@@ -103,7 +103,7 @@ func testAbandonedTakenOver(t *testing.T, mode AttachMode, sawBefore bool) {
 	pins := n.kernel.heir.pins
 	all, err := pins.names()
 	require.NoError(t, err)
-	n.kernel.cfg.Linger = -time.Hour // it is over
+	n.kernel.cfg.Linger = -1 // it is over, also on a machine that started just now
 	require.NoError(t, n.host.Do(n.kernel.Close))
 	require.True(t, pins.abandoned())
 
