@@ -34,8 +34,7 @@
 //
 // [Probe] tells whether the kernel lets us, and why not. It takes root: in a user
 // namespace the kernel refuses BPF. Tested are Linux 6.18 and, emulated, 6.12, both with
-// TCX and with clsact, and 6.1 with clsact. 5.15 is the oldest that should do, but is not
-// tested; 5.10 is refused.
+// TCX and with clsact, and 6.1 and 5.15 with clsact; 5.10 is refused.
 //
 // On other systems [New] and [Probe] return [ErrUnsupported].
 //
