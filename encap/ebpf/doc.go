@@ -33,8 +33,9 @@
 // its version: see [Dataplane.Carried]. That takes Linux 5.14.
 //
 // [Probe] tells whether the kernel lets us, and why not. It takes root: in a user
-// namespace the kernel refuses BPF. Tested are Linux 6.18 and, emulated, 6.12, both with
-// TCX and with clsact, and 6.1 and 5.15 with clsact; 5.10 is refused.
+// namespace the kernel refuses BPF. CI runs on Linux 6.18, with
+// TCX and with clsact. In emulators the tests have run, in parts, on 6.12, 6.1 and 5.15
+// (these two with clsact only); 5.10 is refused.
 //
 // On other systems [New] and [Probe] return [ErrUnsupported].
 //
